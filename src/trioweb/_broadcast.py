@@ -1,0 +1,93 @@
+"""The application behind `trioweb serve`: every path is a topic.
+
+What a client sends to ws://host/lobby reaches everyone on /lobby.  A browser that asks for
+a path gets a chat page that connects to the same path.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Final
+
+from ._connection import Connection
+from ._errors import CloseCode, HubFull, Reject
+from ._http import Request, Response
+from ._policy import Retain
+from ._server import Accept, Server
+from ._topics import Hub, Topic
+
+MAX_TOPIC_BYTES: Final = 255
+_TAKEN: Final = ("/healthz", "/stats")
+_PAGE_HEADERS: Final = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+    # The page is one file: nothing may be loaded, and it may talk to its own host only.
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+
+
+class Broadcast:
+    """The callables that `serve` wants: `admit`, `handle` and `http`.
+
+    Args:
+        hub: where the topics live.
+        history: how many past messages a newcomer gets.
+        echo: whether a sender gets its own messages.
+
+    Attributes:
+        server: whose health and numbers `http` tells; set it once it is started.
+    """
+
+    server: Server
+
+    def __init__(self, hub: Hub, *, history: int, echo: bool) -> None:
+        self._hub = hub
+        self._history = history
+        self._retain = Retain(max_messages=max(history, Retain().max_messages))
+        self._echo = echo
+        self._page = files(__package__).joinpath("_page.html").read_bytes()
+
+    async def admit(self, request: Request) -> Accept:
+        """Find the topic of a path, or refuse it."""
+        if request.path in _TAKEN:
+            raise Reject(404, f"{request.path} is not a topic.\n")
+        name = request.path.removeprefix("/")
+        if len(name.encode()) > MAX_TOPIC_BYTES:
+            raise Reject(414, f"A topic's name has at most {MAX_TOPIC_BYTES} bytes.\n")
+        try:
+            return Accept(user=self._hub.topic(name, retain=self._retain))
+        except HubFull:
+            raise Reject(503, "Too many topics.\n", [("Retry-After", "5")]) from None
+
+    async def handle(self, connection: Connection) -> None:
+        topic: Topic = connection.user
+        skip = None if self._echo else connection
+        try:
+            subscription = topic.subscribe(connection, history=self._history)
+        except HubFull:
+            # Others made topics between this request and now.
+            await connection.aclose(CloseCode.TRY_AGAIN_LATER, "too many topics")
+            return
+        with subscription:
+            async for message in connection:
+                topic.publish(message, skip)
+
+    async def http(self, request: Request) -> Response:
+        match request.path:
+            case "/healthz":
+                draining = self.server.draining
+                return Response(503, "draining\n") if draining else Response(200, "ok\n")
+            case "/stats":
+                body = json.dumps(asdict(self.server.statistics()), indent=2) + "\n"
+                return Response(200, body, [("Content-Type", "application/json")])
+            case _:
+                return Response(200, self._page, _PAGE_HEADERS)

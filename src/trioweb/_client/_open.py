@@ -1,0 +1,168 @@
+"""One connection to a server: dial, TLS, handshake, and the block that holds it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import trio
+
+from .._connection import Connection
+from .._errors import CloseCode, ConnectFailed, HandshakeFailed
+from .._handshake import (
+    Target,
+    check_request_headers,
+    check_subprotocols,
+    connect,
+    parse_url,
+)
+from .._heartbeat import Monitor, heartbeat_replies
+from .._http import Headers, Request, addresses
+from .._link import Link
+from .._policy import Heartbeat, Limits
+
+Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+HeaderArgument: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+@asynccontextmanager
+async def open_connection(
+    url: str,
+    *,
+    headers: HeaderArgument = (),
+    subprotocols: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    heartbeat: Heartbeat | None = Heartbeat(),
+    limits: Limits = Limits(),
+    dial: Dial | None = None,
+) -> AsyncGenerator[Connection]:
+    """Connect to a WebSocket server and hold the connection for the length of the block.
+
+    This is one connection and ends with it.  Use `open_client` for what must go on across
+    connections.
+
+    Args:
+        url: ws://host[:port]/path?query, or wss:// for TLS.  A user and password in it are
+            sent as Basic authorization.
+        headers: sent along with the handshake, as a mapping or (name, value) pairs.
+        subprotocols: offered in this order of preference.
+        ssl_context: for wss; by default, the system's certificates are trusted.
+        heartbeat: how a dead server is noticed; None for not at all.
+        limits: see `Limits`; `connect_timeout` covers name resolution, TCP, TLS and the
+            handshake together.
+        dial: an async callable of host and port that returns a stream to the server, in
+            place of TCP: for proxies, Unix sockets, networks in memory.  TLS goes on top.
+
+    Yields:
+        The open Connection.  Leaving the block closes it with 1000, or 1011 if it was left
+        by an exception.
+
+    Raises:
+        TypeError, ValueError: an argument cannot work; nothing was dialled.
+        ConnectFailed: the server could not be reached.
+        HandshakeFailed, HandshakeRejected: it could, and said no or made no sense.
+        What the block raises comes out unchanged.
+
+    Cancellation: sends Close if the kernel takes it at once, and closes the transport.
+    Source: RFC 6455 section 4.1.
+    """
+    target = parse_url(url)
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    check_request_headers("open_connection", pairs)
+    check_subprotocols("open_connection", subprotocols)
+    if ssl_context is not None and not target.secure:
+        raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
+
+    body_error: BaseException | None = None
+    stream, response = await _establish(target, pairs, subprotocols, ssl_context, limits, dial)
+    async with trio.open_nursery() as nursery:
+        _, subprotocol, rest = response
+        link = Link(
+            stream,
+            rest,
+            is_client=True,
+            limits=limits,
+            spawn=nursery.start_soon,
+            replies=heartbeat_replies(heartbeat),
+        )
+        nursery.start_soon(link.carry)
+        if heartbeat is not None:
+            monitor = Monitor(heartbeat)
+            monitor.add(link)
+            nursery.start_soon(monitor.run)
+        remote, local = addresses(stream)
+        request = Request("GET", target.resource, pairs, remote=remote, local=local)
+        connection = Connection(link, request, subprotocol=subprotocol)
+        try:
+            yield connection
+        except BaseException as exc:
+            # Raised again outside the nursery, which would wrap it in a group.
+            body_error = exc
+        if isinstance(body_error, trio.Cancelled):
+            link.close(CloseCode.GOING_AWAY)
+            link.abort("cancelled")
+        elif body_error is not None:
+            await connection.aclose(CloseCode.INTERNAL_ERROR)
+        else:
+            await connection.aclose()
+        nursery.cancel_scope.cancel()
+    if body_error is not None:
+        raise body_error
+
+
+async def _establish(
+    target: Target,
+    headers: Sequence[tuple[str, str]],
+    subprotocols: Sequence[str],
+    ssl_context: ssl.SSLContext | None,
+    limits: Limits,
+    dial: Dial | None,
+) -> tuple[trio.abc.Stream, tuple[Headers, str | None, bytes]]:
+    """Dial *target* and open a WebSocket there, within the connect timeout."""
+    stream: trio.abc.Stream | None = None
+    where = f"{target.host}:{target.port}"
+    try:
+        with trio.fail_after(limits.connect_timeout):
+            stream = await _dial(target, dial, where)
+            if target.secure:
+                context = ssl_context or ssl.create_default_context()
+                stream = trio.SSLStream(stream, context, server_hostname=target.host)
+                await _shake_tls(stream, where)
+            response = await connect(
+                stream,
+                target,
+                subprotocols=subprotocols,
+                headers=headers,
+                max_head_bytes=limits.max_request_bytes,
+            )
+            return stream, response
+    except BaseException as exc:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        if not isinstance(exc, trio.TooSlowError):
+            raise
+        text = f"{where} did not answer within {limits.connect_timeout:g} s"
+        raise (ConnectFailed(text) if stream is None else HandshakeFailed(text)) from None
+
+
+async def _dial(target: Target, dial: Dial | None, where: str) -> trio.abc.Stream:
+    try:
+        if dial is not None:
+            return await dial(target.host, target.port)
+        return await trio.open_tcp_stream(target.host, target.port)
+    except OSError as exc:
+        # Trio tries every address of the name; the first failure speaks for them all.
+        attempts = exc.__cause__
+        cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else exc
+        text = getattr(cause, "strerror", None) or cause
+        raise ConnectFailed(f"could not connect to {where}: {text}") from exc
+
+
+async def _shake_tls(stream: trio.SSLStream[trio.abc.Stream], where: str) -> None:
+    try:
+        await stream.do_handshake()
+    except (trio.BrokenResourceError, ssl.CertificateError) as exc:
+        cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
+        raise ConnectFailed(f"TLS with {where} failed: {cause}") from cause

@@ -1,0 +1,267 @@
+"""One WebSocket, either side, as users hold it.
+
+A thin, documented face over a link: what waits is here, what must never be half done is in
+the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+import trio
+
+from ._errors import CloseCode, ConnectionClosed
+from ._frames import check_close, encode_message
+from ._http import Address, Request, format_address
+from ._link import Link, LinkStatistics, State
+from ._policy import Message
+
+# `send` lets others run after so many messages that the kernel took at once.
+_SENDS_PER_CHECKPOINT = 16
+
+
+class Connection(trio.abc.AsyncResource):
+    """An open WebSocket.
+
+    A server's handler gets one; `open_connection` makes one.  Sending and receiving may go
+    on in different tasks at the same time.
+
+    Attributes:
+        request: the request that opened it.
+        user: what `admit` gave in `Accept(user=…)`; None without.
+        subprotocol: the one agreed upon, or None.
+    """
+
+    __slots__ = ("__weakref__", "_sends", "link", "request", "subprotocol", "user")
+
+    def __init__(
+        self,
+        link: Link,
+        request: Request,
+        *,
+        subprotocol: str | None = None,
+        user: Any = None,
+    ) -> None:
+        # For the layers above this one; users have no business with it.
+        self.link = link
+        self.request = request
+        self.subprotocol = subprotocol
+        self.user = user
+        self._sends = 0
+
+    def __repr__(self) -> str:
+        side = "client" if self.link.is_client else "server"
+        return (
+            f"<Connection ({side}) {self.request.target!r} "
+            f"with {format_address(self.remote)}, {self.state.name}>"
+        )
+
+    @property
+    def remote(self) -> Address:
+        """The peer's address: (host, port), or a Unix socket's path, or ""."""
+        return self.request.remote
+
+    @property
+    def local(self) -> Address:
+        """This side's address, as `remote`."""
+        return self.request.local
+
+    @property
+    def state(self) -> State:
+        """OPEN, CLOSING from the first Close on, CLOSED once the transport is."""
+        return self.link.state
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that wait here because the peer's transport does not take them."""
+        return self.link.buffered_amount
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered ping took; None before the first."""
+        return self.link.latency
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the first Close, ours or the peer's: 1005 if that had none, 1006 if
+        the connection was lost without one; None while it is open."""
+        return self.link.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """What was said with `close_code`."""
+        return self.link.close_reason
+
+    def statistics(self) -> LinkStatistics:
+        """Counts of what this connection has carried."""
+        return self.link.statistics()
+
+    async def send(self, message: Message | bytearray | memoryview) -> None:
+        """Send a message: text for str, binary for bytes.
+
+        Waits while more than `Limits.send_bytes` are queued for the peer.  Returning means
+        that the message will be written as long as the transport works, in the order of the
+        calls; whether the peer has received it, only the peer can tell.
+
+        Args:
+            message: mutable buffers are copied before this returns.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed; nothing was sent.
+            TypeError, ValueError: *message* cannot be sent.
+
+        Cancellation: a cancelled `send` has sent nothing; one that returns has sent it all.
+        Checkpoint: a cancellation point always; lets others run whenever it waits and
+        every 16 messages.
+        Concurrency: any number of tasks may send.
+        Source: RFC 6455 section 6.1.
+        """
+        link = self.link
+        frame = encode_message(message, masked=link.is_client)
+        self._sends += 1
+        if self._sends % _SENDS_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        link.check_writable()
+        while link.buffered_amount > link.limits.send_bytes:
+            await link.wait_change()
+            link.check_writable()
+        # NOTE: no await from here on, so that cancelled means not sent.
+        link.write(frame)
+
+    def send_nowait(self, message: Message | bytearray | memoryview) -> None:
+        """Send a message if that needs no waiting.  See `send`.
+
+        Raises:
+            trio.WouldBlock: more than `Limits.send_bytes` are queued; nothing was sent.
+            ConnectionClosed, TypeError, ValueError: as `send`.
+
+        Checkpoint: never.
+        """
+        link = self.link
+        frame = encode_message(message, masked=link.is_client)
+        link.check_writable()
+        if link.buffered_amount > link.limits.send_bytes:
+            raise trio.WouldBlock
+        link.write(frame)
+
+    def receive(self) -> Coroutine[Any, Any, Message]:
+        """Wait for the next message: str for text, bytes for binary.
+
+        Raises:
+            ConnectionClosed: the connection is over, and all that had arrived was received.
+
+        Cancellation: a cancelled `receive` has taken nothing.  Checkpoint: a cancellation
+        point always; others run whenever it waits, which it does at least once for each
+        64 KiB that the peer sent.
+        Concurrency: several tasks may receive; each message goes to one of them.
+        """
+        return self._next(at_end=None)
+
+    def __aiter__(self) -> Connection:
+        """Iterate over the messages until the connection is over, however that came about;
+        `close_code` and `close_reason` tell."""
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return self._next(at_end=StopAsyncIteration)
+
+    async def _next(self, at_end: type[Exception] | None) -> Message:
+        link = self.link
+        inbox = link.inbox
+        if inbox:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        # NOTE: after an await another receiver may have been faster.
+        while not inbox:
+            if link.state is not State.OPEN:
+                await trio.lowlevel.checkpoint()
+                raise at_end or link.error()
+            await link.wait_change()
+        message = inbox.popleft()
+        if link.paused_at is not None:
+            link.taken()
+        return message
+
+    async def ping(self) -> float:
+        """Send a ping and wait for its pong.
+
+        A pong also says that the peer's endpoint (not yet its application) has everything
+        that was sent before the ping.
+
+        Returns:
+            The round-trip time in seconds.
+
+        Raises:
+            ConnectionClosed: the connection was over before the pong came.
+
+        Cancellation: the ping may have been sent.  Checkpoint: always.
+        Source: RFC 6455 section 5.5.2.
+        """
+        link = self.link
+        await trio.lowlevel.checkpoint_if_cancelled()
+        link.check_writable()
+        ping = link.ping()
+        try:
+            while ping.round_trip is None:
+                await link.wait_change()
+                if ping.round_trip is None:
+                    link.check_writable()
+        finally:
+            link.forget_ping(ping)
+        return ping.round_trip
+
+    async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the connection: the closing handshake, then the transport.  Idempotent.
+
+        What was sent before is written first.  What arrived before can still be received;
+        what arrives later is discarded and counted.  If the peer does not answer within
+        `Limits.close_timeout`, the transport is closed without it.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 section 7.4).
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: *code* or *reason* cannot be sent; nothing was.
+
+        Cancellation: closes all the same: Close has been sent if the kernel took it, and
+        the transport is closed at once.  Checkpoint: always.
+        Source: RFC 6455 section 7.1.
+        """
+        check_close(code, reason)
+        self.link.close(code, reason)
+        try:
+            await trio.lowlevel.checkpoint()
+            await self.link.wait_closed()
+        except trio.Cancelled:
+            self.link.abort("closing was cancelled")
+            raise
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, for handlers that only push.
+
+        Messages that arrive meanwhile are read, discarded and counted
+        (`statistics().discarded`), so that the peer's Close is seen behind them.
+
+        Cancellation: nothing but the discarded messages is lost.  Checkpoint: always.
+        """
+        link = self.link
+        await trio.lowlevel.checkpoint()
+        while link.state is not State.CLOSED:
+            if link.inbox:
+                link.discarded += len(link.inbox)
+                link.inbox.clear()
+                link.taken()
+            await link.wait_change()
+
+
+def is_own_end(error: BaseException, connection: Connection) -> bool:
+    """Whether *error* says no more than that *connection* is over.
+
+    That is how a handler usually ends, and no fault of its own.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_own_end(child, connection) for child in error.exceptions)
+    return isinstance(error, ConnectionClosed) and connection.state is not State.OPEN

@@ -1,0 +1,201 @@
+"""Every exception of trioweb, and the close codes of RFC 6455 section 7.4.
+
+    TriowebError
+    ├── ConnectionClosed            .code .reason; one of the three below
+    │   ├── ClosedLocally           this side closed it (also trio.ClosedResourceError)
+    │   ├── ClosedByPeer            the peer sent Close (also trio.BrokenResourceError)
+    │   └── ConnectionLost          no Close: network, silence, violation (also Broken…)
+    ├── OpenFailed                  there was never a connection (also Broken…)
+    │   ├── ConnectFailed           name, TCP or TLS
+    │   ├── HandshakeFailed         no answer in time, or one that is not RFC 6455
+    │   └── HandshakeRejected       .status .headers .body: the server said no
+    ├── Reject                      raised *by* an `admit` to say no: .status .headers .body
+    ├── HubFull                     .limit: no topic can be forgotten to make room
+    ├── Lagged                      .skipped: publications left the log unread
+    └── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
+
+The class says whose fault it is, so that a program that already handles Trio's two resource
+errors handles these too.  Nothing here performs I/O; Trio is imported for its base classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+import trio
+
+
+class CloseCode(IntEnum):
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+
+
+# RFC 6455 section 7.4.1: 1004, 1005, 1006 and 1015 must not appear on the wire.
+_ON_THE_WIRE = frozenset({*range(1000, 1004), *range(1007, 1015)})
+
+
+def is_wire_code(code: int) -> bool:
+    """Whether *code* may stand in a Close frame (RFC 6455 section 7.4)."""
+    return code in _ON_THE_WIRE or 3000 <= code <= 4999
+
+
+class TriowebError(Exception):
+    """The base of every error that trioweb raises on its own account."""
+
+
+class ConnectionClosed(TriowebError):
+    """The connection is over; which subclass says whose doing that was.
+
+    Attributes:
+        code: the close code of the Close that ended it, ours or the peer's, whichever
+            was first; 1005 if that Close had none, 1006 if there was no Close at all.
+        reason: the reason given with it, or what went wrong, in words; may be empty.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self._summary} ({self.code}{', ' + repr(self.reason) if self.reason else ''})"
+
+    _summary = "connection closed"
+
+
+class ClosedLocally(ConnectionClosed, trio.ClosedResourceError):
+    """This side closed the connection."""
+
+    _summary = "connection closed by this side"
+
+
+class ClosedByPeer(ConnectionClosed, trio.BrokenResourceError):
+    """The peer sent a Close frame."""
+
+    _summary = "connection closed by the peer"
+
+
+class ConnectionLost(ConnectionClosed, trio.BrokenResourceError):
+    """The connection ended without a Close from the peer.
+
+    The network failed, the peer fell silent or stopped reading, or it broke the protocol
+    (then `code` is the 1002, 1007 or 1009 that we sent it).
+    """
+
+    _summary = "connection lost"
+
+
+class OpenFailed(TriowebError, trio.BrokenResourceError):
+    """A connection could not be opened.  `__cause__` has the underlying error, if any."""
+
+
+class ConnectFailed(OpenFailed):
+    """The transport could not be opened: name resolution, TCP or TLS failed or took too long."""
+
+
+class HandshakeFailed(OpenFailed):
+    """The peer did not complete the opening handshake as RFC 6455 section 4 asks."""
+
+
+class HandshakeRejected(OpenFailed):
+    """The server answered the opening handshake with another status than 101.
+
+    Attributes:
+        status: the HTTP status.
+        headers: (name, value) pairs, names in lower case.
+        body: the start of the response's body, at most 64 KiB.
+    """
+
+    def __init__(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b""):
+        super().__init__(status)
+        self.status = status
+        self.headers = tuple(headers)
+        self.body = body
+
+    def __str__(self) -> str:
+        return f"server rejected the WebSocket handshake with HTTP status {self.status}"
+
+    def header(self, name: str) -> str | None:
+        """The first value of the header *name* (in lower case), or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class Reject(TriowebError):
+    """Raise this from `admit` to refuse a request before it is upgraded.
+
+    Args:
+        status: an HTTP status from 300 to 599.
+        body: what a person reads; text is sent as UTF-8.
+        headers: further (name, value) pairs, for instance ("Retry-After", "5").
+    """
+
+    def __init__(
+        self,
+        status: int = 403,
+        body: str | bytes = b"",
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        if not 300 <= status <= 599:
+            raise ValueError(f"Reject(status={status!r}): must be an HTTP status from 300 to 599")
+        super().__init__(status)
+        self.status = status
+        self.body = body.encode() if isinstance(body, str) else bytes(body)
+        self.headers = tuple(headers)
+
+
+class HubFull(TriowebError):
+    """The hub is at a bound, and no topic without subscribers is left to be forgotten."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the hub is full ({self.limit}) and every topic has subscribers"
+
+
+class Lagged(TriowebError):
+    """A reader of publications fell behind what its topic retains.
+
+    Attributes:
+        skipped: how many publications left the log unread.  Reading on continues with
+            the oldest one retained.
+    """
+
+    def __init__(self, skipped: int) -> None:
+        super().__init__(skipped)
+        self.skipped = skipped
+
+    def __str__(self) -> str:
+        return f"{self.skipped} publications left the log before they were read"
+
+
+class FrameError(TriowebError):
+    """Received bytes break RFC 6455.  The link turns it into a Close; users never see it."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+def single_cause(error: BaseException) -> BaseException:
+    """*error*, or what it says if it is a group that has but one thing to say."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,329 @@
+"""RFC 6455 section 5: frames, encoded once and decoded a chunk at a time.
+
+Pure: no I/O, no clock, no Trio.  What a frame *means* (answering a ping, the closing
+handshake) is the link's business; here is only how it looks and whether it is allowed.
+
+Speed: a message of up to 125 bytes that lies whole within its chunk, which is what almost
+every message is, takes one short path through `Decoder.feed`; everything else (longer
+lengths, fragments, frames cut by the end of a chunk, control frames) takes the general one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Callable
+from typing import Final
+
+from ._errors import CloseCode, FrameError, is_wire_code
+from ._policy import Message
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_FIN_TEXT: Final = _FIN | TEXT
+_WHOLE_MESSAGE: Final = (_FIN_TEXT, _FIN | BINARY)
+
+# RFC 6455 section 5.5: "All control frames MUST have a payload length of 125 bytes or less."
+MAX_CONTROL_BYTES: Final = 125
+
+# After so many frames `feed` stops, so that a chunk full of tiny frames neither holds the
+# scheduler for longer than about half a millisecond nor overfills the inbox.
+FRAMES_PER_FEED: Final = 1024
+
+# An empty fragment adds nothing to its message but costs its frame's handling; counted as
+# this many bytes, a million of them are a message too big instead of a free ride.
+_EMPTY_FRAGMENT_BYTES: Final = 64
+
+# Up to here one big-integer XOR is the fastest mask in pure Python, then four translations.
+_XOR_BYTES: Final = 1024
+_XOR_TABLES: Final = tuple(bytes(byte ^ key for byte in range(256)) for key in range(256))
+
+
+def mask(data: bytes, key: bytes) -> bytes:
+    """Mask or unmask *data* with the four bytes of *key* (RFC 6455 section 5.3)."""
+    size = len(data)
+    if size <= _XOR_BYTES:
+        keys = key * (size >> 2) + key[: size & 3]
+        xored = int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")
+        return xored.to_bytes(size, "little")
+    masked = bytearray(data)
+    for i in range(4):
+        masked[i::4] = masked[i::4].translate(_XOR_TABLES[key[i]])
+    return bytes(masked)
+
+
+def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True) -> bytes:
+    """Encode one frame.  *masked* is for what a client sends (RFC 6455 section 5.1)."""
+    first = opcode | _FIN if fin else opcode
+    size = len(payload)
+    mask_bit = _MASKED if masked else 0
+    if size < 126:
+        head = bytes((first, mask_bit | size))
+    elif size < 1 << 16:
+        head = bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
+    if not masked:
+        return head + payload
+    # RFC 6455 section 5.3: "The masking key needs to be unpredictable."
+    key = os.urandom(4)
+    return head + key + mask(payload, key)
+
+
+def encode_message(message: Message | bytearray | memoryview, *, masked: bool) -> bytes:
+    """Encode a message as one frame: text for str, binary for bytes; buffers are copied.
+
+    Raises:
+        TypeError: *message* is neither.
+        ValueError: text with a lone surrogate, which UTF-8 cannot hold.
+    """
+    if isinstance(message, str):
+        return encode_frame(TEXT, message.encode(), masked=masked)
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return encode_frame(BINARY, bytes(message), masked=masked)
+    raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
+
+
+def encode_close(code: int, reason: str, *, masked: bool) -> bytes:
+    """Encode a Close frame; code 1005 stands for a Close without one (section 7.1.5)."""
+    if code == CloseCode.NO_STATUS:
+        return encode_frame(CLOSE, b"", masked=masked)
+    return encode_frame(CLOSE, code.to_bytes(2, "big") + reason.encode(), masked=masked)
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise ValueError if a Close frame cannot carry *code* and *reason*."""
+    if not is_wire_code(code):
+        raise ValueError(f"close code {code!r}: must be 1000-1003, 1007-1014 or 3000-4999")
+    size = len(reason.encode())
+    if size > MAX_CONTROL_BYTES - 2:
+        raise ValueError(f"close reason of {size} bytes: at most {MAX_CONTROL_BYTES - 2} fit")
+
+
+def decode_close(payload: bytes) -> tuple[int, str]:
+    """Return the code (1005 if there is none) and reason of a Close frame's *payload*.
+
+    Raises:
+        FrameError: RFC 6455 section 5.5.1 or 7.4 is broken.
+    """
+    if not payload:
+        return CloseCode.NO_STATUS, ""
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not is_wire_code(code):
+        raise FrameError(CloseCode.PROTOCOL_ERROR, "invalid close code")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise FrameError(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in close reason") from None
+
+
+class Decoder:
+    """Turns the bytes of one direction of a connection into messages and control frames.
+
+    Args:
+        masked: whether frames must be masked: True where a server reads from a client.
+        max_message_bytes: see `Limits`.  A frame is held against it by its declared length,
+            before any of its payload is kept.
+        on_control: called with opcode and payload of every control frame, in its place
+            among the messages.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_fin",
+        "_head_bytes",
+        "_key",
+        "_left",
+        "_mask_bit",
+        "_max_message_bytes",
+        "_on_control",
+        "_opcode",
+        "_payload",
+        "_size",
+        "_utf8",
+    )
+
+    def __init__(
+        self,
+        *,
+        masked: bool,
+        max_message_bytes: int,
+        on_control: Callable[[int, bytes], None],
+    ) -> None:
+        self._mask_bit = _MASKED if masked else 0
+        self._head_bytes = 6 if masked else 2  # of a frame of less than 126 bytes
+        self._max_message_bytes = max_message_bytes
+        self._on_control = on_control
+        # Bytes that do not make a whole head (or a whole control frame) yet.
+        self._buffer = b""
+        # The message under way: its opcode (0: none) and what has come of it.
+        self._opcode = 0
+        self._payload = bytearray()
+        self._size = 0
+        self._utf8: codecs.IncrementalDecoder | None = None
+        # The data frame under way: how much of its payload is still to come.
+        self._left = 0
+        self._fin = True
+        self._key = b""
+
+    def feed(self, data: bytes, messages: list[Message]) -> bool:
+        """Decode *data*; append the complete messages to *messages*.
+
+        Returns:
+            Whether there is more to decode without further data: `feed(b"", …)` goes on.
+            So a caller can let others run in between.
+
+        Raises:
+            FrameError: the bytes break RFC 6455; messages completed before that have been
+                appended, and the decoder must not be fed again.
+        """
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        mask_bit = self._mask_bit
+        head_bytes = self._head_bytes
+        max_message_bytes = self._max_message_bytes
+        append = messages.append
+        end = len(data)
+        position = self._continue_frame(data, 0, messages) if self._left else 0
+        try:
+            for _ in range(FRAMES_PER_FEED):
+                if end - position < 2:
+                    break
+                first = data[position]
+                # With the expected mask bit this is the length, with the other one it is
+                # 128 more, which _read_head refuses.
+                size = data[position + 1] ^ mask_bit
+                start = position + head_bytes
+                stop = start + size
+                if (
+                    size < 126
+                    and stop <= end
+                    and size <= max_message_bytes
+                    and not self._opcode
+                    and first in _WHOLE_MESSAGE
+                ):
+                    payload = data[start:stop]
+                    if mask_bit:
+                        payload = mask(payload, data[start - 4 : start])
+                    append(payload.decode() if first == _FIN_TEXT else payload)
+                    position = stop
+                    continue
+                following = self._read_frame(data, position, messages)
+                if following is None:
+                    break
+                position = following
+            else:
+                self._buffer = data[position:]
+                return True
+        except UnicodeDecodeError:
+            raise FrameError(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in text") from None
+        self._buffer = data[position:]
+        return False
+
+    def _read_frame(self, data: bytes, position: int, messages: list[Message]) -> int | None:
+        """Read the frame at *position*; return where the next begins, None if cut too short."""
+        first = data[position]
+        opcode = first & 0x0F
+        size = data[position + 1] ^ self._mask_bit
+        start = position + self._head_bytes
+        self._check_head(first, opcode, size)
+        if size == 126:
+            start += 2
+            size = int.from_bytes(data[position + 2 : position + 4], "big")
+            minimum = 126
+        elif size == 127:
+            start += 8
+            size = int.from_bytes(data[position + 2 : position + 10], "big")
+            minimum = 1 << 16
+        else:
+            minimum = 0
+        if start > len(data):
+            return None
+        # Section 5.2: "the minimal number of bytes MUST be used to encode the length", and
+        # "the most significant bit MUST be 0".
+        if size < minimum or size >> 63:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "invalid payload length")
+
+        if opcode >= CLOSE:
+            stop = start + size
+            if stop > len(data):
+                return None
+            payload = data[start:stop]
+            if self._mask_bit:
+                payload = mask(payload, data[start - 4 : start])
+            self._on_control(opcode, payload)
+            # Section 5.5.1: nothing that follows a Close counts.
+            return len(data) if opcode == CLOSE else stop
+
+        self._fin = bool(first & _FIN)
+        self._size += size if size or self._fin else _EMPTY_FRAGMENT_BYTES
+        if self._size > self._max_message_bytes:
+            raise FrameError(
+                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_bytes} bytes"
+            )
+        if opcode != CONTINUATION:
+            self._opcode = opcode
+            if opcode == TEXT:
+                self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._key = data[start - 4 : start] if self._mask_bit else b""
+        self._left = size
+        return self._continue_frame(data, start, messages)
+
+    def _check_head(self, first: int, opcode: int, size: int) -> None:
+        """Check what the first two bytes of a frame tell (section 5.2, 5.4 and 5.5)."""
+        match opcode:
+            case _ if first & 0x70:
+                fault = "reserved bits set"
+            case _ if size > 127:
+                fault = "frame not masked" if self._mask_bit else "frame masked"
+            case 0x0 if not self._opcode:
+                fault = "continuation of no message"
+            case 0x1 | 0x2 if self._opcode:
+                fault = "new message inside a fragmented one"
+            case 0x0 | 0x1 | 0x2:
+                return
+            case 0x8 | 0x9 | 0xA if not first & _FIN:
+                fault = "fragmented control frame"
+            case 0x8 | 0x9 | 0xA if size > MAX_CONTROL_BYTES:
+                fault = "control frame too long"
+            case 0x8 | 0x9 | 0xA:
+                return
+            case _:
+                fault = f"unknown opcode {opcode}"
+        raise FrameError(CloseCode.PROTOCOL_ERROR, fault)
+
+    def _continue_frame(self, data: bytes, position: int, messages: list[Message]) -> int:
+        """Take what *data* has of the data frame under way; return where that ends."""
+        piece = data[position : position + self._left]
+        position += len(piece)
+        self._left -= len(piece)
+        complete = self._fin and not self._left
+        if self._mask_bit:
+            key = self._key
+            turn = len(piece) & 3
+            self._key = key[turn:] + key[:turn]
+            piece = mask(piece, key)
+        try:
+            # Text is checked as it comes, so that a fault is told at once (section 8.1).
+            if self._utf8 is not None:
+                self._utf8.decode(piece, complete)
+        except UnicodeDecodeError:
+            raise FrameError(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in text") from None
+        if complete:
+            payload = bytes(self._payload) + piece if self._payload else piece
+            messages.append(payload.decode() if self._opcode == TEXT else payload)
+            self._opcode = 0
+            self._size = 0
+            self._utf8 = None
+            self._payload = bytearray()
+        else:
+            self._payload += piece
+        return position

@@ -1,0 +1,99 @@
+"""Is the peer alive?  One task for any number of links.
+
+A link that was silent for the interval is sent one ping (or the user's message), and aborted
+if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
+timeout of the last byte heard from it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from heapq import heappop, heappush
+from typing import NoReturn
+
+import trio
+
+from ._frames import encode_message
+from ._link import Link, Replies, State
+from ._policy import Heartbeat
+
+_logger = logging.getLogger("trioweb")
+
+# A look at a link takes about 2 µs: after so many, others get their turn.
+_LOOKS_PER_CHECKPOINT = 256
+
+
+def heartbeat_replies(heartbeat: Heartbeat | None) -> Replies:
+    """What a link has to swallow so that the answers to `Heartbeat.message` reach nobody."""
+    if heartbeat is None or heartbeat.reply is None:
+        return {}
+    return {heartbeat.reply: None}
+
+
+class Monitor:
+    """Watches links; `run` is its task."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+        self._links: dict[int, Link] = {}
+        self._numbers = itertools.count()
+        # (when to look, number, when it was asked for a sign of life or -inf).  Numbers
+        # instead of links, so that a link that was removed is not kept until its turn.
+        self._agenda: list[tuple[float, int, float]] = []
+        self._nap = trio.CancelScope()
+
+    def add(self, link: Link) -> int:
+        """Watch *link*; the number returned is for `remove`."""
+        number = next(self._numbers)
+        self._links[number] = link
+        self._push(link.heard_at + self._heartbeat.interval, number, -math.inf)
+        return number
+
+    def remove(self, number: int) -> None:
+        del self._links[number]
+
+    def _push(self, due: float, number: int, asked_at: float) -> None:
+        heappush(self._agenda, (due, number, asked_at))
+        self._nap.deadline = min(self._nap.deadline, due)
+
+    async def run(self) -> NoReturn:
+        looks = 0
+        while True:
+            with trio.CancelScope() as self._nap:
+                self._nap.deadline = self._agenda[0][0] if self._agenda else math.inf
+                await trio.sleep_until(math.inf)
+            now = trio.current_time()
+            while self._agenda and self._agenda[0][0] <= now:
+                _, number, asked_at = heappop(self._agenda)
+                link = self._links.get(number)
+                if link is not None and link.state is State.OPEN:
+                    self._look(link, number, asked_at, now)
+                looks += 1
+                if looks % _LOOKS_PER_CHECKPOINT == 0:
+                    await trio.lowlevel.checkpoint()
+
+    def _look(self, link: Link, number: int, asked_at: float, now: float) -> None:
+        interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
+        if link.paused_at is not None:
+            # Nobody can be heard through a full inbox; that is for this side to mend.
+            _logger.warning(
+                "nothing was received from a full inbox for %.0f s", now - link.paused_at
+            )
+            self._push(now + interval, number, -math.inf)
+        elif link.heard_at > asked_at and now < link.heard_at + interval:
+            self._push(link.heard_at + interval, number, -math.inf)
+        elif link.heard_at > asked_at:
+            self._ask(link)
+            self._push(now + timeout, number, now)
+        elif now < asked_at + timeout:
+            self._push(asked_at + timeout, number, asked_at)
+        else:
+            link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
+
+    def _ask(self, link: Link) -> None:
+        if self._heartbeat.message is None:
+            link.ping()
+        else:
+            link.write(encode_message(self._heartbeat.message, masked=link.is_client))

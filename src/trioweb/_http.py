@@ -1,0 +1,332 @@
+"""HTTP/1.1 as the opening handshake needs it: heads, requests, responses.
+
+A head is read whole, within limits of size (here) and time (the caller's), and checked by
+rules stricter than h11's: ASCII only, no bare LF, no body on what asks for none.  Parsing
+proper is h11's.  Nothing here knows of WebSockets beyond the names of their headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeAlias
+from urllib.parse import parse_qsl, unquote
+
+import h11
+import trio
+
+# (host, port) for IP; the path, possibly empty, for Unix sockets; "" where there is none.
+Address: TypeAlias = tuple[str, int] | str
+
+_HEAD_END = b"\r\n\r\n"
+# What no head may contain; RFC 9112 section 2.2 forbids a bare CR, and a bare LF is a
+# classic way to smuggle a line past a proxy.
+_FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e]|(?<!\r)\n|\r(?!\n|\Z)")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_READ_BYTES = 16 * 2**10
+# A response's body is for a person to read: so much of it is kept, however long it is.
+_MAX_BODY_BYTES = 64 * 2**10
+
+
+class BadHead(Exception):
+    """A head that cannot be taken; `status` is what a server answers it with."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Headers(Mapping[str, str]):
+    """Header fields: names without regard to case, repeated ones joined by commas."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._pairs = tuple((name.lower(), value) for name, value in pairs)
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._pairs))
+
+    def __len__(self) -> int:
+        return len(dict(self._pairs))
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._pairs)!r})"
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of *name*, in the order received."""
+        name = name.lower()
+        return [value for key, value in self._pairs if key == name]
+
+    def items_all(self) -> tuple[tuple[str, str], ...]:
+        """Every (name, value) pair, names in lower case, in the order received."""
+        return self._pairs
+
+    def tokens(self, name: str) -> list[str]:
+        """The comma-separated elements of *name*, over all its values."""
+        return [part.strip() for part in self.get(name, "").split(",") if part.strip()]
+
+
+class Request:
+    """A request as its head tells it, checked.
+
+    Attributes:
+        method: "GET" for every WebSocket.
+        target: what stands in the request line.
+        path: its path, percent-decoded.
+        query: its query as a dict; of a repeated name, the last value.
+        headers: a mapping; see `Headers`.
+        origin: the Origin header, None if absent.
+        subprotocols: what the peer offers, in its order of preference.
+        remote, local: the two ends: (host, port), or a path, or "".
+    """
+
+    # The headers are kept as one string and parsed when asked for: most handlers never
+    # ask, and an idle connection keeps its request.
+    __slots__ = ("_head", "local", "method", "path", "remote", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        remote: Address = "",
+        local: Address = "",
+    ) -> None:
+        if not target.startswith("/"):
+            raise BadHead(400, "request target must be a path")
+        try:
+            self.path = unquote(target.partition("?")[0], errors="strict")
+        except UnicodeDecodeError:
+            raise BadHead(400, "request path is not UTF-8") from None
+        self.method = method
+        self.target = target
+        self._head = "\n".join(f"{name}:{value}" for name, value in headers)
+        self.remote = remote
+        self.local = local
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target!r} from {format_address(self.remote)}>"
+
+    @property
+    def headers(self) -> Headers:
+        lines = self._head.split("\n") if self._head else []
+        return Headers((name, value) for name, _, value in (line.partition(":") for line in lines))
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+    @property
+    def origin(self) -> str | None:
+        return self.headers.get("origin")
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        return tuple(self.headers.tokens("sec-websocket-protocol"))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer to a request that is no upgrade.
+
+    Args:
+        status: the HTTP status, 200 to 599.
+        body: text is sent as UTF-8.
+        headers: (name, value) pairs or a mapping; Content-Length is added, and so is
+            Content-Type (text/plain) where there is none.
+    """
+
+    status: int = 200
+    body: str | bytes = b""
+    headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.status <= 599:
+            raise ValueError(f"Response(status={self.status!r}): must be from 200 to 599")
+        check_headers(f"Response({self.status})", self.pairs)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        headers = self.headers
+        return list(headers.items() if isinstance(headers, Mapping) else headers)
+
+    def encode(self, *, with_body: bool = True) -> bytes:
+        """The response as bytes.  It ends its TCP connection: one request is all we take."""
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        pairs = self.pairs
+        if not any(name.lower() == "content-type" for name, _ in pairs):
+            pairs.append(("Content-Type", "text/plain; charset=utf-8"))
+        pairs += [("Content-Length", str(len(body))), ("Connection", "close")]
+        reason = HTTPStatus(self.status).phrase if self.status in _STATUSES else ""
+        lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in pairs)]
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + (body if with_body else b"")
+
+
+_STATUSES = frozenset(HTTPStatus)
+
+
+def check_headers(owner: str, headers: Iterable[tuple[str, str]]) -> None:
+    """Raise unless every (name, value) pair can stand in a head; *owner* is for the text."""
+    for name, value in headers:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"{owner}: header {name!r}: {value!r} must be two str")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{owner}: header name {name!r} is not a token (RFC 9110)")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"{owner}: value of header {name!r} must be printable ASCII")
+
+
+def is_token(text: str) -> bool:
+    """Whether *text* is a token of RFC 9110, as a header's or a subprotocol's name must be."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def format_address(address: Address) -> str:
+    """*address* as people write it."""
+    if isinstance(address, str):
+        return address or "(no address)"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def addresses(stream: trio.abc.Stream) -> tuple[Address, Address]:
+    """The remote and the local address of the socket under *stream*, "" where there is none."""
+    transport = getattr(stream, "transport_stream", stream)
+    socket = getattr(transport, "socket", None)
+    if socket is None:
+        return "", ""
+
+    def address(get_name: Callable[[], object]) -> Address:
+        try:
+            name = get_name()
+        except OSError:  # the peer has gone already
+            return ""
+        if isinstance(name, tuple):
+            return str(name[0]), int(name[1])
+        return name if isinstance(name, str) else ""
+
+    return address(socket.getpeername), address(socket.getsockname)
+
+
+async def read_head(
+    stream: trio.abc.Stream, max_bytes: int, start: bytes = b""
+) -> tuple[bytes, bytes]:
+    """Read up to and including a blank line.
+
+    Returns:
+        The head, and the bytes that came behind it.
+
+    Raises:
+        BadHead: too large, or with bytes that no head may have; as soon as they are seen.
+        EOFError: the peer ended its sending first.
+        trio.BrokenResourceError: the transport failed.
+    """
+    head = bytearray(start)
+    seen = 0
+    while True:
+        end = head.find(_HEAD_END, max(0, seen - len(_HEAD_END) + 1))
+        stop = len(head) if end < 0 else end + len(_HEAD_END)
+        if _FORBIDDEN.search(head, max(0, seen - 1), stop):
+            raise BadHead(400, "not an HTTP/1.1 head")
+        if stop > max_bytes:
+            raise BadHead(431, f"head of more than {max_bytes} bytes")
+        if end >= 0:
+            return bytes(head[:stop]), bytes(head[stop:])
+        seen = len(head)
+        data = await stream.receive_some(_READ_BYTES)
+        if not data:
+            raise EOFError(f"the peer closed after {seen} bytes of its HTTP head")
+        head += data
+
+
+def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
+    """Parse and check a request's head.
+
+    Raises:
+        BadHead: it is not one that can be answered otherwise.
+    """
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+    try:
+        parser.receive_data(head)
+        event = parser.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request: {exc}") from exc
+    if not isinstance(event, h11.Request):
+        raise BadHead(400, "not an HTTP/1.1 request")
+    names = {name for name, _ in event.headers}
+    # A body that nobody reads would be taken for what follows the head.
+    if b"transfer-encoding" in names or dict(event.headers).get(b"content-length", b"0") != b"0":
+        raise BadHead(400, "a request here has no body")
+    return Request(
+        event.method.decode("ascii"),
+        event.target.decode("ascii"),
+        ((name.decode("ascii"), value.decode("ascii")) for name, value in event.headers),
+        remote=remote,
+        local=local,
+    )
+
+
+async def read_response(
+    stream: trio.abc.Stream, max_bytes: int, start: bytes = b""
+) -> tuple[int, Headers, bytes, bytes]:
+    """Read the answer to an upgrade; informational ones before it are passed over.
+
+    Returns:
+        Status, headers, head and the bytes behind it; for another status than 101 the
+        last is the start of the body.
+
+    Raises:
+        BadHead, EOFError, trio.BrokenResourceError: see `read_head`.
+    """
+    rest = start
+    while True:
+        head, rest = await read_head(stream, max_bytes, rest)
+        parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=len(head) + 1)
+        # h11 reads a response only in answer to a request that proposed to switch.
+        upgrade = [("Host", "-"), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
+        parser.send(h11.Request(method="GET", target="/", headers=upgrade))
+        try:
+            parser.receive_data(head)
+            event = parser.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise BadHead(0, f"not an HTTP/1.1 response: {exc}") from exc
+        if not isinstance(event, (h11.InformationalResponse, h11.Response)):
+            raise BadHead(0, "not an HTTP/1.1 response")
+        headers = Headers(
+            (name.decode("ascii"), value.decode("ascii")) for name, value in event.headers
+        )
+        if event.status_code == 101:
+            return 101, headers, head, rest
+        if isinstance(event, h11.Response):
+            return event.status_code, headers, head, await _read_body(stream, parser, rest)
+
+
+async def _read_body(stream: trio.abc.Stream, parser: h11.Connection, start: bytes) -> bytes:
+    """Read the start of a response's body; whatever goes wrong with it ends it."""
+    body = bytearray()
+    if start:
+        parser.receive_data(start)
+    try:
+        while len(body) < _MAX_BODY_BYTES:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                break
+    except (h11.RemoteProtocolError, trio.BrokenResourceError):
+        pass
+    return bytes(body[:_MAX_BODY_BYTES])

@@ -1,0 +1,628 @@
+"""The link: what carries a connection's bytes once it is open.
+
+Inbound, `Link.feed` decodes a chunk, fills the inbox, answers pings and sees to the peer's
+Close, all synchronously; who reads the bytes is `Link.carry`'s business alone.  Outbound,
+`Link.write` is synchronous and all or nothing for a frame: what the kernel does not take at
+once is queued whole and finished by a drain task that exists only while there is something
+to drain.
+
+NOTE: These rules hold between any two awaits.
+- A frame whose first byte was written is written to its end or the link is broken;
+  `_queue` holds whole frames, and in front at most one that was begun.
+- Everything that waits, waits in `wait_change`, and everything that changes what somebody
+  may be waiting for calls `_changed`; so there is one place to wake up, and no way to
+  forget one.  A waiter looks at the state again after it woke.
+- `carry` alone closes the transport, and it ends within the close timeout of the moment at
+  which `state` left OPEN.
+- `feed` never raises.
+
+Messages as users hold them are `_connection`'s; topics write through `offer` and `finish`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Protocol
+
+import trio
+
+from ._errors import (
+    CloseCode,
+    ClosedByPeer,
+    ClosedLocally,
+    ConnectionClosed,
+    ConnectionLost,
+    FrameError,
+)
+from ._frames import (
+    PING,
+    PONG,
+    Decoder,
+    decode_close,
+    encode_close,
+    encode_frame,
+    encode_message,
+)
+from ._policy import Limits, Message
+
+_logger = logging.getLogger("trioweb")
+
+_READ_BYTES: Final = 64 * 2**10
+# Streams that are not kernel sockets are written to in pieces of this size, so that a peer
+# which takes some of a large frame within the write timeout is seen to take it.
+_PIECE_BYTES: Final = 16 * 2**10
+
+Replies = Mapping[Message, Message | None]
+
+
+class State(IntEnum):
+    """The states of a connection, with the numbers that browsers use."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class Spawn(Protocol):
+    """`Nursery.start_soon` of the nursery that holds a link's tasks."""
+
+    def __call__(self, task: Callable[[], Awaitable[None]], /) -> object: ...
+
+
+class Ping:
+    """A ping on its way: when it was sent and, once the pong is here, how long that took."""
+
+    __slots__ = ("payload", "round_trip", "sent_at")
+
+    def __init__(self, payload: bytes, sent_at: float) -> None:
+        self.payload = payload
+        self.sent_at = sent_at
+        self.round_trip: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """What a connection has carried.
+
+    `messages_sent` counts what `send` took; what topics delivered stands in each
+    subscription's cursor.  `discarded` counts messages that arrived complete and reached
+    nobody, because this side had closed or was only waiting for the end.
+    """
+
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    discarded: int
+    inbox_messages: int
+    buffered_amount: int
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong with a transport, in as few words as there are."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
+    """How to ask for the descriptor that `os.write` can use for *stream*, if there is one.
+
+    NOTE: Ask at every write.  Once the socket is closed the answer is -1, while a number
+    kept would be some other socket's soon.
+    """
+    if sys.platform == "win32" or not isinstance(stream, trio.SocketStream):
+        return None
+    # A custom socket factory makes sockets without a descriptor.
+    return stream.socket.fileno if stream.socket.fileno() >= 0 else None
+
+
+class Link:
+    """One open WebSocket over a transport.
+
+    Args:
+        stream: the transport; the link's from here on.
+        rest: bytes that came behind the opening handshake.
+        is_client: which side we are (RFC 6455 section 5.1: clients mask).
+        limits: see `Limits`.
+        spawn: starts a task in the nursery that also runs `carry`.
+        replies: messages that are answered here (None: swallowed) and reach nobody else.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_broken",
+        "_change",
+        "_close_hooks",
+        "_deaf",
+        "_decoder",
+        "_drain_hooks",
+        "_draining",
+        "_ended",
+        "_fileno",
+        "_pings",
+        "_pings_sent",
+        "_queue",
+        "_replies",
+        "_rest",
+        "_scope",
+        "_spawn",
+        "_stream",
+        "_undecoded",
+        "buffered_amount",
+        "bytes_received",
+        "close_code",
+        "close_reason",
+        "discarded",
+        "heard_at",
+        "inbox",
+        "is_client",
+        "latency",
+        "limits",
+        "messages_received",
+        "messages_sent",
+        "paused_at",
+        "state",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        rest: bytes,
+        *,
+        is_client: bool,
+        limits: Limits,
+        spawn: Spawn,
+        replies: Replies | None = None,
+    ) -> None:
+        self.is_client = is_client
+        self.limits = limits
+        self.state = State.OPEN
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._stream = stream
+        self._rest = rest
+        self._fileno = kernel_fileno(stream)
+        self._spawn = spawn
+        self._scope = trio.CancelScope()
+        self._change: trio.Event | None = None
+        self._ended: type[ConnectionClosed] = ConnectionLost
+        self._close_hooks: dict[object, Callable[[], None]] | None = None
+
+        # Inbound.
+        self.inbox: deque[Message] = deque()
+        self.heard_at = trio.current_time()
+        self.paused_at: float | None = None
+        self.messages_received = self.bytes_received = self.discarded = 0
+        self._replies = replies
+        self._decoder = Decoder(
+            masked=not is_client,
+            max_message_bytes=limits.max_message_bytes,
+            on_control=self._on_control,
+        )
+        self._undecoded = False
+        self._deaf = False
+
+        # Outbound.  `writable`: open, nothing queued, not broken.
+        self.writable = True
+        self.buffered_amount = 0
+        self.messages_sent = 0
+        self._drain_hooks: dict[object, Callable[[], None]] | None = None
+        self._queue: deque[bytes] | None = None
+        self._answers: dict[object, bytes] | None = None
+        self._draining = False
+        self._broken: str | None = None
+
+        # Pings of ours, oldest first.
+        self.latency: float | None = None
+        self._pings: dict[bytes, Ping] | None = None
+        self._pings_sent = 0
+
+    # Waiting.
+
+    async def wait_change(self) -> None:
+        """Wait until anything about this link has changed; then look again."""
+        if self._change is None:
+            self._change = trio.Event()
+        await self._change.wait()
+
+    def _changed(self) -> None:
+        if self._change is not None:
+            self._change.set()
+            self._change = None
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is closed, which no peer can put off for long."""
+        while self.state is not State.CLOSED:
+            await self.wait_change()
+
+    async def wait_flushed(self) -> None:
+        """Wait until nothing is queued any more, written or lost."""
+        while self._draining:
+            await self.wait_change()
+
+    def set_hooks(
+        self, key: object, *, closed: Callable[[], None], drained: Callable[[], None]
+    ) -> None:
+        """Have *closed* called once, when the state leaves OPEN, and *drained* whenever
+        what was queued is written and the link is writable again."""
+        if self._close_hooks is None or self._drain_hooks is None:
+            self._close_hooks, self._drain_hooks = {}, {}
+        self._close_hooks[key] = closed
+        self._drain_hooks[key] = drained
+
+    def remove_hooks(self, key: object) -> None:
+        if self._close_hooks is not None and self._drain_hooks is not None:
+            self._close_hooks.pop(key, None)
+            self._drain_hooks.pop(key, None)
+
+    def error(self) -> ConnectionClosed:
+        """A fresh error that says why this link is over, or why it cannot be written to."""
+        if self.close_code is None:
+            return ConnectionLost(CloseCode.ABNORMAL, self._broken or "")
+        return self._ended(self.close_code, self.close_reason)
+
+    def check_writable(self) -> None:
+        """Raise unless frames can still be sent.
+
+        Raises:
+            ConnectionClosed: they cannot.
+        """
+        if self.state is not State.OPEN or self._broken is not None:
+            raise self.error()
+
+    # Inbound.
+
+    def feed(self, data: bytes) -> None:
+        """Take a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
+        if data:
+            self.heard_at = trio.current_time()
+            self.bytes_received += len(data)
+        if self._deaf:
+            return
+        # What arrives after our Close reaches nobody; what came before the peer's does.
+        open_before = self.state is State.OPEN
+        messages: list[Message] = []
+        try:
+            self._undecoded = self._decoder.feed(data, messages)
+        except FrameError as exc:
+            self._undecoded = False
+            self._fail(exc)
+        if messages:
+            self.messages_received += len(messages)
+            if self._replies:
+                messages = [message for message in messages if not self._answer(message)]
+            if open_before:
+                self.inbox.extend(messages)
+            else:
+                self.discarded += len(messages)
+            self._changed()
+
+    def _on_control(self, opcode: int, payload: bytes) -> None:
+        match opcode:
+            case 0x9:  # PING
+                self._reply(PING, encode_frame(PONG, payload, masked=self.is_client))
+            case 0xA:  # PONG
+                self._on_pong(payload)
+            case 0x8:  # CLOSE
+                code, reason = decode_close(payload)
+                # Section 5.5.1: echo the code.  Nothing that comes after it counts.
+                self._begin_close(ClosedByPeer, code, reason, echo=True)
+                self._deaf = True
+
+    def _on_pong(self, payload: bytes) -> None:
+        # Section 5.5.3: a peer may answer only the latest of several pings, so a pong
+        # answers all pings before it, too; one that answers none is allowed, and ignored.
+        if self._pings is None or payload not in self._pings:
+            return
+        now = trio.current_time()
+        for key in list(self._pings):
+            ping = self._pings.pop(key)
+            ping.round_trip = self.latency = now - ping.sent_at
+            if key == payload:
+                break
+        self._changed()
+
+    def _answer(self, message: Message) -> bool:
+        """Reply to *message* if it is one of those that are answered here."""
+        assert self._replies is not None
+        if message not in self._replies:
+            return False
+        reply = self._replies[message]
+        if reply is not None:
+            self._reply(message, encode_message(reply, masked=self.is_client))
+        return True
+
+    def _reply(self, key: object, frame: bytes) -> None:
+        """Send an answer, or leave it to the drain task.
+
+        Only the latest answer of a kind waits: a peer that asks without reading costs one
+        frame, however often it asks (section 5.5.3 allows it).
+        """
+        if self.state is not State.OPEN or self._broken is not None:
+            return
+        if not self._draining:
+            self._put(frame)
+        else:
+            if self._answers is None:
+                self._answers = {}
+            self._answers[key] = frame
+
+    def is_full(self) -> bool:
+        """Whether the inbox is at one of its bounds, so that reading stops."""
+        limits = self.limits
+        return (
+            len(self.inbox) >= limits.inbox_messages
+            or sum(map(len, self.inbox)) >= limits.inbox_bytes
+        )
+
+    def has_room(self) -> bool:
+        """Whether the inbox is down to half of its bounds, so that reading goes on."""
+        limits = self.limits
+        return (
+            len(self.inbox) <= limits.inbox_messages // 2
+            and sum(map(len, self.inbox)) <= limits.inbox_bytes // 2
+        )
+
+    def taken(self) -> None:
+        """Say that `inbox` was taken from while the link was paused."""
+        if self.has_room():
+            self._changed()
+
+    # Outbound.
+
+    def write(self, frame: bytes) -> None:
+        """Write *frame*, or queue what of it the kernel did not take.  Never waits.
+
+        NOTE: The caller has called `check_writable` since its last await.
+        """
+        self.messages_sent += 1
+        self._put(frame)
+
+    def ping(self) -> Ping:
+        """Send a ping behind everything written so far."""
+        self._pings_sent += 1
+        payload = self._pings_sent.to_bytes(4, "big")
+        ping = Ping(payload, trio.current_time())
+        if self._pings is None:
+            self._pings = {}
+        self._pings[payload] = ping
+        self._put(encode_frame(PING, payload, masked=self.is_client))
+        return ping
+
+    def forget_ping(self, ping: Ping) -> None:
+        """Nobody waits for *ping* any more."""
+        if self._pings is not None:
+            self._pings.pop(ping.payload, None)
+
+    def offer(self, data: bytes) -> int:
+        """Hand *data* to the transport; return how many bytes of it were taken.
+
+        A kernel socket takes what it has room for, any other transport takes all, which is
+        then queued.
+
+        NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
+        the rest of that frame before anything else is written.
+        """
+        if self._fileno is None:
+            self.finish(data)
+            return len(data)
+        try:
+            return os.write(self._fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            # Reading goes on, so that what had arrived is still delivered (invariant 11).
+            self._break(f"{exc.strerror or exc}")
+            return len(data)
+
+    def finish(self, rest: bytes) -> None:
+        """Queue *rest*, whole frames or what `offer` left of one, for the drain task."""
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(rest)
+        self.buffered_amount += len(rest)
+        self.writable = False
+        if not self._draining:
+            self._draining = True
+            self._spawn(self._drain)
+
+    def _put(self, frame: bytes) -> None:
+        if self._broken is not None:
+            return
+        if self._draining:
+            self.finish(frame)
+            return
+        taken = self.offer(frame)
+        if taken < len(frame):
+            self.finish(frame[taken:] if taken else frame)
+
+    def _break(self, reason: str) -> None:
+        """Nothing can be written any more; what was queued is lost."""
+        self._broken = reason
+        self.writable = False
+        self.buffered_amount = 0
+        self._queue = self._answers = None
+        self._changed()
+
+    async def _drain(self) -> None:
+        """Write what is queued.  The task ends with the queue."""
+        write = self._write_piecewise if self._fileno is None else self._write_kernel
+        try:
+            # The front of the queue may be the rest of a frame, so it goes before answers,
+            # which then do not wait behind what a slow peer has yet to read.
+            while self._queue:
+                await write(self._queue.popleft())
+                while self._answers:
+                    answer = self._answers.pop(next(iter(self._answers)))
+                    self.buffered_amount += len(answer)
+                    await write(answer)
+        except trio.TooSlowError:
+            self._break("write timeout")
+            self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            self._break(_describe(exc))
+        finally:
+            self._draining = False
+            self.writable = self.state is State.OPEN and self._broken is None
+            self._changed()
+        if self.writable and self._drain_hooks is not None:
+            for hook in tuple(self._drain_hooks.values()):
+                hook()
+
+    async def _write_kernel(self, frame: bytes) -> None:
+        assert self._fileno is not None
+        view = memoryview(frame)
+        while view:
+            fileno = self._fileno()
+            if fileno < 0:
+                raise trio.ClosedResourceError("the transport was closed")
+            with trio.fail_after(self.limits.write_timeout):
+                await trio.lowlevel.wait_writable(fileno)
+            try:
+                taken = os.write(self._fileno(), view)
+            except BlockingIOError:
+                continue
+            view = view[taken:]
+            self._written(taken)
+
+    async def _write_piecewise(self, frame: bytes) -> None:
+        for start in range(0, len(frame), _PIECE_BYTES):
+            piece = frame[start : start + _PIECE_BYTES]
+            with trio.fail_after(self.limits.write_timeout):
+                await self._stream.send_all(piece)
+            self._written(len(piece))
+
+    def _written(self, size: int) -> None:
+        if self._broken is None:
+            self.buffered_amount -= size
+            self.heard_at = trio.current_time()
+            self._changed()
+
+    # The end.
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Begin the closing handshake, behind everything written so far.  Idempotent."""
+        self._begin_close(ClosedLocally, code, reason, echo=False)
+
+    def abort(self, reason: str) -> None:
+        """End the link without a closing handshake, and at once."""
+        self._lost(reason)
+        self._scope.cancel()
+
+    def _fail(self, error: FrameError) -> None:
+        """Fail the connection (section 7.1.7): send Close, and listen no more."""
+        self._begin_close(ConnectionLost, error.code, error.reason, echo=False)
+        self._deaf = True
+
+    def _lost(self, reason: str) -> None:
+        """The transport has ended, and whatever we wanted to write has nowhere to go."""
+        self._end(ConnectionLost, CloseCode.ABNORMAL, reason)
+
+    def _begin_close(
+        self, kind: type[ConnectionClosed], code: int, reason: str, *, echo: bool
+    ) -> None:
+        if self.state is not State.OPEN:
+            return
+        self._answers = None
+        # The reason is the peer's own; there is no need to tell it.
+        self._put(encode_close(code, "" if echo else reason, masked=self.is_client))
+        self._end(kind, code, reason)
+
+    def _end(self, kind: type[ConnectionClosed], code: int, reason: str) -> None:
+        """Leave OPEN; the first to say why is believed."""
+        if self.state is not State.OPEN:
+            return
+        self.state = State.CLOSING
+        self.writable = False
+        self._ended = kind
+        self.close_code = code
+        self.close_reason = reason
+        self._scope.deadline = trio.current_time() + self.limits.close_timeout
+        hooks = self._close_hooks
+        self._close_hooks = self._drain_hooks = None
+        for hook in (hooks or {}).values():
+            hook()
+        self._changed()
+
+    async def carry(self) -> None:
+        """Read until the connection is over, then close the transport.
+
+        The one task of a link that always exists.  Cancelling it sends Close 1001 if the
+        kernel takes it at once, and closes the transport.
+        """
+        try:
+            with self._scope:
+                await self._read()
+                await self._finish()
+        except Exception as exc:
+            # Streams are anybody's, and many links share a nursery: none may end the others.
+            if not isinstance(exc, (OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
+                _logger.exception("unexpected error while reading")
+            self._lost(_describe(exc))
+        finally:
+            # Does nothing unless carry was cancelled from outside.
+            self.close(CloseCode.GOING_AWAY)
+            with suppress(Exception):
+                await trio.aclose_forcefully(self._stream)
+            self.state = State.CLOSED
+            self._changed()
+
+    async def _read(self) -> None:
+        """Feed what arrives, until both Closes have passed or nothing more can come."""
+        data, self._rest = self._rest, b""
+        while True:
+            if data:
+                self.feed(data)
+            while self._undecoded and not self._deaf:
+                await self._wait_room()
+                await trio.lowlevel.checkpoint()
+                self.feed(b"")
+            if self._deaf:
+                return
+            await self._wait_room()
+            data = bytes(await self._stream.receive_some(_READ_BYTES))
+            if not data:
+                self._lost("the peer ended the transport without a Close")
+                return
+
+    async def _wait_room(self) -> None:
+        """While the inbox is full, do not read: so TCP slows the peer down."""
+        if self.state is State.OPEN and self.is_full():
+            self.paused_at = trio.current_time()
+            while self.state is State.OPEN and not self.has_room():
+                await self.wait_change()
+            self.paused_at = None
+            # The peer could not be heard, which is no fault of its own.
+            self.heard_at = trio.current_time()
+
+    async def _finish(self) -> None:
+        """Section 7.1.1: flush, end our sending, and read to the peer's end.
+
+        Closing at once with bytes unread would send an RST, which can overtake our Close.
+        """
+        await self.wait_flushed()
+        if isinstance(self._stream, trio.SSLStream):
+            # TLS has no half-close; its own end must be exchanged before TCP's.
+            self._stream, _ = await self._stream.unwrap()
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+            while await self._stream.receive_some(_READ_BYTES):
+                pass
+
+    def statistics(self) -> LinkStatistics:
+        return LinkStatistics(
+            messages_received=self.messages_received,
+            messages_sent=self.messages_sent,
+            bytes_received=self.bytes_received,
+            discarded=self.discarded,
+            inbox_messages=len(self.inbox),
+            buffered_amount=self.buffered_amount,
+        )

@@ -1,0 +1,127 @@
+"""Policy: the numbers that users may choose, frozen and checked when they are made.
+
+Every limit has its reason beside it.  Nothing here knows how a limit is enforced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+# What users send and receive.
+Message: TypeAlias = str | bytes
+
+
+def check_positive(owner: object, names: Iterable[str], *, whole: bool) -> None:
+    """Raise if an attribute of *owner* is not a positive number; None passes if it may be None."""
+    for name in names:
+        value = getattr(owner, name)
+        kinds: tuple[type, ...] = (int,) if whole else (int, float)
+        good = isinstance(value, kinds) and not isinstance(value, bool)
+        call = f"{type(owner).__name__}({name}={value!r})"
+        if not good:
+            raise TypeError(f"{call}: must be a{' whole' if whole else ''} number")
+        if math.isnan(value) or value <= 0:
+            raise ValueError(f"{call}: must be greater than 0")
+
+
+def check_message(owner: str, value: object) -> None:
+    """Raise unless *value* can be sent as a message."""
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f"{owner}: must be str or bytes, not {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one connection, and one server, may cost.
+
+    Args:
+        max_message_bytes: the largest message that is accepted, over all its fragments; a
+            larger one is answered with Close 1009.  1 MiB, as most implementations have it.
+        max_request_bytes: the largest head of an HTTP request or response.  16 KiB: browsers
+            with many cookies stay below it.
+        inbox_messages, inbox_bytes: what may wait for `receive`; when either is reached,
+            reading stops and TCP slows the peer down.  Bytes are counted as `len(message)`,
+            for text in characters.  What one read brings is always taken in whole.
+        send_bytes: `send` waits while more than this is queued for the peer.
+        connect_timeout: seconds for TCP, TLS and the opening handshake together, either side.
+            10, where 60 would invite slowloris.
+        close_timeout: seconds for the closing handshake and the end of the transport.
+        write_timeout: a peer that takes nothing of what is queued for it for so many seconds
+            is given up.
+        max_connections: connections that a server has open at once, handshakes included;
+            further ones are answered with 503.
+        max_connections_per_host: the same for each remote address; None for no limit.
+    """
+
+    max_message_bytes: int = 2**20
+    max_request_bytes: int = 16 * 2**10
+    inbox_messages: int = 256
+    inbox_bytes: int = 2**20
+    send_bytes: int = 64 * 2**10
+    connect_timeout: float = 10
+    close_timeout: float = 10
+    write_timeout: float = 20
+    max_connections: int = 10_000
+    max_connections_per_host: int | None = None
+
+    def __post_init__(self) -> None:
+        timeouts = [field.name for field in fields(self) if field.name.endswith("_timeout")]
+        counts = [field.name for field in fields(self) if field.name not in timeouts]
+        if self.max_connections_per_host is None:
+            counts.remove("max_connections_per_host")
+        check_positive(self, timeouts, whole=False)
+        check_positive(self, counts, whole=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """When a silent peer is asked for a sign of life, and when it is given up.
+
+    Any byte from the peer is a sign of life, and so is its taking bytes that were queued.
+    While this side is not reading (its inbox is full), the peer is not blamed.
+
+    Args:
+        interval: seconds of silence after which the peer is pinged.  20, under the 60 of
+            common proxies.
+        timeout: seconds after the ping by which anything must have arrived.
+        message: sent instead of a ping frame, for servers that expect one of their own.
+        reply: a message equal to this is swallowed: the answer to `message`.
+    """
+
+    interval: float = 20
+    timeout: float = 20
+    message: Message | None = None
+    reply: Message | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("interval", "timeout"), whole=False)
+        for name in ("message", "reply"):
+            if getattr(self, name) is not None:
+                check_message(f"Heartbeat({name}=…)", getattr(self, name))
+        if self.reply is not None and self.message is None:
+            raise ValueError(f"Heartbeat(reply={self.reply!r}): needs a message to reply to")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retain:
+    """How much of a topic's past is kept, for history, resumption and slow consumers.
+
+    Args:
+        max_messages: publications; the newest one is always kept.  1,000 are a page of chat
+            several times over.
+        max_bytes: bytes of their frames, together.
+        max_age: seconds, after which a publication is dropped even if it is the newest;
+            None for no limit.
+    """
+
+    max_messages: int = 1000
+    max_bytes: int = 2**20
+    max_age: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("max_messages", "max_bytes"), whole=True)
+        if self.max_age is not None:
+            check_positive(self, ("max_age",), whole=False)

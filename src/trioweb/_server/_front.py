@@ -1,0 +1,79 @@
+"""The front: from an accepted stream to a checked request, and plain HTTP answers.
+
+The head is read once.  What is no upgrade is answered here and its stream ended; what is
+one has passed every check of RFC 6455 section 4.2.1 when it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeAlias
+
+import trio
+
+from .._handshake import check_upgrade, is_upgrade
+from .._http import BadHead, Request, Response, addresses, parse_request, read_head
+from .._policy import Limits
+
+Http: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+# An answered peer has so long to take the answer and close: closing at once with bytes of
+# its unread would send an RST, which may overtake the answer.
+_LINGER_SECONDS = 1.0
+_PIECE_BYTES = 64 * 2**10
+
+
+async def read_request(stream: trio.abc.Stream, limits: Limits) -> tuple[Request, bytes, bytes]:
+    """Read a request's head, within the limits of size and time, and check it.
+
+    Returns:
+        The request, its head, and the bytes behind that.
+
+    Raises:
+        BadHead: it must be refused, with `status`.
+        EOFError, trio.BrokenResourceError: nobody is left to be answered.
+    """
+    try:
+        with trio.fail_after(limits.connect_timeout):
+            head, rest = await read_head(stream, limits.max_request_bytes)
+    except trio.TooSlowError:
+        raise BadHead(408, f"no request within {limits.connect_timeout:g} s") from None
+    remote, local = addresses(stream)
+    request = parse_request(head, remote=remote, local=local)
+    if is_upgrade(request):
+        check_upgrade(request)
+    elif request.method not in ("GET", "HEAD"):
+        raise BadHead(405, "only GET and HEAD are answered")
+    return request, head, rest
+
+
+def refusal(error: BadHead) -> Response:
+    """The answer to a head that cannot be taken."""
+    headers = {
+        405: [("Allow", "GET, HEAD")],
+        # RFC 6455 section 4.2.2: say which version would do.
+        426: [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
+    }
+    return Response(error.status, f"{error.reason}\n", headers.get(error.status, ()))
+
+
+async def answer(
+    stream: trio.abc.Stream, response: Response, *, write_timeout: float, with_body: bool = True
+) -> None:
+    """Write *response* and end the stream so that the peer can read it to its end.
+
+    A peer that has gone, or that takes nothing for *write_timeout*, goes without.
+    """
+    data = response.encode(with_body=with_body)
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        for start in range(0, len(data), _PIECE_BYTES):
+            with trio.fail_after(write_timeout):
+                await stream.send_all(data[start : start + _PIECE_BYTES])
+        with trio.move_on_after(_LINGER_SECONDS):
+            if isinstance(stream, trio.abc.HalfCloseableStream):
+                await stream.send_eof()
+                while await stream.receive_some():
+                    pass
+            else:
+                await stream.aclose()

@@ -1,0 +1,476 @@
+"""The server: accepts streams, runs a handler for each connection, drains.
+
+NOTE: One nursery holds a server's every task: what accepts, the monitor, and for each
+connection the task that runs its handler and the one that carries its link.  So nothing
+that belongs to one connection may let an error out.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import trio
+
+from .._connection import Connection, is_own_end
+from .._errors import CloseCode, OpenFailed, Reject, single_cause
+from .._frames import check_close
+from .._handshake import accept, check_subprotocols, is_upgrade
+from .._heartbeat import Monitor, heartbeat_replies
+from .._http import Address, BadHead, Request, Response, addresses, format_address
+from .._link import Link, Replies
+from .._policy import Heartbeat, Limits, Message, check_message
+from .._topics import Hub, HubStatistics
+from ._admission import Accept, Admit, check_origin, choose_subprotocol
+from ._front import Http, answer, read_request, refusal
+
+_logger = logging.getLogger("trioweb.server")
+
+Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """What a server has seen.
+
+    Attributes:
+        connections: open now.
+        opening: streams accepted that are not connections yet, or never will be.
+        opened: connections so far.
+        refused: requests refused so far, by HTTP status; 0 counts the ones that fell silent
+            or went away before there was anybody to answer.
+        answered: plain HTTP requests answered so far, by status.
+        closed: connections ended so far, by close code.
+        handler_errors: handlers that ended with an error of their own.
+        hub: the statistics of the hub that was passed to `serve`, if one was.
+    """
+
+    connections: int
+    opening: int
+    opened: int
+    refused: Mapping[int, int]
+    answered: Mapping[int, int]
+    closed: Mapping[int, int]
+    handler_errors: int
+    hub: HubStatistics | None
+
+
+class Server:
+    """A running server, as `nursery.start(serve, …)` returns it.
+
+    Attributes:
+        listeners: what it accepts from.
+        draining: whether `drain` was called.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        admit: Admit | None,
+        http: Http | None,
+        origins: Collection[str],
+        subprotocols: Sequence[str],
+        heartbeat: Heartbeat | None,
+        replies: Replies,
+        limits: Limits,
+        hub: Hub | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.listeners = list(listeners)
+        self.draining = False
+        self._handler = handler
+        self._admit = admit
+        self._http = http
+        self._origins = origins
+        self._subprotocols = subprotocols
+        self._replies = replies
+        self._limits = limits
+        self._hub = hub
+        self._nursery = nursery
+        self._monitor = Monitor(heartbeat) if heartbeat is not None else None
+        self._connections: dict[Connection, None] = {}
+        self._hosts: Counter[str] = Counter()
+        self._streams = 0
+        self._stream_ended = trio.Event()
+        self._drained = trio.Event()
+        self._opened = 0
+        self._refused: Counter[int] = Counter()
+        self._answered: Counter[int] = Counter()
+        self._closed: Counter[int] = Counter()
+        self._handler_errors = 0
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener that has one.
+
+        Raises:
+            LookupError: no listener has.
+        """
+        for listener in self.listeners:
+            inner = getattr(listener, "transport_listener", listener)
+            if isinstance(inner, trio.SocketListener):
+                name = inner.socket.getsockname()
+                if isinstance(name, tuple):
+                    return int(name[1])
+        raise LookupError("no listener has a port")
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The connections that are open now."""
+        return tuple(self._connections)
+
+    def statistics(self) -> ServerStatistics:
+        return ServerStatistics(
+            connections=len(self._connections),
+            opening=self._streams - len(self._connections),
+            opened=self._opened,
+            refused=dict(self._refused),
+            answered=dict(self._answered),
+            closed=dict(self._closed),
+            handler_errors=self._handler_errors,
+            hub=self._hub.statistics() if self._hub is not None else None,
+        )
+
+    async def drain(
+        self,
+        grace: float = 10,
+        spread: float = 0,
+        code: int = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+    ) -> None:
+        """Stop softly: no new connections, tell the old ones to come back later, wait, close.
+
+        Upgrades are answered with 503 from now on.  The listeners stay open until the end,
+        so that a load balancer which asks for its health page is told, and a client that
+        comes back too early gets an answer.  Subscribers are given time to catch up, then
+        every connection is sent Close, then handlers have *grace* to end before they are
+        cancelled.  `serve` returns when all is done.
+
+        Args:
+            grace: seconds, once for subscribers to catch up and once for handlers to end.
+            spread: seconds over which the Closes are spread evenly, so that clients do not
+                all come back at once.
+            code, reason: of the Close; 1012 says "service restart".
+
+        Raises:
+            ValueError: an argument cannot work; nothing was begun.
+
+        Cancellation: the server stops at once, with what Closes the kernel takes.
+        Concurrency: a second call waits for the first.
+        """
+        check_close(code, reason)
+        for name, value in (("grace", grace), ("spread", spread)):
+            if not value >= 0:
+                raise ValueError(f"drain({name}={value!r}): must not be negative")
+        if self.draining:
+            await self._drained.wait()
+            return
+        self.draining = True
+        try:
+            await self._drain(grace, spread, code, reason)
+        finally:
+            self._drained.set()
+
+    async def _drain(self, grace: float, spread: float, code: int, reason: str) -> None:
+        if self._hub is not None:
+            with trio.move_on_after(grace):
+                await self._hub.wait_caught_up()
+        connections = self.connections
+        start = trio.current_time()
+        for number, connection in enumerate(connections):
+            await trio.sleep_until(start + spread * number / len(connections))
+            connection.link.close(code, reason)
+        with trio.move_on_after(grace):
+            while self._streams:
+                await self._stream_ended.wait()
+
+    async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
+        if self._monitor is not None:
+            self._nursery.start_soon(self._monitor.run)
+        async with trio.open_nursery() as accepting:
+            listen = partial(trio.serve_listeners, handler_nursery=self._nursery)
+            accepting.start_soon(listen, self._run, self.listeners)
+            task_status.started(self)
+            await self._drained.wait()
+            accepting.cancel_scope.cancel()
+
+    async def _run(self, stream: trio.abc.Stream) -> None:
+        """One accepted stream, from its first byte to its last."""
+        remote = addresses(stream)[0]
+        host = remote[0] if isinstance(remote, tuple) else ""
+        self._streams += 1
+        self._hosts[host] += 1
+        try:
+            connection = await self._open(stream, remote, host)
+            if connection is not None:
+                await self._handle(connection)
+        finally:
+            self._streams -= 1
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+            self._stream_ended.set()
+            self._stream_ended = trio.Event()
+            await trio.aclose_forcefully(stream)
+
+    async def _open(self, stream: trio.abc.Stream, remote: Address, host: str) -> Connection | None:
+        """Make a connection of *stream*; None if it was answered or went away instead."""
+        request: Request | None = None
+        try:
+            self._check_room(host)
+            request, head, rest = await read_request(stream, self._limits)
+            outcome = await self._decide(request)
+            if isinstance(outcome, Accept):
+                return await self._upgrade(stream, request, head, rest, outcome)
+            response = outcome
+        except BadHead as exc:
+            response = refusal(exc)
+            self._count_refusal(remote, response, exc.reason)
+        except Reject as exc:
+            response = Response(exc.status, exc.body, exc.headers)
+            self._count_refusal(remote, response, exc.body.decode(errors="replace").strip())
+        except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
+            self._refused[0] += 1
+            _logger.info("%s: gone while opening: %s", format_address(remote), ascii(str(exc)))
+            return None
+        else:
+            self._answered[response.status] += 1
+        with_body = request is None or request.method != "HEAD"
+        await answer(
+            stream, response, write_timeout=self._limits.write_timeout, with_body=with_body
+        )
+        return None
+
+    def _check_room(self, host: str) -> None:
+        limits = self._limits
+        if self._streams > limits.max_connections:
+            raise Reject(503, "Too many connections.\n", [("Retry-After", "5")])
+        limit = limits.max_connections_per_host
+        if limit is not None and self._hosts[host] > limit:
+            raise Reject(503, "Too many connections from this address.\n", [("Retry-After", "5")])
+
+    def _count_refusal(self, remote: Address, response: Response, reason: str) -> None:
+        self._refused[response.status] += 1
+        who = format_address(remote)
+        _logger.info("%s: refused with %d: %s", who, response.status, ascii(reason))
+
+    async def _decide(self, request: Request) -> Accept | Response:
+        """Ask the application about *request*; what it raises concerns nobody else."""
+        try:
+            if not is_upgrade(request):
+                if self._http is None:
+                    return Response(404, "There is only a WebSocket here.\n")
+                return await self._http(request)
+            if self.draining:
+                raise Reject(503, "Restarting.\n", [("Retry-After", "1")])
+            check_origin(request, self._origins)
+            accepted = await self._admit(request) if self._admit is not None else None
+            return choose_subprotocol(request, accepted or Accept(), self._subprotocols)
+        except Reject:
+            raise
+        except Exception as exc:
+            self._handler_errors += 1
+            _logger.exception("error while answering %r", request)
+            raise Reject(500, "Internal error.\n") from exc
+
+    async def _upgrade(
+        self, stream: trio.abc.Stream, request: Request, head: bytes, rest: bytes, accepted: Accept
+    ) -> Connection:
+        try:
+            with trio.fail_after(self._limits.connect_timeout):
+                await accept(
+                    stream,
+                    head,
+                    subprotocol=accepted.subprotocol,
+                    headers=tuple(accepted.headers),
+                )
+        except trio.TooSlowError:
+            raise OpenFailed("the peer does not take the answer to its handshake") from None
+        link = Link(
+            stream,
+            rest,
+            is_client=False,
+            limits=self._limits,
+            spawn=self._nursery.start_soon,
+            replies=self._replies,
+        )
+        self._nursery.start_soon(link.carry)
+        return Connection(link, request, subprotocol=accepted.subprotocol, user=accepted.user)
+
+    async def _handle(self, connection: Connection) -> None:
+        """Run the handler, contain its errors (invariant 2), see the connection to its end."""
+        link = connection.link
+        watch = self._monitor.add(link) if self._monitor is not None else -1
+        self._connections[connection] = None
+        self._opened += 1
+        code = CloseCode.NORMAL
+        try:
+            try:
+                await self._handler(connection)
+            except Exception as exc:
+                code = self._contain(exc, connection)
+            except BaseExceptionGroup as group:
+                # Cancelled together with errors: contain those, pass the cancellation on.
+                errors, rest = group.split(Exception)
+                if errors is not None:
+                    self._contain(errors, connection)
+                assert rest is not None
+                raise rest from None
+            await connection.aclose(code)
+        finally:
+            del self._connections[connection]
+            if self._monitor is not None:
+                self._monitor.remove(watch)
+            self._report(connection)
+
+    def _contain(self, error: Exception, connection: Connection) -> CloseCode:
+        """Log a handler's *error*; return what to close its connection with."""
+        if is_own_end(error, connection):
+            return CloseCode.NORMAL
+        self._handler_errors += 1
+        _logger.error("error in the handler of %r", connection, exc_info=error)
+        return CloseCode.INTERNAL_ERROR
+
+    def _report(self, connection: Connection) -> None:
+        link = connection.link
+        error = link.error()
+        if link.close_code is not None:
+            self._closed[link.close_code] += 1
+        level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
+        _logger.log(level, "%s: %s", format_address(connection.remote), ascii(str(error)))
+
+
+# Ends that nobody needs to read about.
+_QUIET_CODES = frozenset(
+    {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS, CloseCode.SERVICE_RESTART}
+)
+
+
+async def serve_listeners(
+    handler: Handler,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    *,
+    admit: Admit | None = None,
+    http: Http | None = None,
+    origins: Collection[str] = (),
+    subprotocols: Sequence[str] = (),
+    heartbeat: Heartbeat | None = Heartbeat(),
+    app_heartbeats: Mapping[Message, Message | None] | None = None,
+    limits: Limits = Limits(),
+    hub: Hub | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve WebSockets on any Trio listeners: TCP, TLS, Unix sockets, networks in memory.
+
+    See `serve` for the arguments.  The listeners are closed when this ends.
+    """
+    if isinstance(origins, str):
+        raise TypeError(f"origins={origins!r}: must be a collection of str")
+    check_subprotocols("serve", subprotocols)
+    replies = dict(heartbeat_replies(heartbeat))
+    for message, reply in (app_heartbeats or {}).items():
+        check_message("app_heartbeats", message)
+        if reply is not None:
+            check_message("app_heartbeats", reply)
+        replies[message] = reply
+    try:
+        async with trio.open_nursery() as nursery:
+            server = Server(
+                handler,
+                listeners,
+                admit=admit,
+                http=http,
+                origins=origins,
+                subprotocols=subprotocols,
+                heartbeat=heartbeat,
+                replies=replies,
+                limits=limits,
+                hub=hub,
+                nursery=nursery,
+            )
+            await server._serve(task_status)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise single_cause(group) from None
+
+
+async def serve(
+    handler: Handler,
+    port: int,
+    *,
+    host: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    admit: Admit | None = None,
+    http: Http | None = None,
+    origins: Collection[str] = (),
+    subprotocols: Sequence[str] = (),
+    heartbeat: Heartbeat | None = Heartbeat(),
+    app_heartbeats: Mapping[Message, Message | None] | None = None,
+    limits: Limits = Limits(),
+    hub: Hub | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve WebSockets over TCP, and plain HTTP beside them on the same port.
+
+    Start it in a nursery: `server = await nursery.start(trioweb.serve, handler, 8000)`.
+
+    Args:
+        handler: `async def handler(connection)`, run in a task for each connection.  When
+            it returns, its connection is closed with 1000.  An exception closes it with
+            1011 and is logged with its traceback; it never ends the server.  Letting the
+            connection's own ConnectionClosed out is no error.
+        port: 0 for any free one; see `Server.port`.
+        host: the address to listen on; None for all of this machine.
+        ssl_context: serve wss and https.
+        admit: `async def admit(request)`, asked before the upgrade: return Accept or None
+            to let it in, raise Reject to refuse it.
+        http: `async def http(request) -> Response` for requests that are no upgrade;
+            without it they are answered with 404.
+        origins: Origins that may connect besides the host asked for; "*" for all.
+        subprotocols: those that the handler speaks, preferred ones first.
+        heartbeat: how dead peers are noticed; None for not at all.
+        app_heartbeats: messages of peers that are answered with their value, or swallowed
+            if that is None, and that reach neither the handler nor anyone else.  A browser
+            cannot send pings.
+        limits: see `Limits`.
+        hub: the hub that the handlers use, so that `drain` can wait for its subscribers and
+            `statistics` can tell about it.
+
+    Returns:
+        After `Server.drain`; otherwise it runs until it is cancelled.
+
+    Raises:
+        OSError: the port cannot be listened on.
+        TypeError, ValueError: an argument cannot work; nothing was begun.
+
+    Cancellation: every connection is sent Close 1001 if the kernel takes it at once, every
+    handler is cancelled, every socket is closed.
+    """
+    listeners: Sequence[trio.abc.Listener[Any]]
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    if ssl_context is not None:
+        listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
+    try:
+        await serve_listeners(
+            handler,
+            listeners,
+            admit=admit,
+            http=http,
+            origins=origins,
+            subprotocols=subprotocols,
+            heartbeat=heartbeat,
+            app_heartbeats=app_heartbeats,
+            limits=limits,
+            hub=hub,
+            task_status=task_status,
+        )
+    finally:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)

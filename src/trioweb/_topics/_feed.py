@@ -1,0 +1,251 @@
+"""A feed: one wire form of a topic, and the subscriptions that get it.
+
+A subscription is a cursor.  Delivery to it is one write of the bytes between its cursor and
+the head (a block at a time), and those bytes are one object for all who stand at the same
+place.  Of what the kernel does not take, only the frame that was cut is queued at the link;
+the rest stays in the log.
+
+NOTE: Whoever changes a cursor or a log does so between two awaits, and outside of that
+every subscription whose link is writable has reached what its topic's last pass delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from weakref import ref
+
+from .._connection import Connection
+from .._errors import CloseCode
+from .._frames import encode_message
+from .._policy import Message
+from ._log import Log, Publication
+
+if TYPE_CHECKING:
+    from ._topic import Topic
+
+_logger = logging.getLogger("trioweb.topics")
+
+Encode: TypeAlias = Callable[[Publication], Message]
+Slow: TypeAlias = Literal["evict", "skip", "latest"]
+SLOW_POLICIES: Final = ("evict", "skip", "latest")
+
+# Chunks remembered for subscribers that stand elsewhere than the others.
+_MAX_CHUNKS: Final = 16
+
+
+def check_slow(slow: Slow) -> Slow:
+    """Raise unless *slow* is a policy."""
+    if slow not in SLOW_POLICIES:
+        raise ValueError(f"slow={slow!r}: must be one of {', '.join(map(repr, SLOW_POLICIES))}")
+    return slow
+
+
+class Chunk:
+    """What lies behind a cursor: the bytes, the offset they reach, who must not get them."""
+
+    __slots__ = ("data", "end", "skips")
+
+    def __init__(self, data: bytes, end: int, skips: frozenset[object]) -> None:
+        self.data = data
+        self.end = end
+        self.skips = skips
+
+
+class Subscription:
+    """A connection's membership of a topic.  Use it as a context manager, or `close` it.
+
+    Attributes:
+        cursor: the offset of the last publication written to the peer, or passed over.
+        skipped: how many were passed over because the peer was too slow or came too late.
+        recovered: False if `since` could not be honoured in full.
+    """
+
+    __slots__ = (
+        "connection",
+        "cursor",
+        "feed",
+        "link",
+        "me",
+        "recovered",
+        "skipped",
+        "slow",
+        "topic",
+    )
+
+    def __init__(
+        self, topic: Topic, connection: Connection, feed: Feed, slow: Slow, cursor: int
+    ) -> None:
+        self.topic = topic
+        self.connection = connection
+        self.link = connection.link
+        # What a publication that skips this connection holds of it.
+        self.me = ref(connection)
+        self.feed: Feed | None = feed
+        self.slow = slow
+        self.cursor = cursor
+        self.skipped = 0
+        self.recovered = True
+
+    @property
+    def lag(self) -> int:
+        """How many publications the peer is behind."""
+        return self.topic.head - self.cursor
+
+    def close(self) -> None:
+        """Leave the topic.  Idempotent; the end of the connection calls it, too."""
+        if self.feed is not None:
+            self.topic.leave(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def skip_to(self, cursor: int) -> None:
+        """Pass over what lies before *cursor*, and count it."""
+        if cursor > self.cursor:
+            self.skipped += cursor - self.cursor
+            self.cursor = cursor
+
+
+class Feed:
+    """One encoding of a topic, with those who subscribe to it."""
+
+    __slots__ = ("_chunks", "_encode", "_frames", "_log", "_masked", "subscriptions")
+
+    def __init__(self, log: Log, encode: Encode | None, *, masked: bool) -> None:
+        self.subscriptions: dict[Subscription, None] = {}
+        self._log = log
+        self._encode = encode
+        self._masked = masked
+        self._chunks: dict[int, Chunk] = {}
+        # Frames in this form, unless it is the one in which the log itself keeps them.
+        self._frames: dict[int, bytes] | None = None if encode is None and not masked else {}
+
+    def frame(self, publication: Publication) -> bytes:
+        """The publication as this feed's subscribers get it, encoded once."""
+        if self._frames is None:
+            return publication.frame
+        frame = self._frames.get(publication.offset)
+        if frame is None:
+            message = publication.message if self._encode is None else self._encode(publication)
+            frame = encode_message(message, masked=self._masked)
+            self._frames[publication.offset] = frame
+        return frame
+
+    def forget(self, first: int) -> None:
+        """The log is about to drop what lies before *first*."""
+        self._chunks.clear()
+        if self._frames:
+            for offset in range(self._log.first, first):
+                self._frames.pop(offset, None)
+
+    def chunk(self, cursor: int) -> Chunk:
+        """What lies behind *cursor*, up to the end of its block."""
+        known = self._chunks.get(cursor)
+        block = self._log.block_after(cursor)
+        end = block[-1].offset
+        if known is not None and known.end == end:
+            return known
+        frame = self.frame
+        data = frame(block[0]) if len(block) == 1 else b"".join([frame(entry) for entry in block])
+        skips = frozenset([entry.skip for entry in block if entry.skip is not None])
+        chunk = Chunk(data, end, skips)
+        if len(self._chunks) >= _MAX_CHUNKS:
+            self._chunks.clear()
+        self._chunks[cursor] = chunk
+        return chunk
+
+    def deliver(self, head: int, behind: list[Subscription]) -> Iterator[int]:
+        """Write to every subscriber what it lacks up to *head*.
+
+        Yields after every few writes what they cost, in units of about 4 µs, so that the
+        caller can let others run; those who could not be written to are appended to
+        *behind*.
+        """
+        at = -1
+        cost = 0
+        chunk = Chunk(b"", 0, frozenset())
+        data, size = chunk.data, 0
+        for subscription in tuple(self.subscriptions):
+            link = subscription.link
+            if subscription.feed is None:  # it left while others ran
+                continue
+            while subscription.cursor < head and link.writable:
+                if subscription.slow == "latest" and subscription.cursor < head - 1:
+                    subscription.skip_to(head - 1)
+                if subscription.cursor != at:
+                    at = subscription.cursor
+                    chunk = self.chunk(at)
+                    data, size = chunk.data, len(chunk.data)
+                if chunk.skips and subscription.me in chunk.skips:
+                    self._write_without_skipped(subscription, chunk.end)
+                    continue
+                taken = link.offer(data)
+                if taken == size:
+                    subscription.cursor = chunk.end
+                else:
+                    self._cut(subscription, chunk.end, taken)
+                cost += 1 + size // 4096
+            if subscription.cursor < head:
+                behind.append(subscription)
+            if cost >= 32:
+                yield cost
+                cost = 0
+                # Others have run: the log may have moved on.
+                at = -1
+        yield cost
+
+    def step(self, subscription: Subscription) -> int:
+        """Write one chunk to a subscriber whose link is writable; return the cost."""
+        head = self._log.head
+        if subscription.slow == "latest":
+            subscription.skip_to(head - 1)
+        chunk = self.chunk(subscription.cursor)
+        if subscription.me in chunk.skips:
+            self._write_without_skipped(subscription, chunk.end)
+        else:
+            taken = subscription.link.offer(chunk.data)
+            if taken == len(chunk.data):
+                subscription.cursor = chunk.end
+            else:
+                self._cut(subscription, chunk.end, taken)
+        return 1 + len(chunk.data) // 4096
+
+    def _write_without_skipped(self, subscription: Subscription, end: int) -> None:
+        entries = self._wanted(subscription, end)
+        data = b"".join([self.frame(entry) for entry in entries])
+        taken = subscription.link.offer(data) if data else 0
+        if taken == len(data):
+            subscription.cursor = end
+        else:
+            self._cut(subscription, end, taken)
+
+    def _wanted(self, subscription: Subscription, end: int) -> list[Publication]:
+        entries = self._log.between(subscription.cursor, end)
+        return [entry for entry in entries if entry.skip is not subscription.me]
+
+    def _cut(self, subscription: Subscription, end: int, taken: int) -> None:
+        """The kernel took only *taken* bytes of what lies up to *end*: finish one frame."""
+        for entry in self._wanted(subscription, end):
+            frame = self.frame(entry)
+            if taken < len(frame):
+                subscription.cursor = entry.offset
+                subscription.link.finish(frame[taken:] if taken else frame)
+                return
+            taken -= len(frame)
+
+    def fail(self, error: Exception) -> None:
+        """The feed's encoding raised: that ends its subscribers, and nobody else."""
+        _logger.error("error in an encoding of a topic", exc_info=error)
+        for subscription in tuple(self.subscriptions):
+            subscription.link.close(CloseCode.INTERNAL_ERROR, "encoding failed")
