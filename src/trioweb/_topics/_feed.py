@@ -32,6 +32,9 @@ Encode: TypeAlias = Callable[[Publication], Message]
 Slow: TypeAlias = Literal["evict", "skip", "latest"]
 SLOW_POLICIES: Final = ("evict", "skip", "latest")
 
+# Writes between two chances for others to run: at 64 KiB each, they take about a millisecond.
+_WRITES_PER_YIELD: Final = 16
+
 # Chunks remembered for subscribers that stand elsewhere than the others.
 _MAX_CHUNKS: Final = 16
 
@@ -120,16 +123,21 @@ class Subscription:
 class Feed:
     """One encoding of a topic, with those who subscribe to it."""
 
-    __slots__ = ("_chunks", "_encode", "_frames", "_log", "_masked", "subscriptions")
+    __slots__ = ("_any_latest", "_chunks", "_encode", "_frames", "_log", "_masked", "subscriptions")
 
     def __init__(self, log: Log, encode: Encode | None, *, masked: bool) -> None:
         self.subscriptions: dict[Subscription, None] = {}
         self._log = log
         self._encode = encode
         self._masked = masked
+        self._any_latest = False
         self._chunks: dict[int, Chunk] = {}
         # Frames in this form, unless it is the one in which the log itself keeps them.
         self._frames: dict[int, bytes] | None = None if encode is None and not masked else {}
+
+    def add(self, subscription: Subscription) -> None:
+        self.subscriptions[subscription] = None
+        self._any_latest |= subscription.slow == "latest"
 
     def frame(self, publication: Publication) -> bytes:
         """The publication as this feed's subscribers get it, encoded once."""
@@ -172,38 +180,40 @@ class Feed:
         caller can let others run; those who could not be written to are appended to
         *behind*.
         """
-        at = -1
-        cost = 0
-        chunk = Chunk(b"", 0, frozenset())
-        data, size = chunk.data, 0
-        for subscription in tuple(self.subscriptions):
-            link = subscription.link
-            if subscription.feed is None:  # it left while others ran
-                continue
-            while subscription.cursor < head and link.writable:
-                if subscription.slow == "latest" and subscription.cursor < head - 1:
-                    subscription.skip_to(head - 1)
-                if subscription.cursor != at:
-                    at = subscription.cursor
-                    chunk = self.chunk(at)
-                    data, size = chunk.data, len(chunk.data)
-                if chunk.skips and subscription.me in chunk.skips:
-                    self._write_without_skipped(subscription, chunk.end)
-                    continue
-                taken = link.offer(data)
-                if taken == size:
-                    subscription.cursor = chunk.end
-                else:
-                    self._cut(subscription, chunk.end, taken)
-                cost += 1 + size // 4096
-            if subscription.cursor < head:
-                behind.append(subscription)
-            if cost >= 32:
-                yield cost
-                cost = 0
-                # Others have run: the log may have moved on.
-                at = -1
-        yield cost
+        subscriptions = tuple(self.subscriptions)
+        for start in range(0, len(subscriptions), _WRITES_PER_YIELD):
+            cost = 0
+            # What lies behind the place where the last one stood.  Others have run since
+            # the last group: the log may have moved on.
+            at, data, size, end = -1, b"", 0, 0
+            for subscription in subscriptions[start : start + _WRITES_PER_YIELD]:
+                # NOTE: These lines are what a delivery costs beyond the write itself.
+                if subscription.cursor == at and subscription.link.writable:
+                    cost += 1 + (size >> 12)
+                    taken = subscription.link.offer(data)
+                    if taken == size:
+                        subscription.cursor = end
+                        if end >= head:
+                            continue
+                    else:
+                        self._cut(subscription, end, taken)
+                elif subscription.feed is None or subscription.cursor >= head:
+                    continue  # it left while others ran, or joined
+                elif subscription.link.writable:
+                    chunk = self.chunk(subscription.cursor)
+                    # Where all do not get the same, each is looked after alone.
+                    if not chunk.skips and not self._any_latest:
+                        at, data, size, end = (
+                            subscription.cursor,
+                            chunk.data,
+                            len(chunk.data),
+                            chunk.end,
+                        )
+                while subscription.cursor < head and subscription.link.writable:
+                    cost += self.step(subscription)
+                if subscription.cursor < head:
+                    behind.append(subscription)
+            yield cost
 
     def step(self, subscription: Subscription) -> int:
         """Write one chunk to a subscriber whose link is writable; return the cost."""

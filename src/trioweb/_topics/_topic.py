@@ -189,7 +189,7 @@ class Topic:
         subscription = Subscription(self, connection, feed, slow, cursor)
         subscription.skipped = missing
         subscription.recovered = recovered
-        feed.subscriptions[subscription] = None
+        feed.add(subscription)
         self._hub.joined(subscription)
         try:
             while subscription.cursor < self.head and subscription.link.writable:
