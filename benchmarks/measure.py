@@ -17,7 +17,7 @@ from typing import IO, Any
 from . import wire
 
 _MAX_SECONDS = 120  # for one measurement, which takes a few
-_MIN_BUSY = 0.9  # a client less busy than this had to wait
+_MIN_BUSY = 0.9  # less than this means that others had the core, or the load was too slow
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ def _figures(process: subprocess.Popen[bytes]) -> Any:
     return json.loads(line)
 
 
+def _warn(figures: Any) -> None:
+    if figures["busy"] < _MIN_BUSY:
+        progress(f"  disturbed: what comes next ran for only {figures['busy']:.0%} of its time")
+
+
 def _measure_server(peer: str, cores: Cores, load: list[object], **options: object) -> Any:
     """Put a load on a peer's server: each reads what the other writes."""
     arguments = [f"--{name}={value}" for name, value in options.items()]
@@ -83,7 +88,9 @@ def fan_out(peer: str, cores: Cores, *, connections: int, size: int, burst: int)
     due = len(wire.text_frame("x" * size)) * connections * burst
     load: list[object] = ["subscribe", f"--connections={connections}", f"--due={due}"]
     options = {"connections": connections, "size": size, "burst": burst}
-    return float(_measure_server(peer, cores, load, **options)["cpu"]) * 1e6
+    figures = _measure_server(peer, cores, load, **options)
+    _warn(figures)
+    return float(figures["cpu"]) * 1e6
 
 
 def idle(peer: str, cores: Cores, *, connections: int) -> float:
@@ -100,6 +107,5 @@ def receive(peer: str, cores: Cores, *, size: int) -> float:
         _started(cores.measured, "clients", peer, stdin=loading.stdout) as client,
     ):
         figures = _figures(client)
-    if figures["busy"] < _MIN_BUSY:
-        progress(f"  the client was busy for only {figures['busy']:.0%} of the time")
+    _warn(figures)
     return float(figures["rate"]) / 1e3

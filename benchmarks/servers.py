@@ -2,10 +2,12 @@
 
     python -m benchmarks.servers PEER --connections N [--burst N --size BYTES --seconds S]
 
-A server prints its port, then one line of JSON with its figures. Its standard input is the load's
-standard output: one byte when all connections are open, and one whenever everything published has
-arrived, so that no two ticks can share a pass. With `--burst 0` nothing is published and memory is
-measured instead of time.
+A server prints its port, then one line of JSON with its figures: CPU time for each delivery, and
+for how much of the time in which it could run it had its core. With `--burst 0` nothing is
+published, and the figure is memory for each connection.
+
+Its standard input is the load's standard output: one byte when all connections are open, and one
+whenever everything published has arrived, so that no two ticks can share a pass.
 
 A peer's function does what the peer's own documentation recommends for a broadcast, without
 compression, and with the peer's heartbeat where it has one. It imports the peer itself, so that a
@@ -40,6 +42,12 @@ def _private_bytes() -> int:
     gc.collect()
     with open("/proc/self/smaps_rollup") as lines:
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+def _core_wait() -> float:
+    """Return for how long this process could have run, but others had its core."""
+    with open("/proc/self/schedstat") as fields:
+        return int(fields.read().split()[1]) / 1e9
 
 
 def _read_told() -> None:
@@ -101,13 +109,15 @@ class Job:
             await tick()
         ticks = 0
         spent = 0.0
+        waited = _core_wait()
         started = time.process_time()
         while ticks < _MIN_TICKS or spent < self._seconds:
             await tick()
             ticks += 1
             spent = time.process_time() - started
         deliveries = ticks * self._burst * self.connections
-        return {"cpu": spent / deliveries, "ticks": ticks}
+        waited = _core_wait() - waited
+        return {"cpu": spent / deliveries, "busy": spent / (spent + waited)}
 
 
 class TrioJob(Job):

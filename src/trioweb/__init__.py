@@ -1,6 +1,6 @@
 """WebSockets for Trio programs: a broadcast server, and a client that outlives connections."""
 
-from ._client import open_connection
+from ._client import Client, ClientStatistics, Lost, Messages, Opened, open_client, open_connection
 from ._connection import Connection
 from ._errors import (
     CloseCode,
@@ -9,18 +9,23 @@ from ._errors import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    GaveUp,
     HandshakeFailed,
     HandshakeRejected,
     HubFull,
     Lagged,
+    NotReceiving,
     OpenFailed,
+    OutboxFull,
     Reject,
     TriowebError,
+    Unsent,
+    is_worth_retry,
 )
 from ._http import Headers, Request, Response
 from ._link import LinkStatistics as ConnectionStatistics
 from ._link import State
-from ._policy import Heartbeat, Limits, Retain
+from ._policy import Heartbeat, Limits, Outbox, Retain, Retry
 from ._server import Accept, Server, ServerStatistics, serve, serve_listeners
 from ._topics import (
     Hub,
@@ -34,6 +39,8 @@ from ._topics import (
 
 __all__ = [
     "Accept",
+    "Client",
+    "ClientStatistics",
     "CloseCode",
     "ClosedByPeer",
     "ClosedLocally",
@@ -42,6 +49,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionLost",
     "ConnectionStatistics",
+    "GaveUp",
     "HandshakeFailed",
     "HandshakeRejected",
     "Headers",
@@ -51,19 +59,29 @@ __all__ = [
     "HubStatistics",
     "Lagged",
     "Limits",
+    "Lost",
+    "Messages",
+    "NotReceiving",
     "OpenFailed",
+    "Opened",
+    "Outbox",
+    "OutboxFull",
     "Publication",
     "Publications",
     "Reject",
     "Request",
     "Response",
     "Retain",
+    "Retry",
     "Server",
     "ServerStatistics",
     "State",
     "Subscription",
     "Topic",
     "TriowebError",
+    "Unsent",
+    "is_worth_retry",
+    "open_client",
     "open_connection",
     "open_hub",
     "serve",

@@ -72,14 +72,13 @@ class Broadcast:
         topic: Topic = connection.user
         skip = None if self._echo else connection
         try:
-            subscription = topic.subscribe(connection, history=self._history)
+            with topic.subscribe(connection, history=self._history):
+                async for message in connection:
+                    topic.publish(message, skip)
         except HubFull:
-            # Others made topics between this request and now.
+            # Others made topics between the request and now; or this peer has left, and with
+            # it the topic, while its last messages were still to be read.
             await connection.aclose(CloseCode.TRY_AGAIN_LATER, "too many topics")
-            return
-        with subscription:
-            async for message in connection:
-                topic.publish(message, skip)
 
     async def http(self, request: Request) -> Response:
         match request.path:

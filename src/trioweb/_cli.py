@@ -28,7 +28,7 @@ from ._server import Server, serve_listeners
 from ._topics import open_hub
 
 # What each signal tells the peers: come back soon, or this server goes.
-_CLOSE_CODES = {
+_CLOSE_CODES: dict[int, CloseCode] = {
     signal.SIGTERM: CloseCode.SERVICE_RESTART,
     signal.SIGINT: CloseCode.GOING_AWAY,
 }
@@ -48,12 +48,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Formatter(logging.Formatter):
-    """One line a record: what peers sent cannot move a terminal's cursor or forge a line."""
+    """What peers sent cannot move a terminal's cursor, or forge a record.
 
-    def format(self, record: logging.LogRecord) -> str:
-        traceback, record.exc_info, record.exc_text = record.exc_info, None, None
-        line = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], super().format(record))
-        return line if traceback is None else f"{line}\n{self.formatException(traceback)}"
+    A record is one line, and a traceback behind it is indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _escape(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {_escape(line)}" for line in lines)
+
+
+def _escape(text: str) -> str:
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _number(kind: type[int] | type[float], low: float, high: float, what: str) -> Any:
@@ -179,8 +188,9 @@ def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | N
     try:
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as exc:
+        reason = f" ({exc.reason})" if exc.reason else ""
         raise _UsageError(
-            f"--tls-cert {certificate}: not a PEM certificate with its key ({exc.reason}); "
+            f"--tls-cert {certificate}: not a PEM certificate with its key{reason}; "
             "give both in one file, or the key with --tls-key"
         ) from exc
     except OSError as exc:
@@ -236,10 +246,11 @@ async def _listen(
 ) -> list[trio.abc.Listener[Any]]:
     try:
         listeners = await trio.open_tcp_listeners(options.port, host=options.host)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter for a name that no host can have
         where = format_address((options.host, options.port))
+        reason = getattr(exc, "strerror", None) or exc
         raise _UsageError(
-            f"cannot listen on {where}: {exc.strerror or exc}; choose another --host or --port"
+            f"cannot listen on {where}: {reason}; choose another --host or --port"
         ) from exc
     if context is None:
         return list(listeners)

@@ -10,6 +10,10 @@
     │   ├── HandshakeFailed         no answer in time, or one that is not RFC 6455
     │   └── HandshakeRejected       .status .headers .body: the server said no
     ├── Reject                      raised *by* an `admit` to say no: .status .headers .body
+    ├── GaveUp                      .attempts .last: the client will not connect again
+    ├── Unsent                      .count: messages that a client could not hand over in time
+    ├── OutboxFull                  the client keeps all it may (full="raise")
+    ├── NotReceiving                sending waits for the program itself to receive
     ├── HubFull                     .limit: no topic can be forgotten to make room
     ├── Lagged                      .skipped: publications left the log unread
     └── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
@@ -105,7 +109,15 @@ class OpenFailed(TriowebError, trio.BrokenResourceError):
 
 
 class ConnectFailed(OpenFailed):
-    """The transport could not be opened: name resolution, TCP or TLS failed or took too long."""
+    """The transport could not be opened: name resolution, TCP or TLS failed or took too long.
+
+    Attributes:
+        untrusted: the server's certificate is not one that we trust, and will not be.
+    """
+
+    def __init__(self, text: str, *, untrusted: bool = False) -> None:
+        super().__init__(text)
+        self.untrusted = untrusted
 
 
 class HandshakeFailed(OpenFailed):
@@ -158,6 +170,49 @@ class Reject(TriowebError):
         self.headers = tuple(headers)
 
 
+class GaveUp(TriowebError):
+    """The client has stopped connecting.  `last` is also its `__cause__`.
+
+    Attributes:
+        attempts: attempts since the last stable connection.
+        last: the error that ended the last one.
+    """
+
+    def __init__(self, attempts: int, last: Exception) -> None:
+        super().__init__(attempts, last)
+        self.attempts = attempts
+        self.last = last
+        self.__cause__ = last
+
+    def __str__(self) -> str:
+        s = "" if self.attempts == 1 else "s"
+        return f"gave up after {self.attempts} attempt{s}: {self.last}"
+
+
+class Unsent(TriowebError):
+    """A client ended before everything that it had accepted was written, or confirmed.
+
+    Attributes:
+        count: messages.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.count = count
+
+    def __str__(self) -> str:
+        return f"{self.count} accepted messages were not handed over"
+
+
+class OutboxFull(TriowebError):
+    """The outbox is at a bound; the message was not accepted."""
+
+
+class NotReceiving(TriowebError):
+    """Sending waits for the server, and the server's answers wait behind messages that this
+    program does not receive.  Receive in another task, or raise the bounds of the inbox."""
+
+
 class HubFull(TriowebError):
     """The hub is at a bound, and no topic without subscribers is left to be forgotten."""
 
@@ -192,6 +247,32 @@ class FrameError(TriowebError):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+
+# Closes after which the same attempt would end the same way: violations, and what
+# applications define as final (4500-4999 by analogy with the registered 3500-3999).
+_FINAL_CODES = frozenset(
+    {1002, 1003, 1007, 1008, 1009, 1010, *range(3500, 4000), *range(4500, 5000)}
+)
+# RFC 9110: 408 and 425 ask for another try, RFC 6585: 429 for a later one.
+_PASSING_STATUSES = frozenset({408, 425, 429})
+
+
+def is_worth_retry(error: Exception) -> bool:
+    """Whether another attempt may end better than the one that ended with *error*.
+
+    Not after a status that blames the request, a certificate that is not trusted, or a
+    close code that says that the peers do not understand each other.
+    """
+    match error:
+        case HandshakeRejected(status=status):
+            return status >= 500 or status in _PASSING_STATUSES
+        case ConnectionClosed(code=code):
+            return code not in _FINAL_CODES
+        case ConnectFailed(untrusted=untrusted):
+            return not untrusted
+        case _:
+            return True
 
 
 def single_cause(error: BaseException) -> BaseException:

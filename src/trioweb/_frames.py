@@ -84,10 +84,16 @@ def encode_message(message: Message | bytearray | memoryview, *, masked: bool) -
         TypeError: *message* is neither.
         ValueError: text with a lone surrogate, which UTF-8 cannot hold.
     """
+    opcode, payload = encode_payload(message)
+    return encode_frame(opcode, payload, masked=masked)
+
+
+def encode_payload(message: Message | bytearray | memoryview) -> tuple[int, bytes]:
+    """The opcode and payload of the frame that *message* makes.  Raises as `encode_message`."""
     if isinstance(message, str):
-        return encode_frame(TEXT, message.encode(), masked=masked)
+        return TEXT, message.encode()
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return encode_frame(BINARY, bytes(message), masked=masked)
+        return BINARY, bytes(message)
     raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
 
 
@@ -99,9 +105,11 @@ def encode_close(code: int, reason: str, *, masked: bool) -> bytes:
 
 
 def check_close(code: int, reason: str) -> None:
-    """Raise ValueError if a Close frame cannot carry *code* and *reason*."""
-    if not is_wire_code(code):
+    """Raise TypeError or ValueError if a Close frame cannot carry *code* and *reason*."""
+    if not isinstance(code, int) or not is_wire_code(code):
         raise ValueError(f"close code {code!r}: must be 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise TypeError(f"close reason {reason!r}: must be a str")
     size = len(reason.encode())
     if size > MAX_CONTROL_BYTES - 2:
         raise ValueError(f"close reason of {size} bytes: at most {MAX_CONTROL_BYTES - 2} fit")
@@ -132,7 +140,8 @@ class Decoder:
         max_message_bytes: see `Limits`.  A frame is held against it by its declared length,
             before any of its payload is kept.
         on_control: called with opcode and payload of every control frame, in its place
-            among the messages.
+            among the messages.  What its chunk holds behind a Close is dropped, and the
+            decoder must not be fed again.
     """
 
     __slots__ = (

@@ -1,15 +1,15 @@
 """The opening handshake, both sides.  The only module that imports trio_websocket.
 
 trio-websocket does the handshake through its public door, `wrap_server_stream` and
-`wrap_client_stream`, over a stream of ours (`_Opening`) that stands between it and the
-transport.  Every head has been checked before trio-websocket sees it, the bytes behind the
-101 never reach it, and once the 101 has passed its reader is told that the stream has ended,
-so that the nursery which holds it closes.
+`wrap_client_stream`, over a stream of ours (`_Opening`) that takes one head down and one up.
+The transport is read and written here, and every head is checked before trio-websocket sees
+what it must know of it; wsproto is stricter than RFC 6455 with the rest.  Once the 101 has
+passed, its reader is told that the stream has ended, so that the nursery which holds it closes.
 
-NOTE: trio-websocket waits for ever if it refuses a handshake or its stream ends in the
-middle of one (0.12.2), so `_Opening` raises in those places instead of ending quietly.  The
-nursery here then holds whatever went wrong, and one error of ours comes out.  Deadlines are
-the caller's: a cancelled handshake leaves a transport that can only be closed.
+NOTE: trio-websocket takes a BrokenResourceError of its stream, which `OpenFailed` is too, for
+a quiet end, and then waits for ever (0.12.2).  So no error of the transport ever reaches it:
+the nursery holds whatever went wrong, and one error of ours comes out.  Deadlines are the
+caller's: a cancelled handshake leaves a transport that can only be closed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import trio
@@ -29,13 +29,20 @@ import trio_websocket
 from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed
 from ._http import BadHead, Headers, Request, check_headers, is_token, read_response
 
+_T = TypeVar("_T")
+
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 # RFC 6455 section 4.2.2: the server proves with it that it speaks WebSocket.
 _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_KEY_LINE: Final = re.compile(rb"\r\nSec-WebSocket-Key: *([^\r]*)\r\n", re.IGNORECASE)
-_SWITCHED: Final = b"HTTP/1.1 101 "
-# What a user may not set: the handshake's own.
-_RESERVED_HEADERS: Final = frozenset({"host", "upgrade", "connection", "content-length"})
+_KEY_LINE: Final = re.compile(rb"\r\nSec-WebSocket-Key:\s*(\S+)", re.IGNORECASE)
+# wsproto puts Host through the IDNA of 2003, which knows neither all of today's names nor ports,
+# so this is the one that trio-websocket sees.
+_ANY_HOST: Final = "-"
+_ANY_HOST_LINE: Final = b"\r\nHost: -\r\n"
+# What a user may not set: the handshake's own, and what would announce a body.
+_RESERVED_HEADERS: Final = frozenset(
+    {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
+)
 _HOST: Final = re.compile(r"[0-9A-Za-z_.:%\[\]\-~!$&'()*+,;=]+")
 
 
@@ -65,8 +72,8 @@ def parse_url(url: str) -> Target:
     if not isinstance(url, str):
         raise TypeError(f"url: must be a str such as 'ws://host/path', not {url!r}")
     complaint = f"url {url!r}: "
-    if re.search(r"[\x00-\x20\x7f]", url):
-        raise ValueError(complaint + "must not contain spaces or control characters")
+    if re.search(r"[\x00-\x20\x7f\ud800-\udfff]", url):
+        raise ValueError(complaint + "must not contain spaces, control characters or surrogates")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -145,8 +152,7 @@ def check_upgrade(request: Request) -> None:
         nonce = b""
     if len(nonce) != 16:
         raise BadHead(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    host = headers.get("host", "")
-    if not _HOST.fullmatch(host) or any(len(label) > 63 for label in host.split(".")):
+    if not _HOST.fullmatch(headers.get("host", "")):
         raise BadHead(400, "Host is not one")
     if not all(is_token(name) for name in request.subprotocols):
         raise BadHead(400, "Sec-WebSocket-Protocol is not a list of tokens")
@@ -164,73 +170,33 @@ def accept_token(key: bytes) -> str:
 
 
 class _Opening(trio.abc.Stream):
-    """What trio-websocket takes for the transport while a connection opens."""
+    """What trio-websocket takes for the transport: a head goes down, a head comes up, the end."""
 
-    def __init__(self, transport: trio.abc.Stream) -> None:
-        self._transport = transport
-        self._passed = trio.Event()
+    def __init__(self) -> None:
+        self._down, self._below = trio.open_memory_channel[bytes](1)
+        self._up, self._above = trio.open_memory_channel[bytes](2)
+
+    async def handed_down(self) -> bytes:
+        """Wait for the head that trio-websocket sends."""
+        return await self._below.receive()
+
+    def hand_up(self, head: bytes) -> None:
+        """Let trio-websocket read *head*; an empty one is the end of the stream."""
+        self._up.send_nowait(head)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._down.send(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._transport.wait_send_all_might_not_block()
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self._above.receive()
 
     async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        raise HandshakeFailed("the opening handshake was refused as malformed")
-
-    async def _end(self) -> bytes:
-        """End the stream for trio-websocket's reader once the 101 has passed."""
-        await self._passed.wait()
-        return b""
-
-
-class _ServerOpening(_Opening):
-    """Hands the checked request head up, and only a 101 down."""
-
-    def __init__(self, transport: trio.abc.Stream, head: bytes) -> None:
-        super().__init__(transport)
-        self._head = head
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        head, self._head = self._head, b""
-        return head or await self._end()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if bytes(data[: len(_SWITCHED)]) != _SWITCHED:
-            raise HandshakeFailed("the opening handshake was refused")
-        await self._transport.send_all(data)
-        self._passed.set()
-
-
-class _ClientOpening(_Opening):
-    """Sends the request down; hands a checked 101 up, and raises for any other answer."""
-
-    def __init__(self, transport: trio.abc.Stream, max_head_bytes: int) -> None:
-        super().__init__(transport)
-        self._max_head_bytes = max_head_bytes
-        self._accept = ""
-        self.headers = Headers()
-        self.rest = b""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        key = _KEY_LINE.search(data)
-        if key is not None:
-            self._accept = accept_token(key[1])
-        await self._transport.send_all(data)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._passed.is_set():
-            return await self._end()
-        status, headers, head, rest = await read_response(self._transport, self._max_head_bytes)
-        if status != 101:
-            raise HandshakeRejected(status, headers.items_all(), rest)
-        if headers.get_all("sec-websocket-accept") != [self._accept]:
-            raise HandshakeFailed("Sec-WebSocket-Accept does not answer our key")
-        if "sec-websocket-extensions" in headers:
-            raise HandshakeFailed("the server chose an extension that was not offered")
-        self.headers = headers
-        self.rest = rest
-        self._passed.set()
-        return head
+        """Raise: trio-websocket closes only what it refuses, and then waits for ever."""
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("trio-websocket refused the handshake")
 
 
 async def accept(
@@ -242,21 +208,35 @@ async def accept(
 ) -> None:
     """Answer the upgrade *head*, which `check_upgrade` has passed, with a 101.
 
+    Args:
+        subprotocol: one of those that the peer offers, or None.
+        headers: sent along with the 101.
+
     Raises:
         OpenFailed: the transport failed, or trio-websocket found a fault after all.
+
+    Cancellation: a part of the 101 may have been sent.
     """
-    extra = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
-    try:
-        async with trio.open_nursery() as nursery:
-            request = await trio_websocket.wrap_server_stream(
-                nursery, _ServerOpening(transport, head)
-            )
-            await request.accept(subprotocol=subprotocol, extra_headers=extra)
-    except Exception as exc:
-        failure = _single_failure(exc)
-    else:
-        return
-    raise failure
+    key = _KEY_LINE.search(head)
+    assert key is not None, "check_upgrade has seen it"
+    lines = [
+        "GET / HTTP/1.1",
+        f"Host: {_ANY_HOST}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {key[1].decode('ascii')}",
+    ]
+    opening = _Opening()
+    opening.hand_up(_encode_head(lines, subprotocol))
+
+    async def answer(nursery: trio.Nursery) -> None:
+        request = await trio_websocket.wrap_server_stream(nursery, opening)
+        await request.accept(subprotocol=subprotocol, extra_headers=_encode_pairs(headers))
+        await transport.send_all(await opening.handed_down())
+        opening.hand_up(b"")
+
+    await _shake_hands(answer)
 
 
 async def connect(
@@ -275,41 +255,122 @@ async def connect(
     Raises:
         HandshakeRejected: another status than 101.
         HandshakeFailed: no answer, or one that breaks RFC 6455 section 4.1.
+
+    Cancellation: a part of the request may have been sent.
     """
-    extra = [
-        (name.encode("ascii"), value.encode("ascii")) for name, value in (*target.headers, *headers)
-    ]
-    opening = _ClientOpening(transport, max_head_bytes)
+    opening = _Opening()
+    answers: list[tuple[Headers, bytes]] = []
+
+    async def exchange() -> None:
+        request = await opening.handed_down()
+        host_line = f"\r\nHost: {target.authority}\r\n".encode("ascii")
+        await transport.send_all(request.replace(_ANY_HOST_LINE, host_line, 1))
+        status, answer_headers, rest = await read_response(transport, max_head_bytes)
+        if status != 101:
+            raise HandshakeRejected(status, answer_headers.items_all(), rest)
+        key = _KEY_LINE.search(request)
+        assert key is not None, "trio-websocket sends one"
+        accept = accept_token(key[1])
+        subprotocol = _check_switch(answer_headers, accept, subprotocols)
+        answers.append((answer_headers, rest))
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {accept}",
+        ]
+        opening.hand_up(_encode_head(lines, subprotocol))
+        opening.hand_up(b"")
+
+    async def ask(nursery: trio.Nursery) -> str | None:
+        nursery.start_soon(exchange)
+        opened = await trio_websocket.wrap_client_stream(
+            nursery,
+            opening,  # type: ignore[arg-type]  # any stream will do
+            _ANY_HOST,
+            target.resource,
+            subprotocols=subprotocols,
+            extra_headers=_encode_pairs((*target.headers, *headers)),
+        )
+        return opened.subprotocol
+
+    subprotocol = await _shake_hands(ask)
+    [(answer_headers, rest)] = answers
+    return answer_headers, subprotocol, rest
+
+
+def _check_switch(headers: Headers, accept: str, subprotocols: Sequence[str]) -> str | None:
+    """Check a 101 as RFC 6455 section 4.1 asks; return the subprotocol that it chooses.
+
+    Raises:
+        HandshakeFailed: it must not be taken.
+    """
+    if headers.get("upgrade", "").lower() != "websocket":
+        raise HandshakeFailed("the server's 101 lacks Upgrade: websocket")
+    if "upgrade" not in (token.lower() for token in headers.tokens("connection")):
+        raise HandshakeFailed("the server's 101 lacks Connection: Upgrade")
+    if headers.get_all("sec-websocket-accept") != [accept]:
+        raise HandshakeFailed("Sec-WebSocket-Accept does not answer our key")
+    if "sec-websocket-extensions" in headers:
+        raise HandshakeFailed("the server chose an extension that was not offered")
+    subprotocol = headers.get("sec-websocket-protocol")
+    if subprotocol is not None and subprotocol not in subprotocols:
+        raise HandshakeFailed(f"the server chose subprotocol {subprotocol!r}, not offered")
+    return subprotocol
+
+
+def _encode_head(lines: Sequence[str], subprotocol: str | None) -> bytes:
+    chosen = [] if subprotocol is None else [f"Sec-WebSocket-Protocol: {subprotocol}"]
+    return "\r\n".join([*lines, *chosen, "", ""]).encode("ascii")
+
+
+def _encode_pairs(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+
+
+async def _shake_hands(ceremony: Callable[[trio.Nursery], Awaitable[_T]]) -> _T:
+    """Run *ceremony* with a nursery of its own, out of which at most one error comes."""
     try:
         async with trio.open_nursery() as nursery:
-            opened = await trio_websocket.wrap_client_stream(
-                nursery,
-                opening,  # type: ignore[arg-type]  # any stream will do
-                target.authority,
-                target.resource,
-                subprotocols=subprotocols,
-                extra_headers=extra,
-            )
-    except Exception as exc:
+            result = await ceremony(nursery)
+    except BaseException as exc:
         failure = _single_failure(exc)
     else:
-        return opening.headers, opened.subprotocol, opening.rest
-    raise failure
+        return result
+    # Outside the `except`, so that its context is not the group that it came out of.
+    try:
+        raise failure
+    finally:
+        del failure  # its traceback leads to this frame
 
 
-def _single_failure(error: Exception) -> OpenFailed:
-    """The one error of ours that stands for whatever went wrong during a handshake.
+def _single_failure(error: BaseException) -> BaseException:
+    """The one error that stands for whatever went wrong during a handshake.
 
-    It is raised outside the `except`, so that it does not have the group that it came out of
-    for its context.
+    A cancellation if there was one, since whoever cancelled waits for it; else one of ours.
     """
-    leaves = [error]
-    while isinstance(leaves[0], ExceptionGroup):
-        leaves = [*leaves[0].exceptions, *leaves[1:]]
-    for leaf in leaves:
-        if isinstance(leaf, OpenFailed):
-            return leaf
-    cause = leaves[0]
-    failure = HandshakeFailed(f"the opening handshake failed: {str(cause) or type(cause).__name__}")
-    failure.__cause__ = cause
-    return failure
+    failure = min(_leaves(error), key=_rank)
+    if isinstance(failure, OpenFailed) or not isinstance(failure, Exception):
+        return failure
+    text = str(failure) or type(failure).__name__
+    mapped = HandshakeFailed(f"the opening handshake failed: {text}")
+    mapped.__cause__ = failure
+    return mapped
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def _rank(error: BaseException) -> int:
+    match error:
+        case trio.Cancelled():
+            return 1
+        case OpenFailed():
+            return 2
+        case Exception():
+            return 3
+        case _:  # KeyboardInterrupt and its like
+            return 0

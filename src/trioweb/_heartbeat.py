@@ -15,8 +15,7 @@ from typing import NoReturn
 
 import trio
 
-from ._frames import encode_message
-from ._link import Link, Replies, State
+from ._link import Link, Ping, Replies, State
 from ._policy import Heartbeat
 
 _logger = logging.getLogger("trioweb")
@@ -39,23 +38,23 @@ class Monitor:
         self._heartbeat = heartbeat
         self._links: dict[int, Link] = {}
         self._numbers = itertools.count()
-        # (when to look, number, when it was asked for a sign of life or -inf).  Numbers
-        # instead of links, so that a link that was removed is not kept until its turn.
-        self._agenda: list[tuple[float, int, float]] = []
+        # (when to look, number, the ping that was last sent).  Numbers instead of links, so that
+        # a link that was removed is not kept until its turn.
+        self._agenda: list[tuple[float, int, Ping | None]] = []
         self._nap = trio.CancelScope()
 
     def add(self, link: Link) -> int:
         """Watch *link*; the number returned is for `remove`."""
         number = next(self._numbers)
         self._links[number] = link
-        self._push(link.heard_at + self._heartbeat.interval, number, -math.inf)
+        self._push(link.heard_at + self._heartbeat.interval, number)
         return number
 
     def remove(self, number: int) -> None:
         del self._links[number]
 
-    def _push(self, due: float, number: int, asked_at: float) -> None:
-        heappush(self._agenda, (due, number, asked_at))
+    def _push(self, due: float, number: int, ping: Ping | None = None) -> None:
+        heappush(self._agenda, (due, number, ping))
         self._nap.deadline = min(self._nap.deadline, due)
 
     async def run(self) -> NoReturn:
@@ -66,34 +65,34 @@ class Monitor:
                 await trio.sleep_until(math.inf)
             now = trio.current_time()
             while self._agenda and self._agenda[0][0] <= now:
-                _, number, asked_at = heappop(self._agenda)
+                _, number, ping = heappop(self._agenda)
                 link = self._links.get(number)
                 if link is not None and link.state is State.OPEN:
-                    self._look(link, number, asked_at, now)
+                    self._look(link, number, ping, now)
                 looks += 1
                 if looks % _LOOKS_PER_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
 
-    def _look(self, link: Link, number: int, asked_at: float, now: float) -> None:
+    def _look(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
         if link.paused_at is not None:
             # Nobody can be heard through a full inbox; that is for this side to mend.
             _logger.warning(
-                "nothing was received from a full inbox for %.0f s", now - link.paused_at
+                "%s: nothing was received from a full inbox for %.0f s",
+                link.peer(),
+                now - link.paused_at,
             )
-            self._push(now + interval, number, -math.inf)
-        elif link.heard_at > asked_at and now < link.heard_at + interval:
-            self._push(link.heard_at + interval, number, -math.inf)
-        elif link.heard_at > asked_at:
-            self._ask(link)
-            self._push(now + timeout, number, now)
-        elif now < asked_at + timeout:
-            self._push(asked_at + timeout, number, asked_at)
-        else:
+            self._push(now + interval, number, ping)
+        elif link.asked_at is not None and now >= link.asked_at + timeout:
             link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
-
-    def _ask(self, link: Link) -> None:
-        if self._heartbeat.message is None:
-            link.ping()
+        elif link.asked_at is not None:
+            # An answer may be followed by silence, so look again after the interval, too.
+            self._push(min(link.asked_at + timeout, now + interval), number, ping)
+        elif now < link.heard_at + interval:
+            self._push(link.heard_at + interval, number, ping)
         else:
-            link.write(encode_message(self._heartbeat.message, masked=link.is_client))
+            if ping is not None:
+                # A peer may live without ever answering one: they must not add up.
+                link.forget_ping(ping)
+            ping = link.ask(self._heartbeat.message)
+            self._push(now + min(interval, timeout), number, ping)

@@ -25,10 +25,16 @@ _HEAD_END = b"\r\n\r\n"
 # classic way to smuggle a line past a proxy.
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e]|(?<!\r)\n|\r(?!\n|\Z)")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+# RFC 9110 section 5.5: blanks only between visible characters.
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e]+(?:[\t ]+[\x21-\x7e]+)*)?")
+# RFC 9110 sections 15.3.5 and 15.4.5: these have no body, nor headers that would describe it.
+_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 _READ_BYTES = 16 * 2**10
-# A response's body is for a person to read: so much of it is kept, however long it is.
+# A response's body is for a person to read, and its status is what matters: no more of the
+# body is kept than this, and it is waited for no longer.
 _MAX_BODY_BYTES = 64 * 2**10
+_MAX_BODY_SECONDS = 1.0
 
 
 class BadHead(Exception):
@@ -104,12 +110,7 @@ class Request:
         remote: Address = "",
         local: Address = "",
     ) -> None:
-        if not target.startswith("/"):
-            raise BadHead(400, "request target must be a path")
-        try:
-            self.path = unquote(target.partition("?")[0], errors="strict")
-        except UnicodeDecodeError:
-            raise BadHead(400, "request path is not UTF-8") from None
+        self.path = unquote(target.partition("?")[0])
         self.method = method
         self.target = target
         self._head = "\n".join(f"{name}:{value}" for name, value in headers)
@@ -142,10 +143,13 @@ class Response:
     """An answer to a request that is no upgrade.
 
     Args:
-        status: the HTTP status, 200 to 599.
+        status: the HTTP status, 200 to 599; 204 and 304 allow no body.
         body: text is sent as UTF-8.
-        headers: (name, value) pairs or a mapping; Content-Length is added, and so is
-            Content-Type (text/plain) where there is none.
+        headers: (name, value) pairs or a mapping, kept as pairs; Content-Length and
+            Connection are added, and Content-Type (text/plain) where there is none.
+
+    Raises:
+        TypeError, ValueError: it could not be sent.
     """
 
     status: int = 200
@@ -153,22 +157,34 @@ class Response:
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
 
     def __post_init__(self) -> None:
-        if not 200 <= self.status <= 599:
-            raise ValueError(f"Response(status={self.status!r}): must be from 200 to 599")
-        check_headers(f"Response({self.status})", self.pairs)
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
+        call = f"Response({self.status!r})"
+        if not isinstance(self.status, int) or not 200 <= self.status <= 599:
+            raise ValueError(f"{call}: the status must be a whole number from 200 to 599")
+        if not isinstance(self.body, (str, bytes)):
+            raise TypeError(f"{call}: body must be str or bytes, not {type(self.body).__name__}")
+        if isinstance(self.body, str):
+            self.body.encode()  # raises here, not where nobody expects it
+        if self.body and self.status in _BODILESS:
+            raise ValueError(f"{call}: must not have a body (RFC 9110)")
         headers = self.headers
-        return list(headers.items() if isinstance(headers, Mapping) else headers)
+        pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+        check_headers(call, pairs)
+        for name, _ in pairs:
+            if name.lower() in _FRAMING_HEADERS:
+                raise ValueError(f"{call}: header {name!r} is set by the server itself")
+        # What was given may be an iterator, which can be read but once.
+        object.__setattr__(self, "headers", pairs)
 
     def encode(self, *, with_body: bool = True) -> bytes:
         """The response as bytes.  It ends its TCP connection: one request is all we take."""
+        assert isinstance(self.headers, tuple)
         body = self.body.encode() if isinstance(self.body, str) else self.body
-        pairs = self.pairs
-        if not any(name.lower() == "content-type" for name, _ in pairs):
-            pairs.append(("Content-Type", "text/plain; charset=utf-8"))
-        pairs += [("Content-Length", str(len(body))), ("Connection", "close")]
+        pairs = list(self.headers)
+        if self.status not in _BODILESS:
+            if not any(name.lower() == "content-type" for name, _ in pairs):
+                pairs.append(("Content-Type", "text/plain; charset=utf-8"))
+            pairs.append(("Content-Length", str(len(body))))
+        pairs.append(("Connection", "close"))
         reason = HTTPStatus(self.status).phrase if self.status in _STATUSES else ""
         lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in pairs)]
         return "\r\n".join([*lines, "", ""]).encode("ascii") + (body if with_body else b"")
@@ -185,7 +201,10 @@ def check_headers(owner: str, headers: Iterable[tuple[str, str]]) -> None:
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{owner}: header name {name!r} is not a token (RFC 9110)")
         if not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"{owner}: value of header {name!r} must be printable ASCII")
+            raise ValueError(
+                f"{owner}: header {name!r}: {value!r} must be printable ASCII, without blanks "
+                "around it"
+            )
 
 
 def is_token(text: str) -> bool:
@@ -269,28 +288,38 @@ def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
     # A body that nobody reads would be taken for what follows the head.
     if b"transfer-encoding" in names or dict(event.headers).get(b"content-length", b"0") != b"0":
         raise BadHead(400, "a request here has no body")
+    if not event.http_version.startswith(b"1."):
+        raise BadHead(505, "only HTTP/1 is spoken here")
+    # RFC 6455 section 4.2.1.  In plain HTTP 1.0 is welcome: load balancers ask for health with it.
+    if b"upgrade" in names and event.http_version < b"1.1":
+        raise BadHead(400, "an upgrade needs HTTP/1.1")
+    target = event.target.decode("ascii")
+    if not target.startswith("/"):
+        raise BadHead(400, "request target must be a path")
+    try:
+        unquote(target.partition("?")[0], errors="strict")
+    except UnicodeDecodeError:
+        raise BadHead(400, "request path is not UTF-8") from None
     return Request(
         event.method.decode("ascii"),
-        event.target.decode("ascii"),
+        target,
         ((name.decode("ascii"), value.decode("ascii")) for name, value in event.headers),
         remote=remote,
         local=local,
     )
 
 
-async def read_response(
-    stream: trio.abc.Stream, max_bytes: int, start: bytes = b""
-) -> tuple[int, Headers, bytes, bytes]:
+async def read_response(stream: trio.abc.Stream, max_bytes: int) -> tuple[int, Headers, bytes]:
     """Read the answer to an upgrade; informational ones before it are passed over.
 
     Returns:
-        Status, headers, head and the bytes behind it; for another status than 101 the
-        last is the start of the body.
+        Status, headers and the bytes behind the head; for another status than 101 these
+        are the start of the body.
 
     Raises:
         BadHead, EOFError, trio.BrokenResourceError: see `read_head`.
     """
-    rest = start
+    rest = b""
     while True:
         head, rest = await read_head(stream, max_bytes, rest)
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=len(head) + 1)
@@ -308,9 +337,9 @@ async def read_response(
             (name.decode("ascii"), value.decode("ascii")) for name, value in event.headers
         )
         if event.status_code == 101:
-            return 101, headers, head, rest
+            return 101, headers, rest
         if isinstance(event, h11.Response):
-            return event.status_code, headers, head, await _read_body(stream, parser, rest)
+            return event.status_code, headers, await _read_body(stream, parser, rest)
 
 
 async def _read_body(stream: trio.abc.Stream, parser: h11.Connection, start: bytes) -> bytes:
@@ -319,14 +348,15 @@ async def _read_body(stream: trio.abc.Stream, parser: h11.Connection, start: byt
     if start:
         parser.receive_data(start)
     try:
-        while len(body) < _MAX_BODY_BYTES:
-            event = parser.next_event()
-            if event is h11.NEED_DATA:
-                parser.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
-            elif isinstance(event, h11.Data):
-                body += event.data
-            else:
-                break
+        with trio.move_on_after(_MAX_BODY_SECONDS):
+            while len(body) < _MAX_BODY_BYTES:
+                event = parser.next_event()
+                if event is h11.NEED_DATA:
+                    parser.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
+                elif isinstance(event, h11.Data):
+                    body += event.data
+                else:
+                    break
     except (h11.RemoteProtocolError, trio.BrokenResourceError):
         pass
     return bytes(body[:_MAX_BODY_BYTES])

@@ -10,7 +10,7 @@ NOTE: These rules hold between any two awaits.
 - A frame whose first byte was written is written to its end or the link is broken;
   `_queue` holds whole frames, and in front at most one that was begun.
 - Everything that waits, waits in `wait_change`, and everything that changes what somebody
-  may be waiting for calls `_changed`; so there is one place to wake up, and no way to
+  may be waiting for calls `changed`; so there is one place to wake up, and no way to
   forget one.  A waiter looks at the state again after it woke.
 - `carry` alone closes the transport, and it ends within the close timeout of the moment at
   which `state` left OPEN.
@@ -50,6 +50,7 @@ from ._frames import (
     encode_frame,
     encode_message,
 )
+from ._http import addresses, format_address
 from ._policy import Limits, Message
 
 _logger = logging.getLogger("trioweb")
@@ -58,6 +59,10 @@ _READ_BYTES: Final = 64 * 2**10
 # Streams that are not kernel sockets are written to in pieces of this size, so that a peer
 # which takes some of a large frame within the write timeout is seen to take it.
 _PIECE_BYTES: Final = 16 * 2**10
+# Whether such a stream had room or had to wait for the peer cannot be asked, only timed.  A
+# peer too slow to answer a ping within its timeout keeps a piece waiting for much longer than
+# this; a busy scheduler hardly ever does.
+_STALL_SECONDS: Final = 0.1
 
 Replies = Mapping[Message, Message | None]
 
@@ -80,11 +85,14 @@ class Spawn(Protocol):
 class Ping:
     """A ping on its way: when it was sent and, once the pong is here, how long that took."""
 
-    __slots__ = ("payload", "round_trip", "sent_at")
+    __slots__ = ("on_pong", "payload", "round_trip", "sent_at")
 
-    def __init__(self, payload: bytes, sent_at: float) -> None:
+    def __init__(
+        self, payload: bytes, sent_at: float, on_pong: Callable[[], None] | None
+    ) -> None:
         self.payload = payload
         self.sent_at = sent_at
+        self.on_pong = on_pong
         self.round_trip: float | None = None
 
 
@@ -106,7 +114,13 @@ class LinkStatistics:
 
 
 def _describe(error: Exception) -> str:
-    """What went wrong with a transport, in as few words as there are."""
+    """What went wrong with a transport, in as few words as there are.
+
+    Streams are anybody's, and many links share a nursery: none may end the others.  So what
+    no stream should raise is logged, and otherwise treated as what one may.
+    """
+    if not isinstance(error, (OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
+        _logger.error("unexpected error of a transport", exc_info=error)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
@@ -146,6 +160,7 @@ class Link:
         "_draining",
         "_ended",
         "_fileno",
+        "_ping_key",
         "_pings",
         "_pings_sent",
         "_queue",
@@ -154,7 +169,9 @@ class Link:
         "_scope",
         "_spawn",
         "_stream",
+        "_stretch",
         "_undecoded",
+        "asked_at",
         "buffered_amount",
         "bytes_received",
         "close_code",
@@ -198,7 +215,9 @@ class Link:
 
         # Inbound.
         self.inbox: deque[Message] = deque()
+        # Signs of life: when the last one was, and since when one asked for is awaited.
         self.heard_at = trio.current_time()
+        self.asked_at: float | None = None
         self.paused_at: float | None = None
         self.messages_received = self.bytes_received = self.discarded = 0
         self._replies = replies
@@ -208,6 +227,7 @@ class Link:
             on_control=self._on_control,
         )
         self._undecoded = False
+        self._stretch = 1
         self._deaf = False
 
         # Outbound.  `writable`: open, nothing queued, not broken.
@@ -224,6 +244,7 @@ class Link:
         self.latency: float | None = None
         self._pings: dict[bytes, Ping] | None = None
         self._pings_sent = 0
+        self._ping_key = b""
 
     # Waiting.
 
@@ -233,7 +254,7 @@ class Link:
             self._change = trio.Event()
         await self._change.wait()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         if self._change is not None:
             self._change.set()
             self._change = None
@@ -283,7 +304,7 @@ class Link:
     def feed(self, data: bytes) -> None:
         """Take a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
         if data:
-            self.heard_at = trio.current_time()
+            self._heard()
             self.bytes_received += len(data)
         if self._deaf:
             return
@@ -303,7 +324,11 @@ class Link:
                 self.inbox.extend(messages)
             else:
                 self.discarded += len(messages)
-            self._changed()
+            self.changed()
+
+    def _heard(self) -> None:
+        self.heard_at = trio.current_time()
+        self.asked_at = None
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
         match opcode:
@@ -326,9 +351,11 @@ class Link:
         for key in list(self._pings):
             ping = self._pings.pop(key)
             ping.round_trip = self.latency = now - ping.sent_at
+            if ping.on_pong is not None:
+                ping.on_pong()
             if key == payload:
                 break
-        self._changed()
+        self.changed()
 
     def _answer(self, message: Message) -> bool:
         """Reply to *message* if it is one of those that are answered here."""
@@ -355,26 +382,37 @@ class Link:
                 self._answers = {}
             self._answers[key] = frame
 
+    def stretch_inbox(self, factor: int) -> None:
+        """Read on until the inbox has *factor* times its bounds: somebody waits for what
+        comes behind messages that nobody takes meanwhile."""
+        self._stretch = factor
+        if self.paused_at is not None:
+            self.taken()
+
     def is_full(self) -> bool:
         """Whether the inbox is at one of its bounds, so that reading stops."""
-        limits = self.limits
+        limits, stretch = self.limits, self._stretch
         return (
-            len(self.inbox) >= limits.inbox_messages
-            or sum(map(len, self.inbox)) >= limits.inbox_bytes
+            len(self.inbox) >= limits.inbox_messages * stretch
+            or sum(map(len, self.inbox)) >= limits.inbox_bytes * stretch
         )
 
     def has_room(self) -> bool:
         """Whether the inbox is down to half of its bounds, so that reading goes on."""
-        limits = self.limits
+        limits, stretch = self.limits, self._stretch
         return (
-            len(self.inbox) <= limits.inbox_messages // 2
-            and sum(map(len, self.inbox)) <= limits.inbox_bytes // 2
+            len(self.inbox) <= limits.inbox_messages * stretch // 2
+            and sum(map(len, self.inbox)) <= limits.inbox_bytes * stretch // 2
         )
 
     def taken(self) -> None:
-        """Say that `inbox` was taken from while the link was paused."""
+        """Say that `inbox` was taken from while the link was paused; go on if there is room."""
         if self.has_room():
-            self._changed()
+            # At once, and not when `carry` runs: until then every message taken asks again.
+            self.paused_at = None
+            # The peer could not be heard, which is no fault of its own.
+            self._heard()
+            self.changed()
 
     # Outbound.
 
@@ -386,16 +424,26 @@ class Link:
         self.messages_sent += 1
         self._put(frame)
 
-    def ping(self) -> Ping:
-        """Send a ping behind everything written so far."""
-        self._pings_sent += 1
-        payload = self._pings_sent.to_bytes(4, "big")
-        ping = Ping(payload, trio.current_time())
+    def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
+        """Send a ping behind everything written so far; *on_pong* is called at its pong."""
         if self._pings is None:
             self._pings = {}
+            # What a pong proves must not be guessed, so the payload begins with this.
+            self._ping_key = os.urandom(4)
+        self._pings_sent += 1
+        payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
+        ping = Ping(payload, trio.current_time(), on_pong)
         self._pings[payload] = ping
         self._put(encode_frame(PING, payload, masked=self.is_client))
         return ping
+
+    def ask(self, message: Message | None) -> Ping | None:
+        """Ask the peer for a sign of life: with *message*, or with a ping."""
+        self.asked_at = trio.current_time()
+        if message is None:
+            return self.ping()
+        self._put(encode_message(message, masked=self.is_client))
+        return None
 
     def forget_ping(self, ping: Ping) -> None:
         """Nobody waits for *ping* any more."""
@@ -450,7 +498,7 @@ class Link:
         self.writable = False
         self.buffered_amount = 0
         self._queue = self._answers = None
-        self._changed()
+        self.changed()
 
     async def _drain(self) -> None:
         """Write what is queued.  The task ends with the queue."""
@@ -467,12 +515,12 @@ class Link:
         except trio.TooSlowError:
             self._break("write timeout")
             self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        except Exception as exc:
             self._break(_describe(exc))
         finally:
             self._draining = False
             self.writable = self.state is State.OPEN and self._broken is None
-            self._changed()
+            self.changed()
         if self.writable and self._drain_hooks is not None:
             for hook in tuple(self._drain_hooks.values()):
                 hook()
@@ -491,20 +539,23 @@ class Link:
             except BlockingIOError:
                 continue
             view = view[taken:]
+            # The kernel was full, so it was the peer that made room.
+            self._heard()
             self._written(taken)
 
     async def _write_piecewise(self, frame: bytes) -> None:
         for start in range(0, len(frame), _PIECE_BYTES):
             piece = frame[start : start + _PIECE_BYTES]
+            begun_at = trio.current_time()
             with trio.fail_after(self.limits.write_timeout):
                 await self._stream.send_all(piece)
+            if trio.current_time() - begun_at >= _STALL_SECONDS:
+                self._heard()
             self._written(len(piece))
 
     def _written(self, size: int) -> None:
-        if self._broken is None:
-            self.buffered_amount -= size
-            self.heard_at = trio.current_time()
-            self._changed()
+        self.buffered_amount -= size
+        self.changed()
 
     # The end.
 
@@ -550,7 +601,7 @@ class Link:
         self._close_hooks = self._drain_hooks = None
         for hook in (hooks or {}).values():
             hook()
-        self._changed()
+        self.changed()
 
     async def carry(self) -> None:
         """Read until the connection is over, then close the transport.
@@ -563,17 +614,15 @@ class Link:
                 await self._read()
                 await self._finish()
         except Exception as exc:
-            # Streams are anybody's, and many links share a nursery: none may end the others.
-            if not isinstance(exc, (OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
-                _logger.exception("unexpected error while reading")
             self._lost(_describe(exc))
         finally:
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)
-            with suppress(Exception):
+            # Shielded, so that a cancellation does not skip what follows; it does not wait.
+            with trio.CancelScope(shield=True), suppress(Exception):
                 await trio.aclose_forcefully(self._stream)
             self.state = State.CLOSED
-            self._changed()
+            self.changed()
 
     async def _read(self) -> None:
         """Feed what arrives, until both Closes have passed or nothing more can come."""
@@ -597,11 +646,9 @@ class Link:
         """While the inbox is full, do not read: so TCP slows the peer down."""
         if self.state is State.OPEN and self.is_full():
             self.paused_at = trio.current_time()
-            while self.state is State.OPEN and not self.has_room():
+            while self.state is State.OPEN and self.paused_at is not None:
                 await self.wait_change()
             self.paused_at = None
-            # The peer could not be heard, which is no fault of its own.
-            self.heard_at = trio.current_time()
 
     async def _finish(self) -> None:
         """Section 7.1.1: flush, end our sending, and read to the peer's end.
@@ -610,12 +657,20 @@ class Link:
         """
         await self.wait_flushed()
         if isinstance(self._stream, trio.SSLStream):
-            # TLS has no half-close; its own end must be exchanged before TCP's.
-            self._stream, _ = await self._stream.unwrap()
+            # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
+            # the peer goes on sending, but ours has been sent by then.
+            transport = self._stream.transport_stream
+            with suppress(trio.BrokenResourceError):
+                await self._stream.unwrap()
+            self._stream = transport
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
             while await self._stream.receive_some(_READ_BYTES):
                 pass
+
+    def peer(self) -> str:
+        """The peer's address, as people write it."""
+        return format_address(addresses(self._stream)[0])
 
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(

@@ -5,10 +5,9 @@ Every limit has its reason beside it.  Nothing here knows how a limit is enforce
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 # What users send and receive.
 Message: TypeAlias = str | bytes
@@ -23,7 +22,7 @@ def check_positive(owner: object, names: Iterable[str], *, whole: bool) -> None:
         call = f"{type(owner).__name__}({name}={value!r})"
         if not good:
             raise TypeError(f"{call}: must be a{' whole' if whole else ''} number")
-        if math.isnan(value) or value <= 0:
+        if not value > 0:  # nor is NaN
             raise ValueError(f"{call}: must be greater than 0")
 
 
@@ -31,6 +30,11 @@ def check_message(owner: str, value: object) -> None:
     """Raise unless *value* can be sent as a message."""
     if not isinstance(value, (str, bytes)):
         raise TypeError(f"{owner}: must be str or bytes, not {type(value).__name__}")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{owner}: UTF-8 cannot hold the surrogate in {value!r}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,3 +129,68 @@ class Retain:
         check_positive(self, ("max_messages", "max_bytes"), whole=True)
         if self.max_age is not None:
             check_positive(self, ("max_age",), whole=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a client connects again, and when it gives up.
+
+    The wait before attempt n + 1 is drawn evenly between 0 and min(maximum, initial × 2ⁿ)
+    ("full jitter"), so that many clients that lost a server together do not come back
+    together.
+
+    Args:
+        initial: seconds; the bound of the first wait.
+        maximum: seconds; no wait is longer, unless the server asks with Retry-After.
+        stable_after: seconds that a connection must have been up for the count of attempts
+            to begin again; a server that accepts and drops must not cause a storm.
+        max_attempts: give up after so many attempts without a stable connection; None: never.
+        max_elapsed: give up so many seconds after the first of them; None: never.
+        worth: `worth(error) -> bool` decides whether another attempt makes sense after
+            *error*; by default `is_worth_retry`.
+    """
+
+    initial: float = 0.5
+    maximum: float = 20
+    stable_after: float = 5
+    max_attempts: int | None = None
+    max_elapsed: float | None = None
+    worth: Callable[[Exception], bool] | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("initial", "maximum", "stable_after"), whole=False)
+        if self.maximum < self.initial:
+            raise ValueError(
+                f"Retry(initial={self.initial!r}, maximum={self.maximum!r}): "
+                "maximum must not be below initial"
+            )
+        if self.max_attempts is not None:
+            check_positive(self, ("max_attempts",), whole=True)
+        if self.max_elapsed is not None:
+            check_positive(self, ("max_elapsed",), whole=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbox:
+    """What a client keeps of what it was given to send, and how surely.
+
+    Args:
+        max_messages, max_bytes: bounds of what is kept, whichever is reached first.
+        full: what `send` does at a bound: "wait", "raise" OutboxFull, or "drop" the oldest
+            message that was not sent yet (dropping is counted).
+        confirm: keep messages until a pong proves that the server's endpoint has received
+            them, and send them again on the next connection if none came: at least once.
+            Without it, a message is kept until the kernel has taken it: at most once.
+    """
+
+    max_messages: int = 1000
+    max_bytes: int = 2**20
+    full: Literal["wait", "raise", "drop"] = "wait"
+    confirm: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("max_messages", "max_bytes"), whole=True)
+        if self.full not in ("wait", "raise", "drop"):
+            raise ValueError(f"Outbox(full={self.full!r}): must be 'wait', 'raise' or 'drop'")
+        if self.confirm and self.full == "drop":
+            raise ValueError("Outbox(full='drop', confirm=True): what is confirmed is not dropped")

@@ -1,5 +1,16 @@
-"""The client side: one connection now, what outlives connections on top of it."""
+"""The client side: one connection, and the client that outlives connections."""
 
+from ._client import Client, ClientStatistics, open_client
 from ._open import Dial, open_connection
+from ._streams import Lost, Messages, Opened
 
-__all__ = ["Dial", "open_connection"]
+__all__ = [
+    "Client",
+    "ClientStatistics",
+    "Dial",
+    "Lost",
+    "Messages",
+    "Opened",
+    "open_client",
+    "open_connection",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import trio
@@ -19,7 +20,7 @@ from .._handshake import (
     parse_url,
 )
 from .._heartbeat import Monitor, heartbeat_replies
-from .._http import Headers, Request, addresses
+from .._http import Request, addresses
 from .._link import Link
 from .._policy import Heartbeat, Limits
 
@@ -69,19 +70,57 @@ async def open_connection(
     Source: RFC 6455 section 4.1.
     """
     target = parse_url(url)
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    check_request_headers("open_connection", pairs)
+    pairs = header_pairs("open_connection", headers)
     check_subprotocols("open_connection", subprotocols)
     if ssl_context is not None and not target.secure:
         raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
 
+    opened = await establish(target, pairs, subprotocols, ssl_context, limits, dial)
     body_error: BaseException | None = None
-    stream, response = await _establish(target, pairs, subprotocols, ssl_context, limits, dial)
-    async with trio.open_nursery() as nursery:
-        _, subprotocol, rest = response
+    try:
+        async with trio.open_nursery() as nursery:
+            connection = opened.start(nursery, heartbeat, limits)
+            try:
+                yield connection
+            except BaseException as exc:
+                body_error = exc
+            if isinstance(body_error, trio.Cancelled):
+                connection.link.close(CloseCode.GOING_AWAY)
+                connection.link.abort("cancelled")
+            elif body_error is not None:
+                await connection.aclose(CloseCode.INTERNAL_ERROR)
+            else:
+                await connection.aclose()
+            nursery.cancel_scope.cancel()
+    finally:
+        # Even if closing was cancelled: what the block raised wins, and not as part of a group.
+        if body_error is not None:
+            raise body_error
+
+
+def header_pairs(owner: str, headers: HeaderArgument) -> list[tuple[str, str]]:
+    """*headers* as pairs, checked; *owner* is for the text of errors."""
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    check_request_headers(owner, pairs)
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A transport over which the opening handshake has succeeded."""
+
+    stream: trio.abc.Stream
+    request: Request
+    subprotocol: str | None
+    rest: bytes
+
+    def start(
+        self, nursery: trio.Nursery, heartbeat: Heartbeat | None, limits: Limits
+    ) -> Connection:
+        """Have *nursery* hold the connection that this is."""
         link = Link(
-            stream,
-            rest,
+            self.stream,
+            self.rest,
             is_client=True,
             limits=limits,
             spawn=nursery.start_soon,
@@ -92,59 +131,48 @@ async def open_connection(
             monitor = Monitor(heartbeat)
             monitor.add(link)
             nursery.start_soon(monitor.run)
-        remote, local = addresses(stream)
-        request = Request("GET", target.resource, pairs, remote=remote, local=local)
-        connection = Connection(link, request, subprotocol=subprotocol)
-        try:
-            yield connection
-        except BaseException as exc:
-            # Raised again outside the nursery, which would wrap it in a group.
-            body_error = exc
-        if isinstance(body_error, trio.Cancelled):
-            link.close(CloseCode.GOING_AWAY)
-            link.abort("cancelled")
-        elif body_error is not None:
-            await connection.aclose(CloseCode.INTERNAL_ERROR)
-        else:
-            await connection.aclose()
-        nursery.cancel_scope.cancel()
-    if body_error is not None:
-        raise body_error
+        return Connection(link, self.request, subprotocol=self.subprotocol)
 
 
-async def _establish(
+async def establish(
     target: Target,
     headers: Sequence[tuple[str, str]],
     subprotocols: Sequence[str],
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
     dial: Dial | None,
-) -> tuple[trio.abc.Stream, tuple[Headers, str | None, bytes]]:
-    """Dial *target* and open a WebSocket there, within the connect timeout."""
+) -> Established:
+    """Dial *target* and open a WebSocket there, within the connect timeout.
+
+    Raises:
+        OpenFailed: it could not be done; nothing is left of it.
+    """
     stream: trio.abc.Stream | None = None
     where = f"{target.host}:{target.port}"
+    established = None
     try:
-        with trio.fail_after(limits.connect_timeout):
+        with trio.move_on_after(limits.connect_timeout):
             stream = await _dial(target, dial, where)
             if target.secure:
                 context = ssl_context or ssl.create_default_context()
                 stream = trio.SSLStream(stream, context, server_hostname=target.host)
                 await _shake_tls(stream, where)
-            response = await connect(
+            _, subprotocol, rest = await connect(
                 stream,
                 target,
                 subprotocols=subprotocols,
                 headers=headers,
                 max_head_bytes=limits.max_request_bytes,
             )
-            return stream, response
-    except BaseException as exc:
-        if stream is not None:
+            remote, local = addresses(stream)
+            request = Request("GET", target.resource, headers, remote=remote, local=local)
+            established = Established(stream, request, subprotocol, rest)
+            return established
+    finally:
+        if established is None and stream is not None:
             await trio.aclose_forcefully(stream)
-        if not isinstance(exc, trio.TooSlowError):
-            raise
-        text = f"{where} did not answer within {limits.connect_timeout:g} s"
-        raise (ConnectFailed(text) if stream is None else HandshakeFailed(text)) from None
+    text = f"{where} did not answer within {limits.connect_timeout:g} s"
+    raise ConnectFailed(text) if stream is None else HandshakeFailed(text)
 
 
 async def _dial(target: Target, dial: Dial | None, where: str) -> trio.abc.Stream:
@@ -165,4 +193,5 @@ async def _shake_tls(stream: trio.SSLStream[trio.abc.Stream], where: str) -> Non
         await stream.do_handshake()
     except (trio.BrokenResourceError, ssl.CertificateError) as exc:
         cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
-        raise ConnectFailed(f"TLS with {where} failed: {cause}") from cause
+        untrusted = isinstance(cause, ssl.SSLCertVerificationError)
+        raise ConnectFailed(f"TLS with {where} failed: {cause}", untrusted=untrusted) from cause

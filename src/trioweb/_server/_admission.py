@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from .._errors import Reject
-from .._handshake import check_subprotocols
-from .._http import Request, check_headers
+from .._handshake import check_request_headers, check_subprotocols
+from .._http import Request
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -34,7 +34,8 @@ class Accept:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", tuple(self.headers))
-        check_headers("Accept", self.headers)
+        # The 101's own headers are those of the request that asks for it.
+        check_request_headers("Accept", self.headers)
         if self.subprotocol is not None:
             check_subprotocols("Accept", [self.subprotocol])
 

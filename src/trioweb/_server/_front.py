@@ -6,6 +6,7 @@ one has passed every check of RFC 6455 section 4.2.1 when it leaves.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeAlias
@@ -14,7 +15,6 @@ import trio
 
 from .._handshake import check_upgrade, is_upgrade
 from .._http import BadHead, Request, Response, addresses, parse_request, read_head
-from .._policy import Limits
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -23,9 +23,40 @@ Http: TypeAlias = Callable[[Request], Awaitable[Response]]
 _LINGER_SECONDS = 1.0
 _PIECE_BYTES = 64 * 2**10
 
+# So much may wait unsent in the kernel, as much as a topic writes at a time.  Without a bound
+# the kernel takes megabytes for a peer that does not read, before anybody here notices.
+_MAX_UNSENT_BYTES = 64 * 2**10
 
-async def read_request(stream: trio.abc.Stream, limits: Limits) -> tuple[Request, bytes, bytes]:
-    """Read a request's head, within the limits of size and time, and check it.
+
+def bound_kernel_queue(stream: trio.abc.Stream) -> None:
+    """Bound what the kernel queues for the peer of *stream*, where the system knows how."""
+    transport = getattr(stream, "transport_stream", stream)
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if isinstance(transport, trio.SocketStream) and option is not None:
+        with suppress(OSError):  # no TCP
+            transport.setsockopt(socket.IPPROTO_TCP, option, _MAX_UNSENT_BYTES)
+
+
+async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
+    """Do the TLS handshake, where there is one to do, by *deadline*.
+
+    A peer that does not get through it cannot be answered: any answer would wait for the
+    handshake again.
+
+    Raises:
+        EOFError, trio.BrokenResourceError: it has not.
+    """
+    if isinstance(stream, trio.SSLStream):
+        with trio.move_on_at(deadline) as scope:
+            await stream.do_handshake()
+        if scope.cancelled_caught:
+            raise EOFError("no TLS handshake in time")
+
+
+async def read_request(
+    stream: trio.abc.Stream, deadline: float, max_bytes: int
+) -> tuple[Request, bytes, bytes]:
+    """Read a request's head of at most *max_bytes* by *deadline*, and check it.
 
     Returns:
         The request, its head, and the bytes behind that.
@@ -35,10 +66,10 @@ async def read_request(stream: trio.abc.Stream, limits: Limits) -> tuple[Request
         EOFError, trio.BrokenResourceError: nobody is left to be answered.
     """
     try:
-        with trio.fail_after(limits.connect_timeout):
-            head, rest = await read_head(stream, limits.max_request_bytes)
+        with trio.fail_at(deadline):
+            head, rest = await read_head(stream, max_bytes)
     except trio.TooSlowError:
-        raise BadHead(408, f"no request within {limits.connect_timeout:g} s") from None
+        raise BadHead(408, "no whole request in time") from None
     remote, local = addresses(stream)
     request = parse_request(head, remote=remote, local=local)
     if is_upgrade(request):

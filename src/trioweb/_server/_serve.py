@@ -27,7 +27,7 @@ from .._link import Link, Replies
 from .._policy import Heartbeat, Limits, Message, check_message
 from .._topics import Hub, HubStatistics
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
-from ._front import Http, answer, read_request, refusal
+from ._front import Http, answer, bound_kernel_queue, read_request, refusal, shake_tls
 
 _logger = logging.getLogger("trioweb.server")
 
@@ -46,7 +46,8 @@ class ServerStatistics:
             or went away before there was anybody to answer.
         answered: plain HTTP requests answered so far, by status.
         closed: connections ended so far, by close code.
-        handler_errors: handlers that ended with an error of their own.
+        handler_errors: calls of the handler, `admit` and `http` that ended with an error of
+            their own.
         hub: the statistics of the hub that was passed to `serve`, if one was.
     """
 
@@ -98,6 +99,10 @@ class Server:
         self._connections: dict[Connection, None] = {}
         self._hosts: Counter[str] = Counter()
         self._streams = 0
+        # Streams of which nobody knows yet what they want.
+        self._undecided = 0
+        # What every connection is to be told, once a drain has come so far.
+        self._farewell: tuple[int, str] | None = None
         self._stream_ended = trio.Event()
         self._drained = trio.Event()
         self._opened = 0
@@ -183,12 +188,16 @@ class Server:
             with trio.move_on_after(grace):
                 await self._hub.wait_caught_up()
         connections = self.connections
+        # One whose handshake ends only now is told at once.
+        self._farewell = code, reason
         start = trio.current_time()
         for number, connection in enumerate(connections):
             await trio.sleep_until(start + spread * number / len(connections))
             connection.link.close(code, reason)
         with trio.move_on_after(grace):
-            while self._streams:
+            # A peer that was silent so far, as a browser's spare connection is, would have
+            # to be refused anyway.
+            while self._streams > self._undecided:
                 await self._stream_ended.wait()
 
     async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
@@ -203,6 +212,7 @@ class Server:
 
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
+        bound_kernel_queue(stream)
         remote = addresses(stream)[0]
         host = remote[0] if isinstance(remote, tuple) else ""
         self._streams += 1
@@ -211,6 +221,10 @@ class Server:
             connection = await self._open(stream, remote, host)
             if connection is not None:
                 await self._handle(connection)
+        except Exception:
+            # Streams, and what `http` returns, are anybody's: none may end the others.
+            self._handler_errors += 1
+            _logger.exception("unexpected error while serving %s", format_address(remote))
         finally:
             self._streams -= 1
             self._hosts[host] -= 1
@@ -223,9 +237,16 @@ class Server:
     async def _open(self, stream: trio.abc.Stream, remote: Address, host: str) -> Connection | None:
         """Make a connection of *stream*; None if it was answered or went away instead."""
         request: Request | None = None
+        limits = self._limits
+        deadline = trio.current_time() + limits.connect_timeout
         try:
-            self._check_room(host)
-            request, head, rest = await read_request(stream, self._limits)
+            self._undecided += 1
+            try:
+                await shake_tls(stream, deadline)
+                self._check_room(host)
+                request, head, rest = await read_request(stream, deadline, limits.max_request_bytes)
+            finally:
+                self._undecided -= 1
             outcome = await self._decide(request)
             if isinstance(outcome, Accept):
                 return await self._upgrade(stream, request, head, rest, outcome)
@@ -243,9 +264,7 @@ class Server:
         else:
             self._answered[response.status] += 1
         with_body = request is None or request.method != "HEAD"
-        await answer(
-            stream, response, write_timeout=self._limits.write_timeout, with_body=with_body
-        )
+        await answer(stream, response, write_timeout=limits.write_timeout, with_body=with_body)
         return None
 
     def _check_room(self, host: str) -> None:
@@ -253,7 +272,8 @@ class Server:
         if self._streams > limits.max_connections:
             raise Reject(503, "Too many connections.\n", [("Retry-After", "5")])
         limit = limits.max_connections_per_host
-        if limit is not None and self._hosts[host] > limit:
+        # A peer without an address (a Unix socket) tells nothing of its host.
+        if limit is not None and host and self._hosts[host] > limit:
             raise Reject(503, "Too many connections from this address.\n", [("Retry-After", "5")])
 
     def _count_refusal(self, remote: Address, response: Response, reason: str) -> None:
@@ -267,11 +287,15 @@ class Server:
             if not is_upgrade(request):
                 if self._http is None:
                     return Response(404, "There is only a WebSocket here.\n")
-                return await self._http(request)
-            if self.draining:
-                raise Reject(503, "Restarting.\n", [("Retry-After", "1")])
+                response = await self._http(request)
+                if not isinstance(response, Response):
+                    raise TypeError(f"http returned {response!r} instead of a Response")
+                return response
             check_origin(request, self._origins)
             accepted = await self._admit(request) if self._admit is not None else None
+            # Not before: a drain may have begun while `admit` made up its mind.
+            if self.draining:
+                raise Reject(503, "Restarting.\n", [("Retry-After", "1")])
             return choose_subprotocol(request, accepted or Accept(), self._subprotocols)
         except Reject:
             raise
@@ -310,6 +334,8 @@ class Server:
         watch = self._monitor.add(link) if self._monitor is not None else -1
         self._connections[connection] = None
         self._opened += 1
+        if self._farewell is not None:
+            link.close(*self._farewell)
         code = CloseCode.NORMAL
         try:
             try:
@@ -325,6 +351,8 @@ class Server:
                 raise rest from None
             await connection.aclose(code)
         finally:
+            # Does nothing unless the handler was cancelled, and with it the server.
+            link.close(CloseCode.GOING_AWAY)
             del self._connections[connection]
             if self._monitor is not None:
                 self._monitor.remove(watch)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final, NoReturn
 from weakref import WeakValueDictionary
 
@@ -99,17 +99,20 @@ class Hub:
         """
         if not isinstance(name, str):
             raise TypeError(f"topic name {name!r}: must be a str")
+        if retain is not None and not isinstance(retain, Retain):
+            raise TypeError(f"topic {name!r}: retain={retain!r} must be a Retain")
+        self._check_open()
         topic = self._known.get(name)
-        if topic is None or name not in self._topics:
-            retain = Retain() if retain is None else retain
-            slow = "evict" if slow is None else check_slow(slow)
+        # Who gives no settings takes those that there are.
+        retain = retain or (topic.retain if topic is not None else Retain())
+        slow = check_slow(slow or (topic.slow if topic is not None else "evict"))
+        if topic is None or topic.forgotten:
             self._make_room(1, 0)
             if topic is None:
                 topic = self._known[name] = Topic(self, name, retain, slow)
             else:
                 topic.bind(retain, slow)
-            return topic
-        if (retain is not None and retain != topic.retain) or slow not in (None, topic.slow):
+        elif (retain, slow) != (topic.retain, topic.slow):
             raise ValueError(
                 f"topic {name!r} was made with retain={topic.retain!r}, slow={topic.slow!r}; "
                 f"retain={retain!r}, slow={slow!r} cannot be had while it lives"
@@ -130,7 +133,11 @@ class Hub:
         )
 
     async def wait_caught_up(self) -> None:
-        """Wait until everything published has been written to every subscriber."""
+        """Wait until everything published has been written to every subscriber.
+
+        Checkpoint: always.
+        """
+        await trio.lowlevel.checkpoint()
         while self._dirty or any(
             subscription.lag or subscription.link.buffered_amount
             for turns in self._turns.values()
@@ -142,12 +149,16 @@ class Hub:
 
     def use(self, topic: Topic) -> None:
         """*topic* is about to be published or subscribed to."""
-        if self.closed:
-            raise trio.ClosedResourceError("the hub is closed")
+        self._check_open()
         if topic.name not in self._topics:
             self._make_room(1, 0)
             self._topics[topic.name] = topic
             self._idle[topic] = None
+            topic.forgotten = False
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise trio.ClosedResourceError("the hub is closed")
 
     def published(self, topic: Topic, size: int) -> None:
         self._published += 1
@@ -205,7 +216,7 @@ class Hub:
         self._dirty.pop(topic, None)
         if self._topics.pop(topic.name, None) is not None:
             self._size -= topic.size
-            topic.bind(topic.retain, topic.slow)
+            topic.forget()
 
     def _make_room(self, topics: int, size: int) -> None:
         while len(self._topics) + topics > self.max_topics:
@@ -241,9 +252,15 @@ class Hub:
     def _expect(self, topic: Topic) -> None:
         """See that *topic* is looked at when its oldest publication comes of age."""
         max_age = topic.retain.max_age
-        if max_age is not None and topic.retained and topic.name not in self._expected:
-            self._expected.add(topic.name)
-            heappush(self._expiries, (topic.oldest_time + max_age, topic.name))
+        if max_age is None or not topic.retained or topic.name in self._expected:
+            return
+        if len(self._expiries) > 2 * len(self._topics):
+            # Most are of topics that have been forgotten.
+            self._expiries = [expiry for expiry in self._expiries if expiry[1] in self._topics]
+            heapify(self._expiries)
+            self._expected = {name for _, name in self._expiries}
+        self._expected.add(topic.name)
+        heappush(self._expiries, (topic.oldest_time + max_age, topic.name))
 
     def _expire(self) -> None:
         """Mark the topics whose oldest publication has come of age."""
@@ -263,26 +280,32 @@ class Hub:
             self._work = trio.Event()
             self._expire()
             while self._dirty or self._drained:
-                for spent in self._round():
+                for spent in self._work_once():
                     cost += spent
                     if cost >= _COST_PER_CHECKPOINT:
                         cost = 0
                         await trio.lowlevel.checkpoint()
+                        self._expire()
             self._rest.set()
             self._rest = trio.Event()
 
-    def _round(self) -> Iterator[int]:
-        """Serve every topic with news and every link that has drained, once."""
-        for _ in range(len(self._dirty)):
-            if not self._dirty:  # forgotten in between
-                break
+    def _work_once(self) -> Iterator[int]:
+        """Serve the links that have drained, and one topic with news.
+
+        NOTE: A link that has drained is served before any topic's pass sees that it is
+        writable again.  Otherwise a topic that always has news would take it each time.
+        """
+        yield from self._serve_drained()
+        if self._dirty:
             topic = next(iter(self._dirty))
             del self._dirty[topic]
-            yield from topic.deliver()
+            for spent in topic.deliver():
+                yield spent
+                yield from self._serve_drained()
             self._expect(topic)
-        for _ in range(len(self._drained)):
-            if not self._drained:
-                break
+
+    def _serve_drained(self) -> Iterator[int]:
+        while self._drained:
             link = next(iter(self._drained))
             del self._drained[link]
             yield from self._serve_link(link)
@@ -302,7 +325,7 @@ class Hub:
             try:
                 yield feed.step(subscription)
             except Exception as exc:
-                feed.fail(exc)
+                yield from feed.fail(exc)
 
     def close(self) -> None:
         """End every subscription and reader.  `open_hub` calls it."""
@@ -312,6 +335,9 @@ class Hub:
                 subscription.close()
         for topic in tuple(self._known.values()):
             topic.end()
+        # There is nothing left to wait for.
+        self._dirty.clear()
+        self._rest.set()
 
 
 @asynccontextmanager

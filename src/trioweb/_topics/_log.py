@@ -6,14 +6,17 @@ of subscribers; whoever trims it sees to those who still need what goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from .._policy import Message, Retain
 
 # Delivery is cut into blocks of at most this size (or one publication), at places that all
 # subscribers share, so that they share the bytes, too.
 BLOCK_BYTES: Final = 64 * 2**10
+
+# A weak reference to whom a publication is not for.
+Skip: TypeAlias = Callable[[], object] | None
 
 
 class Publication:
@@ -27,7 +30,7 @@ class Publication:
     __slots__ = ("block", "frame", "message", "offset", "skip", "time")
 
     def __init__(
-        self, offset: int, message: Message, frame: bytes, skip: object, time: float, block: int
+        self, offset: int, message: Message, frame: bytes, skip: Skip, time: float, block: int
     ) -> None:
         self.offset = offset
         self.message = message
@@ -57,7 +60,7 @@ class Log:
         self._block = 0
         self._block_bytes = 0
 
-    def append(self, message: Message, frame: bytes, skip: object, now: float) -> int:
+    def append(self, message: Message, frame: bytes, skip: Skip, now: float) -> int:
         """Add a publication; return its offset."""
         size = len(frame)
         self._block_bytes += size

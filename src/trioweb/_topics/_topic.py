@@ -14,7 +14,7 @@ from .._connection import Connection
 from .._errors import CloseCode, Lagged
 from .._frames import encode_message
 from .._policy import Message, Retain
-from ._feed import Encode, Feed, Slow, Subscription, _logger, check_slow
+from ._feed import COST_OF_CLOSE, Encode, Feed, Slow, Subscription, _logger, check_slow
 from ._log import Log, Publication
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Topic:
         name: as given to `Hub.topic`.
         retain: what is kept of the past.
         slow: what happens to a subscriber that falls behind it: "evict", "skip" or "latest".
+        forgotten: whether the hub forgot it, and nobody has used it since.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Topic:
         "_log",
         "_news",
         "_readers",
+        "forgotten",
         "name",
         "retain",
         "slow",
@@ -60,8 +62,14 @@ class Topic:
         """Begin a life: an empty log, a new epoch, these settings."""
         self.retain = retain
         self.slow = slow
+        self.forgotten = False
         self._log = Log(retain)
         self._epoch = secrets.token_hex(8)
+
+    def forget(self) -> None:
+        """End this life.  The settings stay, until somebody asks for others."""
+        self.bind(self.retain, self.slow)
+        self.forgotten = True
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}, head {self.head}, {self.subscribers} subscribers>"
@@ -176,14 +184,12 @@ class Topic:
 
         Checkpoint: never.
         """
-        if since is not None and history:
-            raise ValueError("subscribe: give either since or history")
         cursor, missing, recovered = self._place(since, history)
         slow = self.slow if slow is None else check_slow(slow)
         connection.link.check_writable()
-        self._hub.use(self)
         form = (encode, connection.link.is_client)
         feed = self._feeds.get(form)
+        self._hub.use(self)
         if feed is None:
             feed = self._feeds[form] = Feed(self._log, encode, masked=form[1])
         subscription = Subscription(self, connection, feed, slow, cursor)
@@ -210,27 +216,29 @@ class Topic:
         Raises:
             ValueError: as for `subscribe`.
         """
-        if since is not None and history:
-            raise ValueError("publications: give either since or history")
-        cursor, missing, _ = self._place(since, history)
-        return Publications(self, cursor, missing)
+        self._place(since, history)  # what is wrong with them is said here
+        return Publications(self, since, history)
 
     def _place(self, since: Since | None, history: int) -> tuple[int, int, bool]:
         """Where to start: the cursor, how many are known to be missing, whether none are."""
         log = self._log
         if not isinstance(history, int) or history < 0:
             raise ValueError(f"history={history!r}: must be 0 or more publications")
+        if since is not None and history:
+            raise ValueError(f"since={since!r}, history={history!r}: only one of them can be")
         first = log.floor(trio.current_time())
         if since is None:
             return max(first - 1, log.head - history), 0, True
-        epoch, offset = since if isinstance(since, tuple) else (self._epoch, since)
-        if not isinstance(offset, int) or offset < 0:
-            raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")
-        if epoch != self._epoch or offset > log.head:
-            return first - 1, 0, False
-        if offset < first - 1:
-            return first - 1, first - 1 - offset, False
-        return offset, 0, True
+        match since if isinstance(since, tuple) else (self._epoch, since):
+            case (str(epoch), int(offset)) if offset >= 0:
+                pass
+            case _:
+                raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")
+        is_ours = epoch == self._epoch and offset <= log.head
+        if not is_ours:
+            offset = 0  # in another life; of this one the peer has nothing
+        cursor = max(offset, first - 1)
+        return cursor, cursor - offset, is_ours and cursor == offset
 
     def leave(self, subscription: Subscription) -> None:
         """Take *subscription* off its feed."""
@@ -242,10 +250,13 @@ class Topic:
             self._feeds = {form: kept for form, kept in self._feeds.items() if kept is not feed}
         self._hub.left(subscription)
 
-    def enter_reader(self) -> None:
+    def enter_reader(self, since: Since | None, history: int) -> tuple[int, int]:
+        """Have a reader more; return its cursor and how many are known to be missing."""
         self._hub.use(self)
         self._readers += 1
         self._hub.settle(self)
+        cursor, missing, _ = self._place(since, history)
+        return cursor, missing
 
     def exit_reader(self) -> None:
         self._readers -= 1
@@ -279,40 +290,44 @@ class Topic:
     def deliver(self) -> Iterator[int]:
         """One pass: write to every subscriber that can be written to, judge the others,
         drop what retention does not keep.  Yields costs, as `Feed.deliver`."""
-        head = self._log.head
+        log = self._log
+        head = log.head
+        # NOTE: What comes in during the pass is for the next one, and so is what has to go
+        # for it.  Who joins during the pass starts behind this floor, and needs no judging.
+        floor = log.floor(trio.current_time())
         behind: list[Subscription] = []
         for feed in tuple(self._feeds.values()):
             try:
                 yield from feed.deliver(head, behind)
             except Exception as exc:
-                feed.fail(exc)
-        # What came in during the pass is for the next one.
-        floor = min(self._log.floor(trio.current_time()), head + 1)
-        if floor > self._log.first:
-            for subscription in behind:
-                if subscription.feed is not None:
-                    self._judge(subscription, subscription.feed, floor)
+                yield from feed.fail(exc)
+        if floor <= log.first:
+            return
+        for subscription in behind:
+            if subscription.feed is not None and subscription.cursor < floor - 1:
+                yield self._judge(subscription, floor)
+        if log is self._log:  # not forgotten in the meantime
             for feed in self._feeds.values():
                 feed.forget(floor)
-            before = self._log.size
-            self._log.trim(floor)
-            self._hub.trimmed(self, before - self._log.size)
+            before = log.size
+            log.trim(floor)
+            self._hub.trimmed(self, before - log.size)
 
-    def _judge(self, subscription: Subscription, feed: Feed, floor: int) -> None:
-        """*subscription* needs what lies before *floor*, which is about to go."""
-        while subscription.cursor < floor - 1 and subscription.link.writable:
-            # Its link has drained since it was passed over.
-            feed.step(subscription)
-        if subscription.cursor >= floor - 1:
-            return
+    def _judge(self, subscription: Subscription, floor: int) -> int:
+        """*subscription* needs what lies before *floor*, which is about to go, and its link
+        is busy.  Returns the cost, as `Feed.step`."""
         match subscription.slow:
             case "evict":
                 self._hub.evicted += 1
                 _logger.info("%r: evicted from %r, too slow", subscription.connection, self.name)
                 subscription.link.close(CloseCode.TRY_AGAIN_LATER, "slow consumer")
+                return COST_OF_CLOSE
             case _:
-                self._hub.skipped += floor - 1 - subscription.cursor
                 subscription.skip_to(floor - 1)
+                return 1
+
+    def count_skipped(self, count: int) -> None:
+        self._hub.skipped += count
 
 
 class Publications:
@@ -323,19 +338,22 @@ class Publications:
         skipped: how many left the log unread.
     """
 
-    __slots__ = ("_open", "_reads", "_topic", "cursor", "skipped")
+    __slots__ = ("_history", "_open", "_reads", "_since", "_topic", "cursor", "skipped")
 
-    def __init__(self, topic: Topic, cursor: int, skipped: int) -> None:
+    def __init__(self, topic: Topic, since: Since | None, history: int) -> None:
         self._topic = topic
+        self._since = since
+        self._history = history
         self._open = False
         self._reads = 0
-        self.cursor = cursor
-        self.skipped = skipped
+        self.cursor = 0
+        self.skipped = 0
 
     def __enter__(self) -> Publications:
         if not self._open:
+            # Only from here on does the topic stay what it is.
+            self.cursor, self.skipped = self._topic.enter_reader(self._since, self._history)
             self._open = True
-            self._topic.enter_reader()
         return self
 
     def __exit__(

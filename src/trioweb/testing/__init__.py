@@ -1,8 +1,12 @@
 """What tests of WebSocket applications need: streams and networks in memory."""
 
 from ._faults import ActiveFault, Conditions, Fault, Plan
+from ._helpers import no_leaks, open_pair, wait_until
 from ._hosts import Host, NetworkListener, NetworkStream
 from ._network import Network, NetworkStatistics
+from ._peer import RawFrame, RawPeer
+from ._scheduling import deterministic
+from ._strategies import fault_plans
 from ._streams import MemoryStream, stream_pair
 from ._trace import Trace, TraceEvent
 
@@ -17,7 +21,14 @@ __all__ = [
     "NetworkStatistics",
     "NetworkStream",
     "Plan",
+    "RawFrame",
+    "RawPeer",
     "Trace",
     "TraceEvent",
+    "deterministic",
+    "fault_plans",
+    "no_leaks",
+    "open_pair",
     "stream_pair",
+    "wait_until",
 ]

@@ -80,9 +80,7 @@ class Flight(Generic[Load]):
         self.on_change()
 
     def next(self) -> float:
-        """When `land` will have something, as things stand: infinity for perhaps never."""
-        if self._landed:
-            return -math.inf
+        """When more will land, as things stand: infinity for perhaps never."""
         return self._times()[1] if self._queue else math.inf
 
     def settle(self, now: float) -> None:

@@ -10,7 +10,9 @@ import errno
 import math
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVarTuple, final
 
 import trio
@@ -18,6 +20,7 @@ import trio
 from ._faults import ActiveFault, Fault, Kind
 from ._flight import Signal
 from ._lines import Line
+from ._sockets import installed
 from ._streams import MemoryStream
 
 if TYPE_CHECKING:
@@ -29,14 +32,30 @@ Args = TypeVarTuple("Args")
 _FIRST_PORT: Final = 49152
 _LAST_PORT: Final = 65535
 
-# As many connections wait to be accepted as Trio asks a kernel for by default.
-_BACKLOG: Final = 128
+# As many connections wait to be accepted as Linux allows.
+_MAX_BACKLOG: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The part of a socket that programs ask who is at its ends."""
+
+    local: tuple[str, int]
+    remote: tuple[str, int] | None = None
+
+    def getsockname(self) -> tuple[str, int]:
+        return self.local
+
+    def getpeername(self) -> tuple[str, int]:
+        if self.remote is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return self.remote
 
 
 class NetworkStream(MemoryStream):
     """One end of a connection between two hosts; `dial` and listeners make them.
 
-    `local` and `remote` are pairs of address and port.
+    `socket` knows the addresses, as a kernel's does; there is no kernel below it.
     """
 
     _fin_before_reset = False
@@ -44,8 +63,7 @@ class NetworkStream(MemoryStream):
     def __init__(self, host: Host, port: int, peer: Host, peer_port: int, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self.host = host
-        self.local = (host.address, port)
-        self.remote = (peer.address, peer_port)
+        self.socket = Addresses((host.address, port), (peer.address, peer_port))
         self._names = (f"{host.name}:{port}", f"{peer.name}:{peer_port}")
         self._dead = False
 
@@ -79,6 +97,10 @@ class NetworkStream(MemoryStream):
         return self._gone()
 
     @property
+    def name(self) -> str:
+        return " > ".join(self._names)
+
+    @property
     def was_reset(self) -> bool:
         return self._reset
 
@@ -107,9 +129,11 @@ class NetworkStream(MemoryStream):
 class NetworkListener(trio.abc.Listener[NetworkStream]):
     """A port of a host that accepts connections; `Host.listen` makes them."""
 
-    def __init__(self, host: Host, port: int) -> None:
+    def __init__(self, host: Host, port: int, backlog: int) -> None:
         self.host = host
         self.port = port
+        self._backlog = backlog
+        self.socket = Addresses((host.address, port))
         self._waiting: deque[NetworkStream] = deque()
         self._changed = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -161,7 +185,7 @@ class NetworkListener(trio.abc.Listener[NetworkStream]):
 
     @property
     def full(self) -> bool:
-        return len(self._waiting) >= _BACKLOG
+        return len(self._waiting) >= self._backlog
 
     def wake(self) -> None:
         self._changed.unpark_all()
@@ -183,8 +207,11 @@ class Host:
     def __repr__(self) -> str:
         return f"<host {self.name} {self.address}>"
 
-    def listen(self, port: int = 0) -> NetworkListener:
+    def listen(self, port: int = 0, *, backlog: int = _MAX_BACKLOG) -> NetworkListener:
         """Listen on *port*, or on a free one for 0, and return the listener.
+
+        So many connections as *backlog* says can wait to be accepted; those beyond wait for an
+        answer.
 
         Raises:
             OSError: the port is in use, or the host is down.
@@ -196,7 +223,7 @@ class Host:
         port = port or self._take_port()
         if port in self._listeners:
             raise OSError(errno.EADDRINUSE, f"{self.name}:{port} is in use")
-        listener = self._listeners[port] = NetworkListener(self, port)
+        listener = self._listeners[port] = NetworkListener(self, port, min(backlog, _MAX_BACKLOG))
         return listener
 
     async def dial(self, host: str, port: int) -> NetworkStream:
@@ -249,6 +276,17 @@ class Host:
                     del self._programs[life]
             if not life.cancel_called:
                 return
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Let Trio's own sockets and names, in this block and tasks begun in it, be this host's.
+
+        So programs that open TCP by themselves (`trio.open_tcp_stream`, `trio.serve_tcp`, and
+        libraries that use them) run on the network.  What is not TCP over IPv4 is refused.
+        `SocketStream.wait_send_all_might_not_block` does not work there: no descriptor.
+        """
+        with installed(self):
+            yield
 
     def crash(self, *, duration: float = math.inf, silently: bool = False) -> ActiveFault:
         """Let everything on this host die, until `restart` or for *duration* seconds.

@@ -114,6 +114,12 @@ class Network:
             listeners=sum(len(host.listeners) for host in self._hosts.values()),
         )
 
+    def open_names(self) -> list[str]:
+        """The same, by name."""
+        streams = [f"stream {stream.name}" for stream in self._streams if not stream.gone]
+        hosts = self._hosts.values()
+        return streams + [f"listener {h.name}:{each.port}" for h in hosts for each in h.listeners]
+
     def partition(
         self, a: Who, b: Who | None = None, *, one_way: bool = False, duration: float = math.inf
     ) -> ActiveFault:

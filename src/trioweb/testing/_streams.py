@@ -98,15 +98,19 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             self._check_sendable()
             sent = 0
             while sent < len(octets):
-                await self._wait_room()
-                chunk = bytes(octets[sent : sent + self._max_bytes - self._unacked])
-                sent += len(chunk)
-                self._unacked += len(chunk)
-                self._note("send", len(chunk))
-                self._peer._inbound.send(self._now(), chunk)
+                sent += await self._send_some(octets[sent:])
             # Where the path takes no time, the answer to what was just sent is here already.
             self._look()
             self._check_sendable()
+
+    async def send_some(self, data: bytes | bytearray | memoryview) -> int:
+        """Send as much of *data* as fits, waiting for room for a byte, and return how much.
+
+        Raises as `send_all`.  Cancellation: nothing was sent.  Checkpoint: always.
+        """
+        with self._sending.held(), memoryview(data) as view, view.cast("B") as octets:
+            await trio.lowlevel.checkpoint()
+            return await self._send_some(octets)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the peer's buffer has room.  Raises as `send_all`.  Checkpoint: always."""
@@ -124,10 +128,14 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await self._wait_runnable("send")
             if self._closed:
                 raise trio.ClosedResourceError("this stream was already closed")
-            if not self._finished:
-                self._finished = True
-                self._note("eof")
-                self._peer._inbound.send(self._now(), Signal.FIN)
+            self.finish()
+
+    def finish(self) -> None:
+        """Send FIN, at once: `send_eof` without its care for others."""
+        if not self._finished:
+            self._finished = True
+            self._note("eof")
+            self._peer._inbound.send(self._now(), Signal.FIN)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes and return at most *max_bytes* of them, or `b""` at the end.
@@ -187,6 +195,14 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             end._inbound.lose()
             end._reset = True
             end._wake()
+
+    async def _send_some(self, octets: memoryview) -> int:
+        await self._wait_room()
+        chunk = bytes(octets[: self._max_bytes - self._unacked])
+        self._unacked += len(chunk)
+        self._note("send", len(chunk))
+        self._peer._inbound.send(self._now(), chunk)
+        return len(chunk)
 
     async def _wait_room(self) -> None:
         while True:

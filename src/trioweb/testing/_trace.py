@@ -52,7 +52,7 @@ class Trace:
 
     def tail(self, count: int) -> str:
         """The last *count* events as lines of text, and how many came before them."""
-        events = list(self._events)[-count:]
+        events = list(self._events)[max(0, len(self._events) - count) :]
         lines = [str(event) for event in events]
         if self.count > len(events):
             lines.insert(0, f"({self.count - len(events)} events before)")

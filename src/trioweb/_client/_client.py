@@ -1,0 +1,423 @@
+"""The resilient client, as users hold it: what is accepted, received, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+import trio
+
+from .._errors import CloseCode, ClosedLocally, GaveUp, TriowebError, Unsent, single_cause
+from .._frames import encode_payload
+from .._handshake import check_subprotocols, parse_url
+from .._link import State
+from .._policy import Heartbeat, Limits, Message, Outbox, Retry
+from ._open import Dial, header_pairs
+from ._sending import Sender
+from ._signal import Signal
+from ._streams import Full, Messages, Reception
+from ._supervisor import HeadersArgument, OnOpen, Plan, Supervisor, TheirError, UrlArgument
+
+_logger = logging.getLogger("trioweb.client")
+
+# `send` lets others run after so many messages that needed no waiting.
+_SENDS_PER_CHECKPOINT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """What a client has been through.
+
+    Attributes:
+        attempts, sessions: to connect, and those that led to a connection.
+        accepted: messages that `send` took.
+        unsent: of those, how many are in the outbox, or were at the end.
+        resent: how many were written again on a later connection.
+        dropped: how many left the outbox unsent to make room (`full="drop"`).
+        received: messages received.
+        discarded: of those, how many reached nobody: there was no stream.
+    """
+
+    attempts: int
+    sessions: int
+    accepted: int
+    unsent: int
+    resent: int
+    dropped: int
+    received: int
+    discarded: int
+
+
+class Client:
+    """A WebSocket client that outlives its connections.  `open_client` makes one."""
+
+    def __init__(self, plan: Plan, outbox: Outbox, *, receive: bool, random: Random) -> None:
+        self._signal = Signal()
+        self._sender = Sender(
+            outbox,
+            confirm_timeout=(plan.heartbeat or Heartbeat()).timeout,
+            signal=self._signal,
+            check_alive=self._check_alive,
+        )
+        self._reception = Reception(self._signal, receives=receive)
+        self._supervisor = Supervisor(plan, self._sender, self._reception, self._signal, random)
+        self._close_timeout = plan.limits.close_timeout
+        self._scope = trio.CancelScope()
+        self._closing = False
+        self._ended: Callable[[], TriowebError] | None = None
+        self._end_told = False
+        self._own: Messages | None = None
+        self._sends = 0
+
+    @property
+    def state(self) -> State:
+        """CONNECTING while there is no connection but one is tried for, OPEN, CLOSING, and
+        CLOSED when there will be no other."""
+        if self._ended is not None:
+            return State.CLOSED
+        if self._closing:
+            return State.CLOSING
+        return State.CONNECTING if self._signal.link is None else State.OPEN
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes accepted that are not written (with `confirm`: not confirmed) yet."""
+        return self._sender.outbox.size
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered ping of this session took; None without one."""
+        link = self._signal.link
+        return None if link is None else link.latency
+
+    def statistics(self) -> ClientStatistics:
+        outbox = self._sender.outbox
+        return ClientStatistics(
+            attempts=self._supervisor.attempts,
+            sessions=self._supervisor.sessions,
+            accepted=outbox.accepted,
+            unsent=len(outbox),
+            resent=outbox.resent,
+            dropped=outbox.dropped,
+            received=self._reception.received,
+            discarded=self._reception.discarded,
+        )
+
+    async def wait_open(self) -> None:
+        """Wait until there is a connection, and `on_open` is through with it.
+
+        Raises:
+            GaveUp, ClosedLocally: there will be none.
+
+        Checkpoint: always.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._signal.link is None:
+            self._check_alive()
+            await self._signal.wait()
+
+    # Sending.
+
+    async def send(self, message: Message | bytearray | memoryview) -> None:
+        """Give a message to the outbox; it is written in order, on this connection or a later.
+
+        If the outbox is full, this waits, raises or drops, as `Outbox.full` says.
+
+        With `Outbox(confirm=True)` every message accepted is sent, again on each new
+        connection if need be, until a pong proves that the server's *endpoint* has received
+        it: at least once, and possibly more than once.  It does not prove that the server's
+        application has processed it: what a server had read ahead when it died is lost, and
+        an intermediary that answers pings by itself confirms only itself.
+
+        Without, a message leaves the outbox once the kernel has taken it: at most once, and
+        what the kernel had not delivered when the connection died is lost.
+
+        Raises:
+            TypeError, ValueError: it cannot be sent, or is larger than the outbox.
+            OutboxFull: with `full="raise"`.
+            NotReceiving: this waits for the server, whose answers wait behind messages that
+                the program does not receive.
+            GaveUp, ClosedLocally: the client is over; the message was not accepted.
+
+        Cancellation: a cancelled `send` has accepted nothing; one that returns has, and no
+        cancellation takes that back.  Checkpoint: a cancellation point always; lets others
+        run whenever it waits and every 16 messages.
+        """
+        entry = encode_payload(message)
+        size = len(entry[1])
+        outbox = self._sender.outbox
+        outbox.check_size(size)
+        self._sends += 1
+        if self._sends % _SENDS_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        self._check_open()
+        if not outbox.has_room(size):
+            await self._sender.wait_room(size)
+            self._check_open()
+        # NOTE: no await from here on, so that cancelled means not accepted.
+        self._sender.accept(entry)
+
+    def send_nowait(self, message: Message | bytearray | memoryview) -> None:
+        """Give a message to the outbox if that needs no waiting.  See `send`.
+
+        Raises:
+            trio.WouldBlock: the outbox is full, and `full` is "wait".
+            TypeError, ValueError, OutboxFull, GaveUp, ClosedLocally: as `send`.
+
+        Checkpoint: never.
+        """
+        entry = encode_payload(message)
+        size = len(entry[1])
+        self._sender.outbox.check_size(size)
+        self._check_open()
+        self._sender.make_room(size)
+        self._sender.accept(entry)
+
+    async def flush(self) -> None:
+        """Wait until everything accepted so far is written or, with `confirm`, confirmed.
+
+        Written means taken by the kernel; for what that is worth, see `send`.
+
+        Raises:
+            GaveUp, ClosedLocally: the client ended first.
+            NotReceiving: as `send`.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._sender.flush()
+
+    # Receiving.
+
+    def messages(
+        self, *, events: bool = False, max_messages: int = 256, full: Full = "wait"
+    ) -> Messages:
+        """A stream of its own of all that is received from now on.
+
+        The first one (`receive` and iterating over the client make one, too) begins with
+        what had arrived before.
+
+        Args:
+            events: also give Opened and Lost, in their place among the messages: a program
+                that follows a feed must know where an old session ends.
+            max_messages: how many may wait in it.
+            full: what happens then: "wait" (the client stops reading, for all its streams),
+                "drop" the oldest, or "raise" Lagged as well.
+
+        Raises:
+            ValueError: a bad argument, or this client was opened with `receive=False`.
+        """
+        return self._reception.open(events=events, max_messages=max_messages, full=full)
+
+    def receive(self) -> Coroutine[Any, Any, Message]:
+        """Wait for the next message, of this session or a later one.
+
+        `receive` and iterating over the client share one stream, made at first use.
+
+        Raises:
+            GaveUp, ClosedLocally: the client is over, and all that arrived was received.
+            ValueError: this client was opened with `receive=False`.
+
+        Cancellation, Checkpoint: as `Connection.receive`.
+        """
+        return self._own_stream().receive()
+
+    def __aiter__(self) -> Messages:
+        """Iterate over the messages of all sessions, until the client is closed.
+
+        Raises:
+            GaveUp: it gave up.
+        """
+        return self._own_stream()
+
+    def _own_stream(self) -> Messages:
+        if self._own is None:
+            self._own = self.messages()
+        return self._own
+
+    # The end.
+
+    async def aclose(self) -> None:
+        """Close the client: flush for at most `close_timeout`, close with 1000, and do not
+        connect again.  Idempotent.
+
+        Raises:
+            Unsent: not everything accepted could be written or, with `confirm`, confirmed.
+
+        Cancellation: closes all the same, without flushing.  Checkpoint: always.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._closing:
+            while self._ended is None:
+                await self._signal.wait()
+        if self._ended is not None:
+            return
+        self._closing = True
+        try:
+            with trio.move_on_after(self._close_timeout):
+                try:
+                    await self._sender.flush()
+                except TriowebError:
+                    pass  # what could not be flushed is counted below
+            link = self._signal.link
+            if link is not None:
+                link.close()
+                await link.wait_closed()
+        finally:
+            self.stop(CloseCode.GOING_AWAY)
+        self._raise_unsent()
+
+    def _raise_unsent(self) -> None:
+        if len(self._sender.outbox):
+            raise Unsent(len(self._sender.outbox))
+
+    def stop(self, code: CloseCode) -> None:
+        """End at once: no flush, no further attempt."""
+        link = self._signal.link
+        if link is not None:
+            link.close(code)
+        self._scope.cancel()
+        if self._ended is None:
+            self._end(
+                lambda: ClosedLocally(CloseCode.NORMAL, "the client was closed"), quietly=True
+            )
+
+    def abandon(self, code: CloseCode) -> None:
+        """The block was left by an exception or cancellation."""
+        if self._ended is None and len(self._sender.outbox):
+            _logger.warning("%d accepted messages were not handed over", len(self._sender.outbox))
+        self.stop(code)
+
+    async def leave(self) -> None:
+        """What leaving the block normally does."""
+        if self._ended is None:
+            await self.aclose()
+        elif not self._end_told:
+            raise self._ended()
+
+    async def supervise(self) -> None:
+        """The client's task."""
+        with self._scope:
+            attempts, last = await self._supervisor.run()
+
+            def gave_up() -> GaveUp:
+                self._end_told = True
+                return GaveUp(attempts, last)
+
+            self._end(gave_up, quietly=False)
+
+    def _end(self, error: Callable[[], TriowebError], *, quietly: bool) -> None:
+        self._ended = error
+        # A client that was closed has nothing to tell when its block is left.
+        self._end_told = quietly
+        self._reception.end(error, quietly=quietly)
+        self._signal.changed()
+
+    def _check_alive(self) -> None:
+        if self._ended is not None:
+            raise self._ended()
+
+    def _check_open(self) -> None:
+        self._check_alive()
+        if self._closing:
+            raise ClosedLocally(CloseCode.NORMAL, "the client is being closed")
+
+
+@asynccontextmanager
+async def open_client(
+    url: UrlArgument,
+    *,
+    retry: Retry = Retry(),
+    heartbeat: Heartbeat | None = Heartbeat(),
+    outbox: Outbox = Outbox(),
+    on_open: OnOpen | None = None,
+    receive: bool = True,
+    headers: HeadersArgument = (),
+    subprotocols: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    limits: Limits = Limits(),
+    dial: Dial | None = None,
+    random: Random | None = None,
+) -> AsyncGenerator[Client]:
+    """Hold a client that connects, and connects again, for the length of the block.
+
+    The block begins at once: `wait_open` waits for the first connection, `send` does not
+    need one.
+
+    Args:
+        url: ws:// or wss://, or an async callable that is asked for it at each attempt.
+            Redirects are followed, at most five; Authorization and Cookie never follow to
+            another origin.
+        retry: when to connect again, and when to give up.
+        heartbeat: how a dead server is noticed; None for not at all.
+        outbox: what is kept of what is sent, and how surely.
+        on_open: `async def on_open(connection)`, run on each new connection before anything
+            else uses it, within the connect timeout; it may send and receive (log in,
+            subscribe, load a snapshot).
+        receive: False if this program only sends: what arrives is counted and dropped.
+        headers: sent along with the handshake; or an async callable, as `url`.
+        subprotocols, ssl_context, limits, dial: as for `open_connection`.
+        random: where the jitter comes from; for tests.
+
+    Yields:
+        The Client.  Leaving the block flushes for at most `Limits.close_timeout`, closes the
+        connection, and raises Unsent if that was not enough.  Leaving it by an exception or
+        cancellation does not flush; what was unsent is logged, and counted in `statistics`.
+
+    Raises:
+        TypeError, ValueError: an argument cannot work; nothing was begun.
+        GaveUp: on leaving the block, if the client gave up and no call has said so.
+        Unsent: see above.
+        What the block raises comes out unchanged, and first; then what one of the user's own
+        callables raised, unless that is an OSError, which is one more reason to try again.
+
+    Cancellation: sends Close if the kernel takes it at once, and closes the transport.
+    """
+    secure = True
+    if not callable(url):
+        secure = parse_url(url).secure
+    if ssl_context is not None and not secure:
+        raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
+    if not callable(headers):
+        headers = header_pairs("open_client", headers)
+    check_subprotocols("open_client", subprotocols)
+    plan = Plan(
+        url=url,
+        headers=headers,
+        subprotocols=tuple(subprotocols),
+        ssl_context=ssl_context,
+        dial=dial,
+        on_open=on_open,
+        retry=retry,
+        heartbeat=heartbeat,
+        limits=limits,
+    )
+    client = Client(plan, outbox, receive=receive, random=random or Random())
+    body_error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.supervise)
+            try:
+                yield client
+                await client.leave()
+            except trio.Cancelled:
+                # Either from outside, or because one of the user's callables failed.
+                client.abandon(CloseCode.GOING_AWAY)
+                raise
+            except BaseException as exc:
+                body_error = exc
+                client.abandon(CloseCode.INTERNAL_ERROR)
+            nursery.cancel_scope.cancel()
+    except BaseException as exc:
+        cause = single_cause(exc)
+        if body_error is None:
+            body_error = cause.error if isinstance(cause, TheirError) else cause
+    if body_error is not None:
+        raise body_error

@@ -1,0 +1,120 @@
+"""The outbox: what a client has accepted and not yet handed over, or not yet had confirmed.
+
+Pure: no I/O, no Trio.  Messages are numbered 1, 2, 3, … as they are accepted.
+
+    base          sent              accepted
+     │ in flight   │  waiting        │
+     ▼             ▼                 ▼
+    ─█─█─█─█─█─█─█─░─░─░─░─░─░─░─░─░─
+
+With confirmation, what was sent stays in flight until it is confirmed, and `rewind` makes it
+wait again; without, it leaves with `sent`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+from .._policy import Outbox
+
+# opcode and payload of a frame.
+Entry = tuple[int, bytes]
+
+
+class OutboxQueue:
+    """Messages in the order accepted, within the bounds of an Outbox.
+
+    Attributes:
+        accepted: the number of the last message accepted.
+        sent: the number of the last one written on this connection.
+        settled: the number of the last one that is out of the outbox.
+        size: bytes of payload that it holds.
+        dropped: messages dropped to make room.
+        resent: messages that were written a second time or more.
+    """
+
+    def __init__(self, policy: Outbox) -> None:
+        self.policy = policy
+        self.accepted = 0
+        self.sent = 0
+        self.settled = 0
+        self.size = 0
+        self.dropped = 0
+        self.resent = 0
+        self._entries: deque[Entry] = deque()
+        self._ever_sent = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are still to be written on this connection."""
+        return self.accepted - self.sent
+
+    def check_size(self, size: int) -> None:
+        """Raise ValueError if a message of *size* bytes can never be accepted."""
+        if size > self.policy.max_bytes:
+            raise ValueError(
+                f"message of {size} bytes: larger than the outbox, Outbox(max_bytes="
+                f"{self.policy.max_bytes})"
+            )
+
+    def has_room(self, size: int) -> bool:
+        policy = self.policy
+        return len(self._entries) < policy.max_messages and self.size + size <= policy.max_bytes
+
+    def put(self, entry: Entry) -> int:
+        """Accept a message; return its number.  There is room, or it was dropped for."""
+        self._entries.append(entry)
+        self.size += len(entry[1])
+        self.accepted += 1
+        return self.accepted
+
+    def drop_for(self, size: int, *, keep_first: bool) -> None:
+        """Drop the oldest messages until *size* bytes fit.
+
+        Without confirmation nothing in the outbox has been sent, except that the first one
+        may be half written: *keep_first*.
+        """
+        oldest = 1 if keep_first else 0
+        while not self.has_room(size) and len(self._entries) > oldest:
+            self.size -= len(self._entries[oldest][1])
+            del self._entries[oldest]
+            self.settled += 1
+            self.sent += 1
+            self.dropped += 1
+
+    def next_batch(self, max_messages: int, max_bytes: int) -> list[Entry]:
+        """The next messages to write, at least one if any waits."""
+        start = self.sent - self.settled
+        batch: list[Entry] = []
+        size = 0
+        for entry in islice(self._entries, start, start + max_messages):
+            size += len(entry[1])
+            if batch and size > max_bytes:
+                break
+            batch.append(entry)
+        return batch
+
+    def mark_sent(self, count: int) -> None:
+        """The next *count* messages have been written."""
+        self.resent += max(0, min(self.sent + count, self._ever_sent) - self.sent)
+        self.sent += count
+        self._ever_sent = max(self._ever_sent, self.sent)
+        if not self.policy.confirm:
+            self.settle(self.sent)
+
+    def settle(self, number: int) -> None:
+        """Messages up to *number* are where they should be."""
+        while self.settled < number:
+            self._pop()
+
+    def rewind(self) -> None:
+        """A new connection: what is in flight is to be written again."""
+        self.sent = self.settled
+
+    def _pop(self) -> None:
+        self.size -= len(self._entries.popleft()[1])
+        self.settled += 1

@@ -1,0 +1,206 @@
+"""The client's sending side: from the outbox to the link, and back to the outbox if that dies.
+
+NOTE: `write_waiting` is the one place that writes: called when something is accepted, when the
+link has drained, and when a session begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from .._errors import NotReceiving, OutboxFull
+from .._frames import encode_frame
+from .._link import Link, Ping
+from .._policy import Outbox
+from ._outbox import Entry, OutboxQueue
+from ._signal import Signal
+
+# One write takes so much of the outbox, and one confirming ping stands for so much at most.
+_BATCH_MESSAGES: Final = 64
+_BATCH_BYTES: Final = 64 * 2**10
+# While somebody waits for the server, so many times the inbox's bounds are read on, so that
+# its answers are not stuck behind messages that the same task would receive next.
+_STRETCH: Final = 4
+
+
+class Sender:
+    """What a client has accepted to send.
+
+    Args:
+        policy: the bounds, and whether to confirm.
+        confirm_timeout: seconds within which a confirming ping must be answered.
+        signal: what all who wait for the client wait for.
+        check_alive: raises if nothing more will be sent.
+    """
+
+    def __init__(
+        self,
+        policy: Outbox,
+        *,
+        confirm_timeout: float,
+        signal: Signal,
+        check_alive: Callable[[], None],
+    ) -> None:
+        self.outbox = OutboxQueue(policy)
+        self._policy = policy
+        self._confirm_timeout = confirm_timeout
+        self._signal = signal
+        self._check_alive = check_alive
+        self._waiting = 0
+        # Whether the link has yet to write the rest of the next message.
+        self._cut = False
+        # Confirming pings on their way, oldest first, and up to where the last one asked.
+        self._pings: deque[Ping] = deque()
+        self._asked = 0
+        self._asked_bytes = 0
+
+    @property
+    def confirms(self) -> bool:
+        """Whether messages are kept until they are confirmed."""
+        return self._policy.confirm
+
+    async def wait_room(self, size: int) -> None:
+        """Make room for a message of *size* bytes in the way that the policy says."""
+        if self._policy.full == "wait":
+            await self.wait_for_peer(lambda: self.outbox.has_room(size))
+        else:
+            self.make_room(size)
+
+    def make_room(self, size: int) -> None:
+        """The same, without waiting."""
+        if self.outbox.has_room(size):
+            return
+        if self._policy.full == "wait":
+            raise trio.WouldBlock
+        if self._policy.full == "raise":
+            raise OutboxFull(
+                f"Outbox(max_messages={self._policy.max_messages}, "
+                f"max_bytes={self._policy.max_bytes}) is full"
+            )
+        # NOTE: a message that is cut must stay: the link is in the middle of it.
+        self.outbox.drop_for(size, keep_first=self._cut)
+
+    def accept(self, entry: Entry) -> None:
+        self.outbox.put(entry)
+        self.write_waiting()
+
+    async def flush(self) -> None:
+        """Wait until all accepted so far is written or, if so agreed, confirmed."""
+        number = self.outbox.accepted
+
+        def is_flushed() -> bool:
+            link = self._signal.link
+            return self.outbox.settled >= number and (link is None or not link.buffered_amount)
+
+        await self.wait_for_peer(is_flushed)
+
+    async def wait_for_peer(self, is_done: Callable[[], bool]) -> None:
+        """Wait for what only the server can bring about, and read on meanwhile."""
+        self._waiting += 1
+        try:
+            while not is_done():
+                self._check_alive()
+                link = self._signal.link
+                if link is not None:
+                    link.stretch_inbox(_STRETCH)
+                    if link.is_full():
+                        raise NotReceiving(
+                            f"{len(link.inbox)} messages have arrived that nobody takes, and "
+                            "the server's answers wait behind them: receive in another task"
+                        )
+                await self._signal.wait()
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._signal.link is not None:
+                self._signal.link.stretch_inbox(1)
+
+    # With a link.
+
+    def begin(self, link: Link) -> None:
+        """A session begins: what the last one left in flight is written again."""
+        self._cut = False
+        self._pings.clear()
+        self._asked_bytes = 0
+        self.outbox.rewind()
+        self._asked = self.outbox.sent
+        link.set_hooks(self, closed=lambda: None, drained=self._on_drained)
+        if self._waiting:
+            link.stretch_inbox(_STRETCH)
+        self.write_waiting()
+
+    def write_waiting(self) -> None:
+        """Write what waits in the outbox, as far as the transport takes it."""
+        link = self._signal.link
+        while link is not None and link.writable and self.outbox.waiting:
+            batch = self.outbox.next_batch(_BATCH_MESSAGES, _BATCH_BYTES)
+            frames = [encode_frame(opcode, payload, masked=True) for opcode, payload in batch]
+            taken = link.offer(b"".join(frames))
+            count = 0
+            for frame in frames:
+                if taken < len(frame):
+                    # If the link dies before it has finished this one, the server cannot
+                    # have got it: it counts as sent when the link has drained.
+                    link.finish(frame[taken:])
+                    self._cut = True
+                    break
+                taken -= len(frame)
+                count += 1
+            self._mark_sent(link, count, sum(map(len, frames[:count])))
+        self._signal.changed()
+
+    def _on_drained(self) -> None:
+        link = self._signal.link
+        if link is not None and self._cut:
+            self._cut = False
+            self._mark_sent(link, 1, 0)
+        self.write_waiting()
+
+    def _mark_sent(self, link: Link, count: int, size: int) -> None:
+        link.messages_sent += count
+        self.outbox.mark_sent(count)
+        self._asked_bytes += size
+        if self._policy.confirm and (
+            self.outbox.sent - self._asked >= _BATCH_MESSAGES or self._asked_bytes >= _BATCH_BYTES
+        ):
+            self._ask(link)
+
+    def _ask(self, link: Link) -> None:
+        """Send a ping behind what was written: a WebSocket is ordered and a pong must echo
+        its ping, so that pong proves that all of it was received (RFC 6455 section 5.5.3)."""
+        number = self._asked = self.outbox.sent
+        self._asked_bytes = 0
+        self._pings.append(link.ping(lambda: self._on_confirmed(number)))
+
+    def _on_confirmed(self, number: int) -> None:
+        self._pings.popleft()
+        self.outbox.settle(number)
+        self.write_waiting()
+
+    async def confirm(self, link: Link) -> None:
+        """A session's task, where messages are confirmed.
+
+        Asks about what the last ping does not cover, and gives a server up that does not
+        answer while we are reading, even if it sends other things.
+        """
+        reading_since = trio.current_time()
+        while True:
+            if self.outbox.sent > self._asked:
+                self._ask(link)
+            now = trio.current_time()
+            deadline = math.inf
+            if link.paused_at is not None:
+                reading_since = math.inf
+            else:
+                reading_since = min(reading_since, now)
+                if self._pings:
+                    asked_at = max(reading_since, self._pings[0].sent_at)
+                    deadline = asked_at + self._confirm_timeout
+            if deadline <= now:
+                link.abort(f"no confirmation for {self._confirm_timeout:g} s")
+            with trio.move_on_at(deadline):
+                await link.wait_change()

@@ -1,0 +1,302 @@
+"""The client's receiving side: streams of messages, one for each part of a program.
+
+Every stream gets every message.  Its bound and what happens at it are its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, TypeAlias
+
+import trio
+
+from .._errors import Lagged
+from .._link import Link
+from .._policy import Message, check_positive
+from ._signal import Signal
+
+Full: TypeAlias = Literal["wait", "raise", "drop"]
+
+_logger = logging.getLogger("trioweb.client")
+
+# How far a stream that waits may exceed its bound by what was left of ended sessions.
+_OVERDRAFT: Final = 4
+
+# By its own name: looking for a cancellation is half of what a waiting message costs.
+_checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session began; what follows in the stream was received in it.
+
+    Attributes:
+        session: 1 for the client's first connection, and so on.
+        subprotocol: the one agreed upon, or None.
+    """
+
+    session: int
+    subprotocol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A session ended; all that was received in it stands before this.
+
+    Attributes:
+        session: its number.
+        error: why it ended.
+    """
+
+    session: int
+    error: Exception
+
+
+class Messages:
+    """An independent stream of what a client receives.  Use it as a context manager.
+
+    Iterating ends with the client: normally when that is closed, with GaveUp when it gave up,
+    either only after everything that arrived before was read.
+
+    Attributes:
+        dropped: messages that this stream lost because it was full (never with "wait").
+    """
+
+    def __init__(
+        self,
+        *,
+        events: bool,
+        max_messages: int,
+        full: Full,
+        leave: Callable[[Messages], None],
+        taken: Callable[[], None],
+    ) -> None:
+        self.max_messages = max_messages
+        check_positive(self, ("max_messages",), whole=True)
+        if full not in ("wait", "raise", "drop"):
+            raise ValueError(f"messages(full={full!r}): must be 'wait', 'raise' or 'drop'")
+        self.events = events
+        self.full = full
+        self.dropped = 0
+        self._waiting: deque[Any] = deque()
+        # Down to here, there is room for more at one go.
+        self._refill_at = max_messages // 2
+        self._lagged = 0
+        self._leave = leave
+        self._taken = taken
+        self._news: trio.Event | None = None
+        self._end: Callable[[], Exception] | None = None
+        self._ends_quietly = False
+
+    def __enter__(self) -> Messages:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(self)
+
+    @property
+    def room(self) -> int:
+        """How many messages may still be put without loss; may be negative."""
+        return self.max_messages - len(self._waiting)
+
+    def put(self, items: Iterable[object]) -> None:
+        """Add messages; beyond the bound, a stream that does not wait loses the oldest."""
+        self._waiting.extend(items)
+        if self.full != "wait":
+            while len(self._waiting) > self.max_messages:
+                self._waiting.popleft()
+                self.dropped += 1
+                self._lagged += self.full == "raise"
+        self._wake()
+
+    def tell(self, event: Opened | Lost) -> None:
+        """Add an event, if this stream has them."""
+        if self.events:
+            self.put([event])
+
+    def forget_empty_session(self) -> bool:
+        """Take back an Opened behind which nothing came, if there is one."""
+        if not self._waiting or not isinstance(self._waiting[-1], Opened):
+            return False
+        self._waiting.pop()
+        return True
+
+    def inherit(self, other: Messages) -> None:
+        """Begin with what *other* holds, which has events."""
+        items = other._waiting
+        if not self.events:
+            items = deque(item for item in items if not isinstance(item, (Opened, Lost)))
+        self.put(items)
+
+    def end(self, end: Callable[[], Exception], *, quietly: bool) -> None:
+        """Nothing more will come; *end* makes the error that says why.  *quietly*: iterating
+        just ends."""
+        self._end = end
+        self._ends_quietly = quietly
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def receive(self) -> Coroutine[Any, Any, Any]:
+        """Wait for the next message (or event, with `events=True`).
+
+        Raises:
+            ConnectionClosed: the client was closed, and all that had arrived was received.
+            GaveUp: the same, if the client gave up.
+            Lagged: with `full="raise"`, once for each time that messages were dropped.
+
+        Cancellation: a cancelled `receive` has taken nothing.  Checkpoint: as for
+        `Connection.receive`.
+        """
+        return self._next(None)
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        return self._next(StopAsyncIteration)
+
+    async def _next(self, at_end: type[Exception] | None) -> Message | Opened | Lost:
+        waiting = self._waiting
+        await _checkpoint_if_cancelled()
+        if not waiting or self._lagged:
+            await self._wait(at_end)
+        item: Message | Opened | Lost = waiting.popleft()
+        if len(waiting) == self._refill_at:
+            self._taken()
+        return item
+
+    async def _wait(self, at_end: type[Exception] | None) -> None:
+        """Return with something to take, or raise."""
+        while True:
+            if self._lagged:
+                lagged, self._lagged = self._lagged, 0
+                raise Lagged(lagged)
+            if self._waiting:
+                return
+            if self._end is not None:
+                await trio.lowlevel.checkpoint()
+                raise at_end if at_end and self._ends_quietly else self._end()
+            if self._news is None:
+                self._news = trio.Event()
+            await self._news.wait()
+
+
+class Reception:
+    """The streams of a client, and how messages get into them.
+
+    Until there is a stream, messages wait for the first one, which takes them over.
+
+    Args:
+        receives: False to count what arrives and drop it.
+    """
+
+    def __init__(self, signal: Signal, *, receives: bool) -> None:
+        self._signal = signal
+        self._receives = receives
+        self._end: Callable[[], Exception] | None = None
+        self._ends_quietly = False
+        self._session: Opened | None = None
+        self._streams: list[Messages] = []
+        self._unclaimed: Messages | None = None
+        if receives:
+            self._unclaimed = self.open(events=True, max_messages=256, full="wait")
+        self.received = 0
+        self.discarded = 0
+
+    def open(self, *, events: bool, max_messages: int, full: Full) -> Messages:
+        """Make a stream."""
+        if not self._receives:
+            raise ValueError("this client was opened with receive=False: it only sends")
+        stream = Messages(
+            events=events,
+            max_messages=max_messages,
+            full=full,
+            leave=self._leave,
+            taken=self._signal.changed,
+        )
+        unclaimed, self._unclaimed = self._unclaimed, None
+        if unclaimed is not None:
+            self._streams.remove(unclaimed)
+            stream.inherit(unclaimed)
+        elif self._session is not None:
+            stream.tell(self._session)
+        if self._end is not None:
+            stream.end(self._end, quietly=self._ends_quietly)
+        self._streams.append(stream)
+        self._signal.changed()
+        return stream
+
+    def _leave(self, stream: Messages) -> None:
+        if stream in self._streams:
+            self._streams.remove(stream)
+            self._signal.changed()
+
+    def begin(self, event: Opened) -> None:
+        self._session = event
+        for stream in self._streams:
+            stream.tell(event)
+
+    async def deliver(self, link: Link) -> None:
+        """A session's task: move what arrives to the streams, as far as they have room."""
+        while True:
+            self._distribute(link)
+            await link.wait_change()
+
+    def _distribute(self, link: Link) -> None:
+        while link.inbox:
+            room = min((s.room for s in self._streams if s.full == "wait"), default=math.inf)
+            if room <= 0:
+                return
+            self._give(link, room)
+
+    def _give(self, link: Link, count: float) -> None:
+        inbox = link.inbox
+        if count >= len(inbox):
+            batch = list(inbox)
+            inbox.clear()
+        else:
+            batch = [inbox.popleft() for _ in range(int(count))]
+        if link.paused_at is not None:
+            link.taken()
+        self.received += len(batch)
+        if not self._streams:
+            self.discarded += len(batch)
+        for stream in self._streams:
+            stream.put(batch)
+
+    async def finish(self, link: Link, event: Lost) -> None:
+        """The session is over: give out what had arrived in it (invariant 11), then say so.
+
+        The streams may exceed their bounds for that, but not again and again: otherwise a
+        program that never receives would gather an inbox with each session.
+        """
+        while any(s.room < -_OVERDRAFT * s.max_messages for s in self._streams if s.full == "wait"):
+            _logger.warning("not connecting until what has arrived is received")
+            await self._signal.wait()
+        self._give(link, math.inf)
+        self._session = None
+        for stream in self._streams:
+            # Nobody may ever claim the stream that waits for the first one to do so.
+            if stream is not self._unclaimed or not stream.forget_empty_session():
+                stream.tell(event)
+
+    def end(self, error: Callable[[], Exception], *, quietly: bool) -> None:
+        """Nothing more will come."""
+        self._end = error
+        self._ends_quietly = quietly
+        for stream in self._streams:
+            stream.end(error, quietly=quietly)

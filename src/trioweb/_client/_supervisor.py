@@ -1,0 +1,277 @@
+"""The supervisor: connects, runs a session, consults the retry policy, and again.
+
+A session is the client's time on one connection and a nursery of its own: whatever first
+finds the connection dead ends the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from random import Random
+from time import time
+from typing import Final, TypeAlias
+from urllib.parse import urljoin
+
+import trio
+
+from .._connection import Connection
+from .._errors import (
+    ConnectFailed,
+    ConnectionClosed,
+    HandshakeFailed,
+    HandshakeRejected,
+    OpenFailed,
+    is_worth_retry,
+)
+from .._handshake import Target, parse_url
+from .._link import State
+from .._policy import Heartbeat, Limits, Retry
+from ._open import Dial, Established, HeaderArgument, establish, header_pairs
+from ._retry import Schedule
+from ._sending import Sender
+from ._signal import Signal
+from ._streams import Lost, Opened, Reception
+
+_logger = logging.getLogger("trioweb.client")
+
+UrlArgument: TypeAlias = str | Callable[[], Awaitable[str]]
+HeadersArgument: TypeAlias = HeaderArgument | Callable[[], Awaitable[HeaderArgument]]
+OnOpen: TypeAlias = Callable[[Connection], Awaitable[object]]
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 5
+_CREDENTIALS: Final = frozenset({"authorization", "cookie"})
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
+# A server ends TCP right after the closing handshake; one that does not is not waited for.
+_LINGER_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to connect, as `open_client` was told."""
+
+    url: UrlArgument
+    headers: HeadersArgument
+    subprotocols: Sequence[str]
+    ssl_context: ssl.SSLContext | None
+    dial: Dial | None
+    on_open: OnOpen | None
+    retry: Retry
+    heartbeat: Heartbeat | None
+    limits: Limits
+
+
+class TheirError(Exception):
+    """One of the user's own callables raised `error`, which ends the client as it is."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Supervisor:
+    """Runs the sessions of a client.
+
+    Attributes:
+        attempts, sessions: counts so far.
+    """
+
+    def __init__(
+        self, plan: Plan, sender: Sender, reception: Reception, signal: Signal, random: Random
+    ) -> None:
+        self.attempts = 0
+        self.sessions = 0
+        self._plan = plan
+        self._sender = sender
+        self._reception = reception
+        self._signal = signal
+        self._schedule = Schedule(plan.retry, random)
+        self._renewed = False
+
+    async def run(self) -> tuple[int, Exception]:
+        """Connect, again and again, until the policy gives up.
+
+        Returns:
+            How many attempts there were since the last stable connection, and what ended
+            the last one.
+
+        Raises:
+            TheirError: one of the user's callables failed.
+        """
+        while True:
+            self.attempts += 1
+            self._schedule.begin(trio.current_time())
+            cause = await self._attempt()
+            attempts = self._schedule.attempts
+            delay = self._next_delay(cause)
+            if delay is None:
+                _logger.warning("%s; giving up", ascii_text(cause))
+                return max(attempts, 1), cause
+            _logger.warning("%s; connecting again in %.1f s", ascii_text(cause), delay)
+            await trio.sleep(delay)
+
+    def _next_delay(self, cause: Exception) -> float | None:
+        plan = self._plan
+        try:
+            worth = (plan.retry.worth or is_worth_retry)(cause)
+        except Exception as exc:
+            raise TheirError(exc) from exc
+        retry_after = 0.0
+        if isinstance(cause, HandshakeRejected):
+            retry_after = parse_retry_after(cause.header("retry-after"), time())
+            if cause.status == 401 and not self._renewed:
+                # Tokens expire: whoever makes them is asked for a new one, once.
+                worth = self._renewed = callable(plan.url) or callable(plan.headers)
+        if not worth:
+            return None
+        return self._schedule.next_delay(trio.current_time(), retry_after)
+
+    async def _attempt(self) -> Exception:
+        """Try to connect and, if that works, run the session; return why it is over."""
+        limits = self._plan.limits
+        deadline = trio.current_time() + limits.connect_timeout
+        opened: Established | None = None
+        try:
+            with trio.move_on_at(deadline):
+                opened = await self._follow(*await self._ask_where())
+        except (OSError, OpenFailed) as exc:
+            return exc
+        if opened is None:
+            return ConnectFailed(f"no connection within {limits.connect_timeout:g} s")
+        opened_at = trio.current_time()
+        cause = await self._run_session(opened, deadline)
+        self._schedule.opened_for(trio.current_time() - opened_at)
+        return cause
+
+    async def _ask_where(self) -> tuple[Target, list[tuple[str, str]]]:
+        """The target and headers of this attempt.
+
+        Raises:
+            OSError: of the user's callables.
+            TheirError: any other error of theirs, or what they return is no good.
+        """
+        url, headers = self._plan.url, self._plan.headers
+        try:
+            return (
+                parse_url(await url() if callable(url) else url),
+                header_pairs("open_client", await headers() if callable(headers) else headers),
+            )
+        except OSError:
+            raise
+        except Exception as exc:
+            raise TheirError(exc) from exc
+
+    async def _follow(self, target: Target, headers: list[tuple[str, str]]) -> Established:
+        """Open a connection, where redirects lead to."""
+        plan = self._plan
+        for _ in range(_MAX_REDIRECTS + 1):
+            try:
+                return await establish(
+                    target, headers, plan.subprotocols, plan.ssl_context, plan.limits, plan.dial
+                )
+            except HandshakeRejected as exc:
+                location = exc.header("location")
+                if exc.status not in _REDIRECTS or location is None:
+                    raise
+                target, headers = redirect(target, headers, location)
+        raise HandshakeFailed(f"the server redirects more than {_MAX_REDIRECTS} times")
+
+    async def _run_session(self, opened: Established, deadline: float) -> Exception:
+        """Hold a connection until it is over; return why it is."""
+        self._renewed = False
+        plan = self._plan
+        async with trio.open_nursery() as nursery:
+            connection = opened.start(nursery, plan.heartbeat, plan.limits)
+            link = connection.link
+            number = 0
+            try:
+                if await self._greet(connection, deadline):
+                    number = self.sessions = self.sessions + 1
+                    _logger.info("connected: %r", connection)
+                    self._signal.set_link(link)
+                    self._reception.begin(Opened(number, connection.subprotocol))
+                    self._sender.begin(link)
+                    nursery.start_soon(self._reception.deliver, link)
+                    if self._sender.confirms:
+                        nursery.start_soon(self._sender.confirm, link)
+                    while link.state is State.OPEN:
+                        await link.wait_change()
+            finally:
+                self._signal.set_link(None)
+            with trio.move_on_after(_LINGER_SECONDS):
+                await link.wait_closed()
+            nursery.cancel_scope.cancel()
+        cause = link.error()
+        if number:
+            await self._reception.finish(link, Lost(number, cause))
+        return cause
+
+    async def _greet(self, connection: Connection, deadline: float) -> bool:
+        """Run the user's `on_open`; False if the connection did not survive it.
+
+        Raises:
+            TheirError: it raised something of its own.
+        """
+        link = connection.link
+        if self._plan.on_open is not None:
+            try:
+                with trio.move_on_at(deadline) as scope:
+                    await self._plan.on_open(connection)
+            except (OSError, ConnectionClosed) as exc:
+                link.abort(f"on_open: {exc}")
+            except Exception as exc:
+                raise TheirError(exc) from exc
+            if scope.cancelled_caught:
+                link.abort("on_open was not through within the connect timeout")
+        return link.state is State.OPEN
+
+
+def redirect(
+    target: Target, headers: list[tuple[str, str]], location: str
+) -> tuple[Target, list[tuple[str, str]]]:
+    """Where *location* leads from *target*, and the headers that may go there.
+
+    Raises:
+        HandshakeFailed: nowhere, or from TLS to plain TCP.
+    """
+    base = f"{'wss' if target.secure else 'ws'}://{target.authority}{target.resource}"
+    # urljoin resolves relative references only for the schemes that it knows.
+    url = urljoin(base.replace("ws", "http", 1), location)
+    scheme, colon, rest = url.partition(":")
+    try:
+        found = parse_url(_WEBSOCKET_SCHEMES.get(scheme, scheme) + colon + rest)
+    except ValueError as exc:
+        raise HandshakeFailed(f"redirected to nowhere: {exc}") from None
+    if target.secure and not found.secure:
+        raise HandshakeFailed(f"redirected from TLS to plain TCP, to {found.authority}")
+    if (found.secure, found.host, found.port) != (target.secure, target.host, target.port):
+        # Another origin has no business with what was meant for this one.
+        headers = [pair for pair in headers if pair[0].lower() not in _CREDENTIALS]
+    elif not found.headers:
+        found = replace(found, headers=target.headers)
+    return found, headers
+
+
+def parse_retry_after(value: str | None, now: float) -> float:
+    """Seconds that a Retry-After asks for (RFC 9110 section 10.2.3), 0 if it makes no sense.
+
+    Args:
+        now: seconds since the epoch, as it may be given as a date.
+    """
+    if value is None:
+        return 0
+    if value.isdecimal() and value.isascii():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except ValueError:
+        return 0
+
+
+def ascii_text(error: Exception) -> str:
+    """*error* in words; what a server sent cannot forge a line of a log."""
+    return ascii(str(error) or type(error).__name__)[1:-1]
