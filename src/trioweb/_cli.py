@@ -23,7 +23,7 @@ import trio
 from ._broadcast import Broadcast
 from ._errors import CloseCode, single_cause
 from ._http import format_address
-from ._policy import Limits, Message
+from ._policy import Limits, Message, check_message
 from ._server import Server, serve_listeners
 from ._topics import open_hub
 
@@ -91,6 +91,10 @@ def _app_heartbeat(text: str) -> tuple[str, str | None]:
     message, equals, reply = text.rpartition("=")
     if not equals or not message:
         raise argparse.ArgumentTypeError(f"{text!r} is not MESSAGE=REPLY")
+    try:
+        check_message("it", text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
     return message, reply or None
 
 

@@ -104,8 +104,8 @@ class Connection(trio.abc.AsyncResource):
         """Send a message: text for str, binary for bytes.
 
         Waits while more than `Limits.send_bytes` are queued for the peer.  Returning means
-        that the message will be written as long as the transport works, in the order of the
-        calls; whether the peer has received it, only the peer can tell.
+        that the message will be written as long as the transport works, a task's messages in
+        the order of its calls; whether the peer has received it, only the peer can tell.
 
         Args:
             message: mutable buffers are copied before this returns.
@@ -266,4 +266,11 @@ def is_own_end(error: BaseException, connection: Connection) -> bool:
     """
     if isinstance(error, BaseExceptionGroup):
         return all(is_own_end(child, connection) for child in error.exceptions)
-    return isinstance(error, ConnectionClosed) and connection.state is not State.OPEN
+    if not isinstance(error, ConnectionClosed):
+        return False
+    try:
+        # Not the state: what failed in writing may still be read from.
+        connection.link.check_writable()
+    except ConnectionClosed:
+        return True
+    return False

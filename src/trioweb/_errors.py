@@ -266,13 +266,20 @@ def is_worth_retry(error: Exception) -> bool:
     """
     match error:
         case HandshakeRejected(status=status):
-            return status >= 500 or status in _PASSING_STATUSES
+            return not 400 <= status < 500 or status in _PASSING_STATUSES
         case ConnectionClosed(code=code):
             return code not in _FINAL_CODES
         case ConnectFailed(untrusted=untrusted):
             return not untrusted
         case _:
             return True
+
+
+def without_cancelled(error: BaseException) -> BaseException | None:
+    """*error* without what says no more than that it was cancelled; None if that is all."""
+    if not isinstance(error, BaseExceptionGroup):
+        return None if isinstance(error, trio.Cancelled) else error
+    return error.split(trio.Cancelled)[1] if error.subgroup(trio.Cancelled) else error
 
 
 def single_cause(error: BaseException) -> BaseException:

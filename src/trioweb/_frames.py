@@ -123,8 +123,8 @@ def decode_close(payload: bytes) -> tuple[int, str]:
     """
     if not payload:
         return CloseCode.NO_STATUS, ""
-    code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not is_wire_code(code):
+    code = int.from_bytes(payload[:2], "big")  # a single byte makes none that is allowed
+    if not is_wire_code(code):
         raise FrameError(CloseCode.PROTOCOL_ERROR, "invalid close code")
     try:
         return code, payload[2:].decode()

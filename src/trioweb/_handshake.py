@@ -88,13 +88,14 @@ def parse_url(url: str) -> Target:
     if "#" in url:
         raise ValueError(complaint + "must not have a fragment (RFC 6455 section 3)")
     host = parts.hostname
-    if ":" not in host:
-        try:
-            host = host.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise ValueError(complaint + f"{host!r} is not a host name") from None
+    try:
+        host = host if ":" in host else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise ValueError(complaint + f"{host!r} is not a host name") from None
     default = _DEFAULT_PORTS[parts.scheme]
     bracketed = f"[{host}]" if ":" in host else host
+    if not _HOST.fullmatch(bracketed):
+        raise ValueError(complaint + f"{host!r} is not a host name")
     resource = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if parts.query:
         resource += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
@@ -309,7 +310,7 @@ def _check_switch(headers: Headers, accept: str, subprotocols: Sequence[str]) ->
         raise HandshakeFailed("the server's 101 lacks Upgrade: websocket")
     if "upgrade" not in (token.lower() for token in headers.tokens("connection")):
         raise HandshakeFailed("the server's 101 lacks Connection: Upgrade")
-    if headers.get_all("sec-websocket-accept") != [accept]:
+    if headers.get("sec-websocket-accept") != accept:
         raise HandshakeFailed("Sec-WebSocket-Accept does not answer our key")
     if "sec-websocket-extensions" in headers:
         raise HandshakeFailed("the server chose an extension that was not offered")

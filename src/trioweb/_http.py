@@ -282,8 +282,7 @@ def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
         event = parser.next_event()
     except h11.RemoteProtocolError as exc:
         raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request: {exc}") from exc
-    if not isinstance(event, h11.Request):
-        raise BadHead(400, "not an HTTP/1.1 request")
+    assert isinstance(event, h11.Request), "a whole head is one, or an error"
     names = {name for name, _ in event.headers}
     # A body that nobody reads would be taken for what follows the head.
     if b"transfer-encoding" in names or dict(event.headers).get(b"content-length", b"0") != b"0":
@@ -331,8 +330,7 @@ async def read_response(stream: trio.abc.Stream, max_bytes: int) -> tuple[int, H
             event = parser.next_event()
         except h11.RemoteProtocolError as exc:
             raise BadHead(0, f"not an HTTP/1.1 response: {exc}") from exc
-        if not isinstance(event, (h11.InformationalResponse, h11.Response)):
-            raise BadHead(0, "not an HTTP/1.1 response")
+        assert isinstance(event, (h11.InformationalResponse, h11.Response))
         headers = Headers(
             (name.decode("ascii"), value.decode("ascii")) for name, value in event.headers
         )

@@ -87,9 +87,7 @@ class Ping:
 
     __slots__ = ("on_pong", "payload", "round_trip", "sent_at")
 
-    def __init__(
-        self, payload: bytes, sent_at: float, on_pong: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, payload: bytes, sent_at: float, on_pong: Callable[[], None] | None) -> None:
         self.payload = payload
         self.sent_at = sent_at
         self.on_pong = on_pong
@@ -386,8 +384,8 @@ class Link:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
         comes behind messages that nobody takes meanwhile."""
         self._stretch = factor
-        if self.paused_at is not None:
-            self.taken()
+        if self.paused_at is not None and not self.is_full():
+            self._resume()
 
     def is_full(self) -> bool:
         """Whether the inbox is at one of its bounds, so that reading stops."""
@@ -408,11 +406,14 @@ class Link:
     def taken(self) -> None:
         """Say that `inbox` was taken from while the link was paused; go on if there is room."""
         if self.has_room():
-            # At once, and not when `carry` runs: until then every message taken asks again.
-            self.paused_at = None
-            # The peer could not be heard, which is no fault of its own.
-            self._heard()
-            self.changed()
+            self._resume()
+
+    def _resume(self) -> None:
+        # At once, and not when `carry` runs: until then every message taken asks again.
+        self.paused_at = None
+        # The peer could not be heard, which is no fault of its own.
+        self._heard()
+        self.changed()
 
     # Outbound.
 
@@ -532,11 +533,15 @@ class Link:
             fileno = self._fileno()
             if fileno < 0:
                 raise trio.ClosedResourceError("the transport was closed")
-            with trio.fail_after(self.limits.write_timeout):
+            with trio.move_on_after(self.limits.write_timeout) as patience:
                 await trio.lowlevel.wait_writable(fileno)
+            # A kernel calls a socket writable when a good part of its buffer is free (Linux: a
+            # third), which a slow peer may take longer for; so it is asked in any case.
             try:
                 taken = os.write(self._fileno(), view)
             except BlockingIOError:
+                if patience.cancelled_caught:
+                    raise trio.TooSlowError from None
                 continue
             view = view[taken:]
             # The kernel was full, so it was the peer that made room.
@@ -593,6 +598,8 @@ class Link:
             return
         self.state = State.CLOSING
         self.writable = False
+        # From here on the peer's Close matters more than what is in the inbox.
+        self.paused_at = None
         self._ended = kind
         self.close_code = code
         self.close_reason = reason
@@ -646,9 +653,8 @@ class Link:
         """While the inbox is full, do not read: so TCP slows the peer down."""
         if self.state is State.OPEN and self.is_full():
             self.paused_at = trio.current_time()
-            while self.state is State.OPEN and self.paused_at is not None:
+            while self.paused_at is not None:
                 await self.wait_change()
-            self.paused_at = None
 
     async def _finish(self) -> None:
         """Section 7.1.1: flush, end our sending, and read to the peer's end.

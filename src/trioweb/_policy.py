@@ -147,7 +147,8 @@ class Retry:
         max_attempts: give up after so many attempts without a stable connection; None: never.
         max_elapsed: give up so many seconds after the first of them; None: never.
         worth: `worth(error) -> bool` decides whether another attempt makes sense after
-            *error*; by default `is_worth_retry`.
+            *error*.  By default `is_worth_retry`, except that a 401 is tried once more where
+            `url` or `headers` is a callable: tokens expire.
     """
 
     initial: float = 0.5

@@ -12,10 +12,19 @@ from typing import Any, Final
 
 import trio
 
-from .._errors import CloseCode, ClosedLocally, GaveUp, TriowebError, Unsent, single_cause
+from .._errors import (
+    CloseCode,
+    ClosedLocally,
+    GaveUp,
+    NotReceiving,
+    TriowebError,
+    Unsent,
+    single_cause,
+    without_cancelled,
+)
 from .._frames import encode_payload
 from .._handshake import check_subprotocols, parse_url
-from .._link import State
+from .._link import Link, State
 from .._policy import Heartbeat, Limits, Message, Outbox, Retry
 from ._open import Dial, header_pairs
 from ._sending import Sender
@@ -63,6 +72,7 @@ class Client:
             confirm_timeout=(plan.heartbeat or Heartbeat()).timeout,
             signal=self._signal,
             check_alive=self._check_alive,
+            make_way=self._make_way,
         )
         self._reception = Reception(self._signal, receives=receive)
         self._supervisor = Supervisor(plan, self._sender, self._reception, self._signal, random)
@@ -248,35 +258,37 @@ class Client:
         """Close the client: flush for at most `close_timeout`, close with 1000, and do not
         connect again.  Idempotent.
 
+        What has arrived can still be received, unless flushing had to wait behind more of it
+        than NotReceiving would allow: then it is discarded, and counted.
+
         Raises:
             Unsent: not everything accepted could be written or, with `confirm`, confirmed.
+                If the client gave up, that is its `__cause__`.
 
         Cancellation: closes all the same, without flushing.  Checkpoint: always.
         """
-        await trio.lowlevel.checkpoint()
-        if self._closing:
+        if self._closing or self._ended is not None:
+            await trio.lowlevel.checkpoint()
             while self._ended is None:
                 await self._signal.wait()
-        if self._ended is not None:
             return
         self._closing = True
+        failure: TriowebError | None = None
         try:
+            await trio.lowlevel.checkpoint()
             with trio.move_on_after(self._close_timeout):
                 try:
                     await self._sender.flush()
-                except TriowebError:
-                    pass  # what could not be flushed is counted below
+                except TriowebError as exc:
+                    failure = exc
             link = self._signal.link
             if link is not None:
                 link.close()
                 await link.wait_closed()
         finally:
             self.stop(CloseCode.GOING_AWAY)
-        self._raise_unsent()
-
-    def _raise_unsent(self) -> None:
         if len(self._sender.outbox):
-            raise Unsent(len(self._sender.outbox))
+            raise Unsent(len(self._sender.outbox)) from failure
 
     def stop(self, code: CloseCode) -> None:
         """End at once: no flush, no further attempt."""
@@ -311,7 +323,8 @@ class Client:
                 self._end_told = True
                 return GaveUp(attempts, last)
 
-            self._end(gave_up, quietly=False)
+            # Who is closing the client anyway has no need to be told.
+            self._end(gave_up, quietly=self._closing)
 
     def _end(self, error: Callable[[], TriowebError], *, quietly: bool) -> None:
         self._ended = error
@@ -319,6 +332,17 @@ class Client:
         self._end_told = quietly
         self._reception.end(error, quietly=quietly)
         self._signal.changed()
+
+    def _make_way(self, link: Link) -> None:
+        """Somebody waits for what may have to wait behind messages that nobody takes."""
+        if not link.is_full() or not self._reception.is_full():
+            return
+        if not self._closing:
+            raise NotReceiving(
+                f"{len(link.inbox)} messages have arrived that nobody takes, and the server's "
+                "answers wait behind them: receive in another task"
+            )
+        self._reception.discard(link)
 
     def _check_alive(self) -> None:
         if self._ended is not None:
@@ -407,17 +431,15 @@ async def open_client(
             try:
                 yield client
                 await client.leave()
-            except trio.Cancelled:
-                # Either from outside, or because one of the user's callables failed.
-                client.abandon(CloseCode.GOING_AWAY)
-                raise
             except BaseException as exc:
-                body_error = exc
-                client.abandon(CloseCode.INTERNAL_ERROR)
-            nursery.cancel_scope.cancel()
+                # A cancellation is from outside, or because a callable of the user's failed.
+                body_error = without_cancelled(exc)
+                cancelled = body_error is None
+                client.abandon(CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR)
+                raise  # the nursery knows which cancellation is its own
     except BaseException as exc:
-        cause = single_cause(exc)
         if body_error is None:
+            cause = single_cause(without_cancelled(exc) or exc)
             body_error = cause.error if isinstance(cause, TheirError) else cause
     if body_error is not None:
         raise body_error

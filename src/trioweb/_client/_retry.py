@@ -5,6 +5,7 @@ Pure: time and randomness are arguments.
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 from .._policy import Retry
@@ -49,7 +50,7 @@ class Schedule:
         delay = retry_after + self._random.uniform(
             0, min(retry.maximum, retry.initial * 2**exponent)
         )
+        deadline = math.inf
         if retry.max_elapsed is not None and self.attempts:
-            if now + delay > self._since + retry.max_elapsed:
-                return None
-        return delay
+            deadline = self._since + retry.max_elapsed
+        return delay if now + delay <= deadline else None

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from .._errors import NotReceiving, OutboxFull
+from .._errors import OutboxFull
 from .._frames import encode_frame
 from .._link import Link, Ping
 from .._policy import Outbox
@@ -36,6 +36,8 @@ class Sender:
         confirm_timeout: seconds within which a confirming ping must be answered.
         signal: what all who wait for the client wait for.
         check_alive: raises if nothing more will be sent.
+        make_way: sees to it that the server's answers do not wait behind messages that
+            nobody takes, or raises.
     """
 
     def __init__(
@@ -45,15 +47,18 @@ class Sender:
         confirm_timeout: float,
         signal: Signal,
         check_alive: Callable[[], None],
+        make_way: Callable[[Link], None],
     ) -> None:
         self.outbox = OutboxQueue(policy)
         self._policy = policy
         self._confirm_timeout = confirm_timeout
         self._signal = signal
         self._check_alive = check_alive
+        self._make_way = make_way
         self._waiting = 0
-        # Whether the link has yet to write the rest of the next message.
-        self._cut = False
+        # The next message is with the link, which has yet to write the rest of it: the size
+        # of its frame, or 0.
+        self._unfinished = 0
         # Confirming pings on their way, oldest first, and up to where the last one asked.
         self._pings: deque[Ping] = deque()
         self._asked = 0
@@ -82,8 +87,8 @@ class Sender:
                 f"Outbox(max_messages={self._policy.max_messages}, "
                 f"max_bytes={self._policy.max_bytes}) is full"
             )
-        # NOTE: a message that is cut must stay: the link is in the middle of it.
-        self.outbox.drop_for(size, keep_first=self._cut)
+        # NOTE: the link may be in the middle of the first one.
+        self.outbox.drop_for(size, keep_first=self._unfinished > 0)
 
     def accept(self, entry: Entry) -> None:
         self.outbox.put(entry)
@@ -92,12 +97,8 @@ class Sender:
     async def flush(self) -> None:
         """Wait until all accepted so far is written or, if so agreed, confirmed."""
         number = self.outbox.accepted
-
-        def is_flushed() -> bool:
-            link = self._signal.link
-            return self.outbox.settled >= number and (link is None or not link.buffered_amount)
-
-        await self.wait_for_peer(is_flushed)
+        self._check_alive()
+        await self.wait_for_peer(lambda: self.outbox.settled >= number)
 
     async def wait_for_peer(self, is_done: Callable[[], bool]) -> None:
         """Wait for what only the server can bring about, and read on meanwhile."""
@@ -108,11 +109,7 @@ class Sender:
                 link = self._signal.link
                 if link is not None:
                     link.stretch_inbox(_STRETCH)
-                    if link.is_full():
-                        raise NotReceiving(
-                            f"{len(link.inbox)} messages have arrived that nobody takes, and "
-                            "the server's answers wait behind them: receive in another task"
-                        )
+                    self._make_way(link)
                 await self._signal.wait()
         finally:
             self._waiting -= 1
@@ -123,7 +120,7 @@ class Sender:
 
     def begin(self, link: Link) -> None:
         """A session begins: what the last one left in flight is written again."""
-        self._cut = False
+        self._unfinished = 0
         self._pings.clear()
         self._asked_bytes = 0
         self.outbox.rewind()
@@ -136,28 +133,38 @@ class Sender:
     def write_waiting(self) -> None:
         """Write what waits in the outbox, as far as the transport takes it."""
         link = self._signal.link
+        # What is not a kernel socket queues all that it is given, and when it dies, nobody
+        # knows how much of that it wrote.  So the first message goes alone.
+        max_messages = 1
         while link is not None and link.writable and self.outbox.waiting:
-            batch = self.outbox.next_batch(_BATCH_MESSAGES, _BATCH_BYTES)
-            frames = [encode_frame(opcode, payload, masked=True) for opcode, payload in batch]
-            taken = link.offer(b"".join(frames))
-            count = 0
-            for frame in frames:
-                if taken < len(frame):
-                    # If the link dies before it has finished this one, the server cannot
-                    # have got it: it counts as sent when the link has drained.
-                    link.finish(frame[taken:])
-                    self._cut = True
-                    break
-                taken -= len(frame)
-                count += 1
-            self._mark_sent(link, count, sum(map(len, frames[:count])))
+            self._write(link, max_messages)
+            max_messages = _BATCH_MESSAGES
         self._signal.changed()
+
+    def _write(self, link: Link, max_messages: int) -> None:
+        batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
+        frames = [encode_frame(opcode, payload, masked=True) for opcode, payload in batch]
+        taken = link.offer(b"".join(frames))
+        if not link.writable:
+            # All of it is queued, or refused because the link is broken.
+            self._unfinished = len(frames[0]) if link.buffered_amount else 0
+            return
+        count = size = 0
+        for frame in frames:
+            if taken < size + len(frame):
+                link.finish(frame[taken - size :])
+                self._unfinished = len(frame)
+                break
+            size += len(frame)
+            count += 1
+        self._mark_sent(link, count, size)
 
     def _on_drained(self) -> None:
         link = self._signal.link
-        if link is not None and self._cut:
-            self._cut = False
-            self._mark_sent(link, 1, 0)
+        if link is not None and self._unfinished:
+            # Only now: if the link dies before, the server cannot have got the message.
+            size, self._unfinished = self._unfinished, 0
+            self._mark_sent(link, 1, size)
         self.write_waiting()
 
     def _mark_sent(self, link: Link, count: int, size: int) -> None:
@@ -189,7 +196,7 @@ class Sender:
         """
         reading_since = trio.current_time()
         while True:
-            if self.outbox.sent > self._asked:
+            if self.outbox.sent > self._asked and not self.outbox.waiting:
                 self._ask(link)
             now = trio.current_time()
             deadline = math.inf

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import trio
 
-from .._errors import Lagged
+from .._errors import CloseCode, ClosedLocally, Lagged
 from .._link import Link
 from .._policy import Message, check_positive
 from ._signal import Signal
@@ -209,7 +209,8 @@ class Reception:
         self._receives = receives
         self._end: Callable[[], Exception] | None = None
         self._ends_quietly = False
-        self._session: Opened | None = None
+        # The one that has begun and is not over: its beginning, and its link.
+        self._session: tuple[Opened, Link] | None = None
         self._streams: list[Messages] = []
         self._unclaimed: Messages | None = None
         if receives:
@@ -233,7 +234,7 @@ class Reception:
             self._streams.remove(unclaimed)
             stream.inherit(unclaimed)
         elif self._session is not None:
-            stream.tell(self._session)
+            stream.tell(self._session[0])
         if self._end is not None:
             stream.end(self._end, quietly=self._ends_quietly)
         self._streams.append(stream)
@@ -243,10 +244,14 @@ class Reception:
     def _leave(self, stream: Messages) -> None:
         if stream in self._streams:
             self._streams.remove(stream)
+            stream.end(
+                lambda: ClosedLocally(CloseCode.NORMAL, "this stream was left"), quietly=True
+            )
             self._signal.changed()
 
-    def begin(self, event: Opened) -> None:
-        self._session = event
+    def begin(self, event: Opened, link: Link) -> None:
+        """A session begins."""
+        self._session = event, link
         for stream in self._streams:
             stream.tell(event)
 
@@ -256,12 +261,28 @@ class Reception:
             self._distribute(link)
             await link.wait_change()
 
+    def is_full(self) -> bool:
+        """Whether a stream has no room, so that what arrives stays in the inbox."""
+        return self._room() <= 0
+
+    def discard(self, link: Link) -> None:
+        """Count what waits in the inbox, and drop it."""
+        self.received += len(link.inbox)
+        self.discarded += len(link.inbox)
+        link.inbox.clear()
+        if link.paused_at is not None:
+            link.taken()
+
+    def _room(self) -> float:
+        return min((s.room for s in self._streams if s.full == "wait"), default=math.inf)
+
     def _distribute(self, link: Link) -> None:
-        while link.inbox:
-            room = min((s.room for s in self._streams if s.full == "wait"), default=math.inf)
-            if room <= 0:
-                return
-            self._give(link, room)
+        full = self.is_full()
+        while link.inbox and not full:
+            self._give(link, self._room())
+            if full := self.is_full():
+                # Who waits for what is behind the rest may have to give up.
+                link.changed()
 
     def _give(self, link: Link, count: float) -> None:
         inbox = link.inbox
@@ -278,17 +299,28 @@ class Reception:
         for stream in self._streams:
             stream.put(batch)
 
-    async def finish(self, link: Link, event: Lost) -> None:
-        """The session is over: give out what had arrived in it (invariant 11), then say so.
+    async def finish(self) -> None:
+        """The connection is over: end the session, if there was one.
 
-        The streams may exceed their bounds for that, but not again and again: otherwise a
-        program that never receives would gather an inbox with each session.
+        The streams may exceed their bounds for what had arrived in it, but not again and
+        again: a program that never receives would gather an inbox with each session.
         """
-        while any(s.room < -_OVERDRAFT * s.max_messages for s in self._streams if s.full == "wait"):
+        if self._is_overdrawn():
             _logger.warning("not connecting until what has arrived is received")
+        while self._is_overdrawn():
             await self._signal.wait()
+        self._end_session()
+
+    def _is_overdrawn(self) -> bool:
+        return any(s.room < -_OVERDRAFT * s.max_messages for s in self._streams if s.full == "wait")
+
+    def _end_session(self) -> None:
+        """Give out what had arrived (invariant 11), then say that nothing else will."""
+        if self._session is None:
+            return
+        (opened, link), self._session = self._session, None
         self._give(link, math.inf)
-        self._session = None
+        event = Lost(opened.session, link.error())
         for stream in self._streams:
             # Nobody may ever claim the stream that waits for the first one to do so.
             if stream is not self._unclaimed or not stream.forget_empty_session():
@@ -296,6 +328,7 @@ class Reception:
 
     def end(self, error: Callable[[], Exception], *, quietly: bool) -> None:
         """Nothing more will come."""
+        self._end_session()
         self._end = error
         self._ends_quietly = quietly
         for stream in self._streams:

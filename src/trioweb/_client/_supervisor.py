@@ -7,25 +7,28 @@ finds the connection dead ends the others.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
+from calendar import timegm
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from random import Random
 from time import time
 from typing import Final, TypeAlias
-from urllib.parse import urljoin
+from urllib.parse import urldefrag, urljoin
 
 import trio
 
-from .._connection import Connection
+from .._connection import Connection, is_own_end
 from .._errors import (
+    ClosedLocally,
     ConnectFailed,
-    ConnectionClosed,
     HandshakeFailed,
     HandshakeRejected,
     OpenFailed,
     is_worth_retry,
+    single_cause,
 )
 from .._handshake import Target, parse_url
 from .._link import State
@@ -34,7 +37,7 @@ from ._open import Dial, Established, HeaderArgument, establish, header_pairs
 from ._retry import Schedule
 from ._sending import Sender
 from ._signal import Signal
-from ._streams import Lost, Opened, Reception
+from ._streams import Opened, Reception
 
 _logger = logging.getLogger("trioweb.client")
 
@@ -46,7 +49,8 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 _CREDENTIALS: Final = frozenset({"authorization", "cookie"})
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
-# A server ends TCP right after the closing handshake; one that does not is not waited for.
+# A server ends TCP right after its Close; before the next attempt, one that does not is not
+# waited for.
 _LINGER_SECONDS: Final = 1.0
 
 
@@ -115,20 +119,23 @@ class Supervisor:
             await trio.sleep(delay)
 
     def _next_delay(self, cause: Exception) -> float | None:
-        plan = self._plan
         try:
-            worth = (plan.retry.worth or is_worth_retry)(cause)
+            worth = (self._plan.retry.worth or self._is_worth_retry)(cause)
         except Exception as exc:
             raise TheirError(exc) from exc
+        if not worth:
+            return None
         retry_after = 0.0
         if isinstance(cause, HandshakeRejected):
             retry_after = parse_retry_after(cause.header("retry-after"), time())
-            if cause.status == 401 and not self._renewed:
-                # Tokens expire: whoever makes them is asked for a new one, once.
-                worth = self._renewed = callable(plan.url) or callable(plan.headers)
-        if not worth:
-            return None
         return self._schedule.next_delay(trio.current_time(), retry_after)
+
+    def _is_worth_retry(self, cause: Exception) -> bool:
+        if isinstance(cause, HandshakeRejected) and cause.status == 401 and not self._renewed:
+            # Tokens expire: whoever makes them is asked for a new one, once.
+            self._renewed = callable(self._plan.url) or callable(self._plan.headers)
+            return self._renewed
+        return is_worth_retry(cause)
 
     async def _attempt(self) -> Exception:
         """Try to connect and, if that works, run the session; return why it is over."""
@@ -142,10 +149,7 @@ class Supervisor:
             return exc
         if opened is None:
             return ConnectFailed(f"no connection within {limits.connect_timeout:g} s")
-        opened_at = trio.current_time()
-        cause = await self._run_session(opened, deadline)
-        self._schedule.opened_for(trio.current_time() - opened_at)
-        return cause
+        return await self._use(opened, deadline)
 
     async def _ask_where(self) -> tuple[Target, list[tuple[str, str]]]:
         """The target and headers of this attempt.
@@ -180,54 +184,61 @@ class Supervisor:
                 target, headers = redirect(target, headers, location)
         raise HandshakeFailed(f"the server redirects more than {_MAX_REDIRECTS} times")
 
-    async def _run_session(self, opened: Established, deadline: float) -> Exception:
+    async def _use(self, opened: Established, deadline: float) -> Exception:
         """Hold a connection until it is over; return why it is."""
         self._renewed = False
-        plan = self._plan
         async with trio.open_nursery() as nursery:
-            connection = opened.start(nursery, plan.heartbeat, plan.limits)
+            connection = opened.start(nursery, self._plan.heartbeat, self._plan.limits)
             link = connection.link
-            number = 0
-            try:
-                if await self._greet(connection, deadline):
-                    number = self.sessions = self.sessions + 1
-                    _logger.info("connected: %r", connection)
-                    self._signal.set_link(link)
-                    self._reception.begin(Opened(number, connection.subprotocol))
-                    self._sender.begin(link)
-                    nursery.start_soon(self._reception.deliver, link)
-                    if self._sender.confirms:
-                        nursery.start_soon(self._sender.confirm, link)
-                    while link.state is State.OPEN:
-                        await link.wait_change()
-            finally:
-                self._signal.set_link(None)
-            with trio.move_on_after(_LINGER_SECONDS):
+            if await self._greet(connection, deadline):
+                await self._run_session(connection, nursery)
+            # Where it was this side that closed, the close timeout is all the limit there is.
+            ours = isinstance(link.error(), ClosedLocally)
+            with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
                 await link.wait_closed()
             nursery.cancel_scope.cancel()
-        cause = link.error()
-        if number:
-            await self._reception.finish(link, Lost(number, cause))
-        return cause
+        await self._reception.finish()
+        return link.error()
 
     async def _greet(self, connection: Connection, deadline: float) -> bool:
-        """Run the user's `on_open`; False if the connection did not survive it.
+        """Run the user's `on_open`; False if it did not come through, which ends the connection.
 
         Raises:
             TheirError: it raised something of its own.
         """
-        link = connection.link
-        if self._plan.on_open is not None:
+        if self._plan.on_open is None:
+            return True
+        failure = "on_open was not through within the connect timeout"
+        with trio.move_on_at(deadline):
             try:
-                with trio.move_on_at(deadline) as scope:
-                    await self._plan.on_open(connection)
-            except (OSError, ConnectionClosed) as exc:
-                link.abort(f"on_open: {exc}")
+                await self._plan.on_open(connection)
+                return True
             except Exception as exc:
-                raise TheirError(exc) from exc
-            if scope.cancelled_caught:
-                link.abort("on_open was not through within the connect timeout")
-        return link.state is State.OPEN
+                cause = single_cause(exc)
+                if not isinstance(cause, OSError) and not is_own_end(exc, connection):
+                    raise TheirError(exc) from exc
+                failure = f"on_open: {cause}"
+        connection.link.abort(failure)
+        return False
+
+    async def _run_session(self, connection: Connection, nursery: trio.Nursery) -> None:
+        """Use an open connection for as long as it is."""
+        link = connection.link
+        begun_at = trio.current_time()
+        self.sessions += 1
+        _logger.info("connected: %r", connection)
+        self._signal.set_link(link)
+        try:
+            self._reception.begin(Opened(self.sessions, connection.subprotocol), link)
+            self._sender.begin(link)
+            nursery.start_soon(self._reception.deliver, link)
+            if self._sender.confirms:
+                nursery.start_soon(self._sender.confirm, link)
+            while link.state is State.OPEN:
+                await link.wait_change()
+        finally:
+            self._signal.set_link(None)
+        self._schedule.opened_for(trio.current_time() - begun_at)
 
 
 def redirect(
@@ -239,11 +250,11 @@ def redirect(
         HandshakeFailed: nowhere, or from TLS to plain TCP.
     """
     base = f"{'wss' if target.secure else 'ws'}://{target.authority}{target.resource}"
-    # urljoin resolves relative references only for the schemes that it knows.
-    url = urljoin(base.replace("ws", "http", 1), location)
-    scheme, colon, rest = url.partition(":")
     try:
-        found = parse_url(_WEBSOCKET_SCHEMES.get(scheme, scheme) + colon + rest)
+        # urljoin resolves relative references only for the schemes that it knows.
+        url, _ = urldefrag(urljoin(base.replace("ws", "http", 1), location))
+        scheme, colon, rest = url.partition(":")
+        found = parse_url(_WEBSOCKET_SCHEMES.get(scheme.lower(), scheme) + colon + rest)
     except ValueError as exc:
         raise HandshakeFailed(f"redirected to nowhere: {exc}") from None
     if target.secure and not found.secure:
@@ -267,8 +278,9 @@ def parse_retry_after(value: str | None, now: float) -> float:
     if value.isdecimal() and value.isascii():
         return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+        # As UTC where it names no zone, which HTTP's oldest form of a date does not.
+        return max(0.0, timegm(parsedate_to_datetime(value).utctimetuple()) - now)
+    except (ValueError, OverflowError):
         return 0
 
 

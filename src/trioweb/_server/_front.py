@@ -40,8 +40,8 @@ def bound_kernel_queue(stream: trio.abc.Stream) -> None:
 async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
     """Do the TLS handshake, where there is one to do, by *deadline*.
 
-    A peer that does not get through it cannot be answered: any answer would wait for the
-    handshake again.
+    A peer that does not get through it cannot be answered, and one that will be refused has
+    no longer for it than any other.
 
     Raises:
         EOFError, trio.BrokenResourceError: it has not.

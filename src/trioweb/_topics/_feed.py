@@ -102,8 +102,9 @@ class Subscription:
 
     def close(self) -> None:
         """Leave the topic.  Idempotent; the end of the connection calls it, too."""
-        if self.feed is not None:
-            self.topic.leave(self)
+        feed, self.feed = self.feed, None
+        if feed is not None:
+            self.topic.leave(self, feed)
 
     def __enter__(self) -> Subscription:
         return self

@@ -107,7 +107,7 @@ class Hub:
         retain = retain or (topic.retain if topic is not None else Retain())
         slow = check_slow(slow or (topic.slow if topic is not None else "evict"))
         if topic is None or topic.forgotten:
-            self._make_room(1, 0)
+            self._make_room()
             if topic is None:
                 topic = self._known[name] = Topic(self, name, retain, slow)
             else:
@@ -151,7 +151,7 @@ class Hub:
         """*topic* is about to be published or subscribed to."""
         self._check_open()
         if topic.name not in self._topics:
-            self._make_room(1, 0)
+            self._make_room()
             self._topics[topic.name] = topic
             self._idle[topic] = None
             topic.forgotten = False
@@ -214,14 +214,15 @@ class Hub:
         """End this life of *topic*: its log and its epoch go."""
         self._idle.pop(topic, None)
         self._dirty.pop(topic, None)
-        if self._topics.pop(topic.name, None) is not None:
-            self._size -= topic.size
-            topic.forget()
+        del self._topics[topic.name]
+        self._size -= topic.size
+        topic.forget()
 
-    def _make_room(self, topics: int, size: int) -> None:
-        while len(self._topics) + topics > self.max_topics:
+    def _make_room(self) -> None:
+        """See that there is room for one more topic."""
+        while len(self._topics) >= self.max_topics:
             self._forget_longest_idle(f"{self.max_topics} topics")
-        while self._size + size > self.max_bytes:
+        while self._size > self.max_bytes:
             self._forget_longest_idle(f"{self.max_bytes} bytes")
 
     def _forget_longest_idle(self, limit: str) -> None:

@@ -115,10 +115,6 @@ class Topic:
         """Whether nobody subscribes to it or reads it."""
         return not self._readers and not self._feeds
 
-    def subscriptions(self) -> Iterator[Subscription]:
-        for feed in self._feeds.values():
-            yield from feed.subscriptions
-
     def publish(
         self, message: Message | bytearray | memoryview, skip: Connection | None = None
     ) -> int:
@@ -240,11 +236,8 @@ class Topic:
         cursor = max(offset, first - 1)
         return cursor, cursor - offset, is_ours and cursor == offset
 
-    def leave(self, subscription: Subscription) -> None:
+    def leave(self, subscription: Subscription, feed: Feed) -> None:
         """Take *subscription* off its feed."""
-        feed, subscription.feed = subscription.feed, None
-        if feed is None:
-            return
         del feed.subscriptions[subscription]
         if not feed.subscriptions:
             self._feeds = {form: kept for form, kept in self._feeds.items() if kept is not feed}

@@ -31,7 +31,7 @@ Kind: TypeAlias = Literal[
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 # What a host does by itself, seen from everybody.
-_HOST_KINDS: Final = frozenset(
+HOST_KINDS: Final = frozenset(
     {"stall", "freeze", "refuse", "ignore", "hang_up", "crash", "power_cut"}
 )
 _SILENT: Final = frozenset({"partition", "half_open", "freeze", "power_cut"})
@@ -120,7 +120,7 @@ class Fault:
 
     @property
     def is_of_hosts(self) -> bool:
-        return self.kind in _HOST_KINDS
+        return self.kind in HOST_KINDS
 
     def covers(self, source: str, target: str) -> bool:
         """Does it concern what goes from *source* to *target*?"""

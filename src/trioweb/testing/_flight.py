@@ -72,8 +72,7 @@ class Flight(Generic[Load]):
         self._born = born
         self._queue: deque[_Packet[Load]] = deque()
         self._landed: deque[tuple[float, Load]] = deque()
-        # When the last packet that landed had left, and when it arrived.
-        self._left = self._arrived = -math.inf
+        self._left = -math.inf  # when the last packet that landed had left
 
     def send(self, at: float, load: Load) -> None:
         self._queue.append(_Packet(at, self.path.delay(), load))
@@ -89,7 +88,7 @@ class Flight(Generic[Load]):
             left, arrived = self._times()
             if arrived > now:
                 return
-            self._left, self._arrived = left, arrived
+            self._left = left
             self._landed.append((arrived, self._queue.popleft().load))
 
     def land(self, now: float) -> Iterator[tuple[float, Load]]:
@@ -110,7 +109,7 @@ class Flight(Generic[Load]):
             return begin, begin
         size = self._begin(begin)
         left = self.path.leaves(begin, size, self._born)
-        return left, max(self._arrived, left + packet.delay)
+        return left, left + packet.delay
 
     def _begin(self, at: float) -> int:
         """Get the first packet ready to leave at *at*, and return its size in bytes."""

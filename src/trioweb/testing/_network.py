@@ -293,7 +293,6 @@ class Network:
     def _heal(self, active: ActiveFault) -> None:
         now = self.now()
         if now < active.end:
-            self._settle(now)
             active.end = now
             self._note(active, f"heal {active.fault.kind}")
             self._wake()
@@ -315,8 +314,6 @@ class Network:
     def _settle(self, now: float) -> None:
         for stream in self._streams:
             stream.settle(now)
-        for flight in self._handshakes:
-            flight.settle(now)
 
     def _wake(self) -> None:
         for stream in self._streams:

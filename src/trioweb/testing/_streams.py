@@ -188,8 +188,6 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     def abort(self) -> None:
         """Let the connection be reset here and now, for both ends; what is under way is lost."""
-        for end in (self, self._peer):
-            end._look()
         self._note("reset")
         for end in (self, self._peer):
             end._inbound.lose()

@@ -1,0 +1,132 @@
+"""The examples' pages in a real Chromium, which a thread drives."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from tests.examples.support import PATIENCE, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.network, pytest.mark.slow]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    # Here, as what has no Playwright must still be able to collect this.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+async def drive(steps: Callable[[Browser], None]) -> None:
+    def run() -> None:
+        with chromium() as browser:
+            steps(browser)
+
+    await trio.to_thread.run_sync(run)
+
+
+def open_page(browser: Browser, url: str) -> Page:
+    """A page of its own, which fails the test by whatever it complains of."""
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+
+    def fail(error: object) -> None:
+        raise AssertionError(f"{url}: {error}")
+
+    page.on("pageerror", fail)
+    page.goto(url)
+    return page
+
+
+def join(browser: Browser, url: str, name: str) -> Page:
+    page = open_page(browser, url)
+    page.get_by_label("Your name").fill(name)
+    page.get_by_role("button", name="Join").click()
+    page.get_by_text(f"* {name} joined").wait_for()
+    return page
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+async def test_chat_page_joins_talks_and_whispers() -> None:
+    def steps(browser: Browser) -> None:
+        ada, bob, eve = (join(browser, chat.url, name) for name in ("Ada", "Bob", "Eve"))
+        say(ada, "Hello <b>everybody</b>")
+        for page in ada, bob, eve:
+            page.get_by_text("Hello <b>everybody</b>").wait_for()
+        assert ada.locator("li.mine").count() == 1
+        say(bob, "/msg Ada a secret")
+        for page in ada, bob:
+            page.locator("li.private", has_text="Bob → Ada").get_by_text("a secret").wait_for()
+        say(bob, "the end")
+        eve.get_by_text("the end").wait_for()
+        assert eve.get_by_text("a secret").count() == 0
+        ada.close()
+        bob.get_by_text("* Ada left").wait_for()
+
+    with running("chat_server.py") as chat:
+        await drive(steps)
+
+
+async def test_chat_page_comes_back_with_its_name_when_the_server_does() -> None:
+    def steps(browser: Browser) -> None:
+        with running("chat_server.py") as chat:
+            port = int(chat.url.rstrip("/").rpartition(":")[2])
+            ada = join(browser, chat.url, "Ada")
+        ada.get_by_text("trying again").or_(ada.get_by_text("connecting")).wait_for()
+        # What is typed meanwhile is still there afterwards.
+        ada.get_by_label("Message", exact=True).fill("typed while it was down")
+        ada.keyboard.press("Enter")
+        with running("chat_server.py", port):
+            ada.get_by_text("connected again").wait_for()
+            ada.get_by_text("connected", exact=True).wait_for()
+            ada.keyboard.press("Enter")
+            ada.locator("li.mine", has_text="typed while it was down").wait_for()
+            ada.close()
+
+    await drive(steps)
+
+
+async def test_dashboard_page_draws_and_comes_back_with_its_server() -> None:
+    def steps(browser: Browser) -> None:
+        with running("dashboard.py") as dashboard:
+            port = int(dashboard.url.rstrip("/").rpartition(":")[2])
+            page = open_page(browser, f"{dashboard.url}?uid=ada")
+            live = page.locator("#state", has_text=re.compile("^live$"))
+            live.wait_for()
+            page.get_by_text("Watching: ada").wait_for()
+            curves = page.locator(".curve")
+            assert curves.count() == 3
+            for index in range(3):
+                assert re.match(r"M\d+ [\d.]+L\d+ [\d.]+", curve_of(page, index))
+            first = curve_of(page, 0)
+            # One more point with each second.
+            page.wait_for_function(
+                "first => document.querySelector('.curve').getAttribute('d') !== first", arg=first
+            )
+        page.locator("#state", has_text="connecting").wait_for()
+        with running("dashboard.py", port):
+            live.wait_for()
+            page.close()
+
+    def curve_of(page: Page, index: int) -> str:
+        return page.locator(".curve").nth(index).get_attribute("d") or ""
+
+    await drive(steps)

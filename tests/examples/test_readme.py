@@ -1,0 +1,148 @@
+"""What the README shows is what there is: its programs run, its tables hold, its links lead on."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from tests.examples.support import PATIENCE, ROOT
+
+import trioweb
+
+README = (ROOT / "README.md").read_text()
+SERVER, CLIENT, FEED, TEST = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def port() -> int:
+    """One that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@contextmanager
+def program(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Run one of the README's programs, on another port; for the length of the block at most."""
+    assert "8000" in code
+    command = [sys.executable, "-c", code.replace("8000", str(port))]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def wait_listening(port: int) -> None:
+    """Wait until a program that says nothing takes connections."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            try:
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+            except OSError:
+                await trio.sleep(0.02)
+            else:
+                await stream.aclose()
+                return
+
+
+@pytest.mark.network
+async def test_readme_server_and_client_talk_to_each_other(port: int) -> None:
+    with program(SERVER, port) as server:
+        await wait_listening(port)
+        with program(CLIENT, port) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "Hello from Python\n"
+            with program(CLIENT, port) as second:
+                assert second.stdout is not None
+                # The first one's line is history to the second.
+                assert second.stdout.readline() == "Hello from Python\n"
+            assert client.stdout.readline() == "Hello from Python\n"
+            server.send_signal(signal.SIGINT)
+            assert client.communicate(timeout=PATIENCE) == ("closed: 1001 \n", "")
+            assert client.returncode == 0
+
+
+@pytest.mark.network
+async def test_readme_feed_goes_on_where_a_peer_left(port: int) -> None:
+    with program(FEED, port), trio.fail_after(PATIENCE):
+        await wait_listening(port)
+        url = f"ws://127.0.0.1:{port}/"
+        async with trioweb.open_connection(url) as connection:
+            epoch, offset, _ = json.loads(await connection.receive())
+        async with trioweb.open_connection(f"{url}?epoch={epoch}&offset={offset - 1}") as again:
+            assert json.loads(await again.receive())[:2] == [epoch, offset]
+        async with trioweb.open_connection(f"{url}?epoch=other&offset={offset}") as stranger:
+            assert json.loads(await stranger.receive())[:2] == [epoch, 1]
+
+
+def test_readme_test_passes(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(TEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "1 passed" in done.stdout, done.stdout
+
+
+def defaults(made: Callable[..., object]) -> dict[str, object]:
+    parameters = inspect.signature(made).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def in_words(name: str, value: object) -> str:
+    """A default as the README's tables write it."""
+    match value:
+        case None:
+            return "none"
+        case int() if name.endswith("_bytes"):
+            big = value % 2**20 == 0
+            return f"{value >> 20} MiB" if big else f"{value >> 10} KiB"
+        case int() if name.startswith("max_") or name.endswith("_messages"):
+            return f"{value:,}"
+        case _:
+            return f"{value} s"
+
+
+@pytest.mark.parametrize(
+    ("heading", "made", "left_out"),
+    [
+        ("`Limits`", trioweb.Limits, set()),
+        ("`Heartbeat`", trioweb.Heartbeat, {"message", "reply"}),
+        ("`Retain`, for each topic", trioweb.Retain, set()),
+        ("`open_hub`", trioweb.open_hub, set()),
+    ],
+)
+def test_readme_table_tells_every_default(
+    heading: str, made: Callable[..., object], left_out: set[str]
+) -> None:
+    table = README.partition(f"\n| {heading} | default |")[2].partition("\n\n")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    expected = {name: in_words(name, value) for name, value in defaults(made).items()}
+    assert told == {name: text for name, text in expected.items() if name not in left_out}
+
+
+def test_readme_tells_every_option_of_the_command() -> None:
+    command = [sys.executable, "-m", "trioweb", "serve", "--help"]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    section = README.partition("\n## The command line\n")[2].partition("\n## ")[0]
+    option = re.compile(r"--[a-z][a-z-]+")
+    assert set(option.findall(section)) == set(option.findall(usage)) - {"--help"}
+
+
+def test_readme_links_lead_somewhere() -> None:
+    links = re.findall(r'\]\(([^)]+)\)|(?:src|srcset)="([^"]+)"', README)
+    local = [link or source for link, source in links if not link.startswith("http")]
+    assert len(local) >= 9
+    for target in local:
+        assert (ROOT / target).is_file(), target

@@ -1,0 +1,345 @@
+"""Who may connect: Origin, subprotocol, `admit`, and the limits on how many."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import trioweb
+from tests.server.support import Peer, Site, echo, start, upgrade_head, wait
+from tests.support import TEXT, Frame
+
+# Origins.
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "origins", "let_in"),
+    [
+        (None, "example.com", (), True),
+        # The host that was asked for, however both are written.
+        ("http://example.com", "example.com", (), True),
+        ("https://example.com", "example.com", (), True),
+        ("https://EXAMPLE.com", "example.COM", (), True),
+        ("http://example.com:80", "example.com", (), True),
+        ("http://example.com", "example.com:80", (), True),
+        ("https://example.com", "example.com:443", (), True),
+        ("http://example.com:8000", "example.com:8000", (), True),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", (), True),
+        ("http://[::1]:8000", "[::1]:8000", (), True),
+        # Another port or scheme is another Origin.
+        ("http://example.com", "example.com:8000", (), False),
+        ("http://example.com:8000", "example.com", (), False),
+        ("http://example.com", "example.com:443", (), False),
+        ("http://localhost:8000", "127.0.0.1:8000", (), False),
+        ("ftp://example.com", "example.com", (), False),
+        # Somebody else, however much it looks like us.
+        ("https://evil.org", "example.com", (), False),
+        ("https://evil-example.com", "example.com", (), False),
+        ("https://www.example.com", "example.com", (), False),
+        ("https://example.com.evil.org", "example.com", (), False),
+        ("https://example.com@evil.org", "example.com", (), False),
+        ("https://evil.org/example.com", "example.com", (), False),
+        ("https://evil.org#example.com", "example.com", (), False),
+        ("https://example.com.", "example.com", (), False),
+        ("https://example.com, https://evil.org", "example.com", (), False),
+        # What browsers send for sandboxed frames and files, and what is no Origin at all.
+        ("null", "example.com", (), False),
+        ("null", "null", (), False),
+        ("", "example.com", (), False),
+        ("example.com", "example.com", (), False),
+        ("//example.com", "example.com", (), False),
+        ("https://[::1", "example.com", (), False),
+        # Listed ones.
+        ("https://friend.org", "example.com", ("https://friend.org",), True),
+        ("https://friend.org:444", "example.com", ("https://friend.org",), False),
+        ("http://friend.org", "example.com", ("https://friend.org",), False),
+        ("https://example.com", "example.com", ("https://friend.org",), True),
+        ("null", "example.com", ("null",), True),
+        ("https://evil.org", "example.com", ("*",), True),
+        ("null", "example.com", ("*",), True),
+    ],
+)
+async def test_origin_decides_who_may_connect(
+    origin: str | None,
+    host: str,
+    origins: tuple[str, ...],
+    let_in: bool,
+    nursery: trio.Nursery,
+) -> None:
+    """RFC 6455 section 10.2."""
+    site = await start(nursery, wait, origins=origins)
+    peer = await site.peer()
+    await peer.write(upgrade_head(Host=host, Origin=origin))
+    status, _ = await peer.read_head()
+    assert status == (101 if let_in else 403)
+    assert site.server.statistics().refused == ({} if let_in else {403: 1})
+
+
+async def test_origin_is_checked_before_admit_is_asked(nursery: trio.Nursery) -> None:
+    async def admit(request: trioweb.Request) -> None:
+        raise AssertionError
+
+    site = await start(nursery, wait, admit=admit)
+    assert (await site.ask(upgrade_head(Origin="https://evil.org"))).status == 403
+
+
+async def test_repeated_origin_is_refused(nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait)
+    mine = ("Origin", "https://server")
+    answer = await site.ask(upgrade_head(extra=[mine, ("Origin", "https://evil.org")]))
+    assert answer.status == 403
+
+
+# Subprotocols.
+
+
+@pytest.mark.parametrize(
+    ("spoken", "offered", "chosen"),
+    [
+        ((), None, None),
+        ((), "chat", None),
+        (("chat",), None, None),
+        (("chat",), "chat", "chat"),
+        (("v2", "v1"), "v1, v2", "v2"),  # the server's preference counts
+        (("v2", "v1"), "v0,v1", "v1"),
+        (("chat",), "Chat", None),  # RFC 6455 section 11.3.4: case-sensitive
+    ],
+)
+async def test_subprotocol_is_the_first_of_ours_that_the_peer_offers(
+    spoken: tuple[str, ...], offered: str | None, chosen: str | None, nursery: trio.Nursery
+) -> None:
+    seen: list[str | None] = []
+
+    async def handler(connection: trioweb.Connection) -> None:
+        seen.append(connection.subprotocol)
+        await wait(connection)
+
+    site = await start(nursery, handler, subprotocols=spoken)
+    peer = await site.peer()
+    headers = await peer.open(Sec_WebSocket_Protocol=offered)
+    assert headers.get("sec-websocket-protocol") == chosen
+    await trio.testing.wait_all_tasks_blocked()
+    assert seen == [chosen]
+
+
+async def test_admit_chooses_the_subprotocol_over_the_servers_preference(
+    nursery: trio.Nursery,
+) -> None:
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        assert request.subprotocols == ("v1", "v2")
+        return trioweb.Accept(subprotocol="v1")
+
+    site = await start(nursery, wait, admit=admit, subprotocols=["v2"])
+    peer = await site.peer()
+    headers = await peer.open(Sec_WebSocket_Protocol="v1, v2")
+    assert headers["sec-websocket-protocol"] == "v1"
+
+
+async def test_admit_that_chooses_a_subprotocol_nobody_offered_is_a_500(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RFC 6455 section 4.1: the peer would have to fail the connection."""
+
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        return trioweb.Accept(subprotocol="v3")
+
+    site = await start(nursery, wait, admit=admit)
+    assert (await site.ask(upgrade_head(Sec_WebSocket_Protocol="v1"))).status == 500
+    [record] = caplog.records
+    assert "v3" in caplog.text
+    assert record.exc_info is not None
+
+
+# admit.
+
+
+async def test_admit_sees_the_request_and_gives_headers_and_a_user(nursery: trio.Nursery) -> None:
+    users: list[object] = []
+
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        assert request.path == "/ä room"
+        assert request.query == {"uid": "7"}
+        assert request.headers["cookie"] == "token=x"
+        return trioweb.Accept(user={"name": "Ann"}, headers=[("Set-Cookie", "a=b")])
+
+    async def handler(connection: trioweb.Connection) -> None:
+        users.append(connection.user)
+        await wait(connection)
+
+    site = await start(nursery, handler, admit=admit)
+    peer = await site.peer()
+    headers = await peer.open("/%C3%A4%20room?uid=7", Cookie="token=x")
+    assert headers["set-cookie"] == "a=b"
+    await trio.testing.wait_all_tasks_blocked()
+    assert users == [{"name": "Ann"}]
+
+
+async def test_admit_that_returns_none_lets_in_with_the_defaults(nursery: trio.Nursery) -> None:
+    async def admit(request: trioweb.Request) -> None:
+        return None
+
+    site = await start(nursery, echo, admit=admit)
+    peer = await site.opened()
+    await peer.send(Frame(TEXT, b"hello"))
+    assert await peer.frame() == Frame(TEXT, b"hello")
+    assert [connection.user for connection in site.server.connections] == [None]
+
+
+async def test_admit_that_rejects_is_answered_with_its_status_headers_and_body(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def admit(request: trioweb.Request) -> None:
+        raise trioweb.Reject(401, "Who are\nyou?\x1b[2J", [("WWW-Authenticate", "Bearer")])
+
+    site = await start(nursery, wait, admit=admit)
+    answer = await site.ask(upgrade_head())
+    assert (answer.status, answer.body) == (401, b"Who are\nyou?\x1b[2J")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert site.server.statistics().refused == {401: 1}
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.INFO, None)
+    assert "\\n" in record.getMessage()
+    assert "\x1b" not in record.getMessage() and "\n" not in record.getMessage()
+
+
+async def _raise(request: trioweb.Request) -> None:
+    raise RuntimeError("database is down")
+
+
+async def _raise_a_group(request: trioweb.Request) -> None:
+    raise ExceptionGroup("two", [RuntimeError("database is down"), trioweb.Reject(403)])
+
+
+async def _return_nonsense(request: trioweb.Request) -> Any:
+    return "database is down"
+
+
+@pytest.mark.parametrize("admit", [_raise, _raise_a_group, _return_nonsense])
+async def test_admit_that_fails_is_a_500_and_concerns_nobody_else(
+    admit: Any, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 2, for what is asked before there is a handler."""
+
+    async def one_fails(request: trioweb.Request) -> Any:
+        return await admit(request) if request.path == "/bad" else None
+
+    site = await start(nursery, echo, admit=one_fails)
+    neighbour = await site.opened()
+    answer = await site.ask(upgrade_head("/bad"))
+    assert answer.status == 500
+    assert b"database" not in answer.body
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    statistics = site.server.statistics()
+    assert (statistics.handler_errors, statistics.refused) == (1, {500: 1})
+    await neighbour.send(Frame(TEXT, b"hello"))
+    assert await neighbour.frame() == Frame(TEXT, b"hello")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"headers": [("a b", "c")]}, ValueError),
+        ({"headers": [("a", "b\r\nc: d")]}, ValueError),
+        ({"headers": [("a", 1)]}, TypeError),
+        ({"subprotocol": "a b"}, ValueError),
+        # The handshake's own, which cannot be said twice.
+        ({"headers": [("Sec-WebSocket-Protocol", "chat")]}, ValueError),
+        ({"headers": [("Upgrade", "h2c")]}, ValueError),
+    ],
+    ids=str,
+)
+def test_accept_refuses_what_cannot_stand_in_a_head(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        trioweb.Accept(**arguments)
+
+
+def test_accept_keeps_headers_of_an_iterator() -> None:
+    accepted = trioweb.Accept(headers=iter([("a", "b")]))
+    assert list(accepted.headers) == list(accepted.headers) == [("a", "b")]
+
+
+# How many.
+
+
+async def test_connections_beyond_the_limit_get_a_503_until_one_goes(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 8."""
+    site = await start(nursery, wait, limits=trioweb.Limits(max_connections=2))
+    first, opening = await site.opened(), await site.peer()
+    await trio.testing.wait_all_tasks_blocked()
+    # It need not even ask.
+    answer = await (await site.peer()).read_answer()
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert site.server.statistics().refused == {503: 1}
+
+    await opening.open()  # who was there first is not pushed out
+    await first.stream.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    await site.opened()
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().connections == 2
+
+
+@pytest.mark.network
+async def test_connections_of_one_host_beyond_its_limit_get_a_503(nursery: trio.Nursery) -> None:
+    """Invariant 8."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    limits = trioweb.Limits(max_connections_per_host=2)
+
+    async def serve(task_status: trio.TaskStatus[trioweb.Server]) -> None:
+        await trioweb.serve_listeners(wait, listeners, limits=limits, task_status=task_status)
+
+    server: trioweb.Server = await nursery.start(serve)
+
+    async def dial(host: str) -> Peer:
+        return Peer(await trio.open_tcp_stream("127.0.0.1", port, local_address=host))
+
+    peers = [await dial(host) for host in ("127.0.0.1", "127.0.0.1", "127.0.0.2")]
+    for peer in peers:
+        await peer.open()
+    assert (await (await dial("127.0.0.1")).read_answer()).status == 503
+    assert server.statistics().refused == {503: 1}
+    for peer in peers:
+        await peer.stream.aclose()
+
+
+async def test_many_silent_peers_keep_nobody_from_connecting(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariants 3 and 6: slowloris."""
+    site = await start(nursery, echo, limits=trioweb.Limits(connect_timeout=10))
+    silent = [await site.peer() for _ in range(200)]
+    begun = trio.current_time()
+    for index, peer in enumerate(silent):
+        await peer.write(upgrade_head()[:index])
+
+    async def talk(site: Site) -> None:
+        peer = await site.opened()
+        await peer.send(Frame(TEXT, b"hello"))
+        assert await peer.frame() == Frame(TEXT, b"hello")
+
+    async with trio.open_nursery() as others:
+        for _ in range(20):
+            others.start_soon(talk, site)
+    assert trio.current_time() == begun
+    assert site.server.statistics().opening >= 200 - len(upgrade_head())
+
+    for peer in silent:
+        await peer.stream.receive_some()
+        await peer.stream.aclose()
+    assert trio.current_time() - begun == pytest.approx(10)
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().opening == 0

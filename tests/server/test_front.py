@@ -1,0 +1,403 @@
+"""The front: heads within their limits, plain HTTP, and upgrades that are none."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import trioweb
+from tests.server.support import Peer, echo, start, upgrade_head, wait
+from tests.support import PING, TEXT, Frame, tls_contexts
+from trioweb.testing import Network, stream_pair
+
+
+def get(path: str = "/", method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: server\r\n\r\n".encode()
+
+
+# Upgrades that cannot be taken, each with its status.
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (upgrade_head(method="POST"), 405),
+        (upgrade_head(method="HEAD"), 405),
+        (upgrade_head(Connection=None), 400),
+        (upgrade_head(Connection="keep-alive"), 400),
+        (upgrade_head(Sec_WebSocket_Key=None), 400),
+        (upgrade_head(Sec_WebSocket_Key=""), 400),
+        (upgrade_head(Sec_WebSocket_Key="c2hvcnQ="), 400),
+        (upgrade_head(Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ"), 400),
+        (upgrade_head(extra=[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]), 400),
+        (upgrade_head(Sec_WebSocket_Version=None), 426),
+        (upgrade_head(Sec_WebSocket_Version="8"), 426),
+        (upgrade_head(Sec_WebSocket_Version="13, 8"), 426),
+        (upgrade_head(Sec_WebSocket_Protocol="a b"), 400),
+        (upgrade_head(Host=None), 400),
+        (upgrade_head(Host=""), 400),
+        (upgrade_head(Host="ser ver"), 400),
+        (upgrade_head(extra=[("Host", "other")]), 400),
+        (upgrade_head(Content_Length="3"), 400),
+        (upgrade_head(Transfer_Encoding="chunked"), 400),
+        (upgrade_head(version="HTTP/1.0"), 400),
+        (upgrade_head("http://server/"), 400),
+        (upgrade_head("*"), 400),
+        (upgrade_head("/%ff"), 400),
+        (upgrade_head(Host="\xff"), 400),
+        (upgrade_head(Cookie="x" * 20_000), 431),
+        (upgrade_head().replace(b"\r\n", b"\n"), 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60), 400),  # TLS
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"x" * 20_000, 431),
+    ],
+)
+async def test_malformed_upgrade_is_refused_with_its_status(
+    head: bytes, status: int, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RFC 6455 section 4.2.1."""
+    caplog.set_level(logging.INFO)
+
+    async def admit(request: trioweb.Request) -> None:
+        raise AssertionError("asked about a malformed request")
+
+    site = await start(nursery, wait, admit=admit)
+    answer = await site.ask(head)
+    assert answer.status == status
+    assert site.server.statistics().refused == {status: 1}
+    [record] = caplog.records
+    assert record.getMessage().isprintable()
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().opening == 0
+
+
+async def test_wrong_version_is_told_the_right_one(nursery: trio.Nursery) -> None:
+    """RFC 6455 section 4.2.2."""
+    site = await start(nursery, wait)
+    answer = await site.ask(upgrade_head(Sec_WebSocket_Version="8"))
+    assert answer.headers["sec-websocket-version"] == "13"
+
+
+async def test_head_may_come_a_byte_at_a_time(nursery: trio.Nursery) -> None:
+    site = await start(nursery, echo, network=Network(segment=1))
+    peer = await site.peer()
+    await peer.write(upgrade_head() + peer.encode(Frame(TEXT, b"hello")))
+    assert (await peer.read_head())[0] == 101
+    assert await peer.frame() == Frame(TEXT, b"hello")
+
+
+async def test_slow_head_is_refused_at_the_deadline_however_busy_its_peer_is(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6."""
+    site = await start(nursery, wait, limits=trioweb.Limits(connect_timeout=4))
+    peer = await site.peer()
+    begun = trio.current_time()
+    async with trio.open_nursery() as talking:
+
+        @talking.start_soon
+        async def dribble() -> None:
+            while True:
+                await peer.write(b"x")
+                await trio.sleep(0.5)
+
+        status, _ = await peer.read_head()
+        talking.cancel_scope.cancel()
+    assert status == 408
+    assert trio.current_time() - begun == pytest.approx(4)
+    await peer.read_end()
+    assert site.server.statistics().refused == {408: 1}
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT"])
+async def test_peer_that_goes_before_it_has_asked_is_counted_and_logged_once(
+    sent: bytes, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    site = await start(nursery, wait)
+    peer = await site.peer()
+    await peer.write(sent)
+    await peer.stream.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().refused == {0: 1}
+    assert site.streams == 0
+    assert len(caplog.records) == 1
+
+
+async def test_refused_peer_that_neither_reads_nor_closes_is_cut_off(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6."""
+    site = await start(nursery, wait)
+    peer = await site.peer()
+    await peer.write(b"rubbish\r\n\r\n")
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.streams == 2
+    await trio.sleep(1.1)
+    assert site.streams == 1
+    await peer.stream.aclose()
+
+
+async def test_refusal_is_not_overtaken_by_a_reset(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Closing with bytes unread would reset the connection, answer and all."""
+    site = await start(nursery, wait, network=Network(latency=0.1))
+    peer = await site.peer()
+    await peer.write(upgrade_head(Sec_WebSocket_Version="8"))
+    for _ in range(5):
+        await peer.write(bytes(10_000))
+    await trio.sleep(0.9)
+    assert (await peer.read_answer()).status == 426
+
+
+@pytest.mark.parametrize("handshake", ["never begins", "never ends"])
+async def test_silent_tls_peer_is_given_up_at_the_deadline(
+    handshake: str,
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Invariant 6, for one beyond the limit, too."""
+    caplog.set_level(logging.INFO, "trioweb")
+    _, server_context = tls_contexts()
+    network = Network()
+    listener = trio.SSLListener(network.host("server").listen(443), server_context)
+    limits = trioweb.Limits(max_connections=1)
+    serve = partial(trioweb.serve_listeners, wait, [listener], limits=limits)
+    server: trioweb.Server = await nursery.start(serve)
+    peers = [Peer(await network.host("client").dial("server", 443)) for _ in range(2)]
+    begun = trio.current_time()
+    for peer in peers:
+        if handshake == "never ends":
+            await peer.write(b"\x16\x03\x01\x02\x00")
+    for peer in peers:
+        await peer.read_end()
+    assert trio.current_time() - begun == pytest.approx(10)
+    assert server.statistics().refused == {0: 2}
+    assert all("TLS" in record.getMessage() for record in caplog.records)
+
+
+async def test_plain_http_to_a_tls_port_ends_nobody_else(nursery: trio.Nursery) -> None:
+    client_context, server_context = tls_contexts()
+    network = Network()
+    listener = trio.SSLListener(network.host("server").listen(443), server_context)
+    serve = partial(trioweb.serve_listeners, wait, [listener], http=hello)
+    server: trioweb.Server = await nursery.start(serve)
+    plain = Peer(await network.host("client").dial("server", 443))
+    await plain.write(get())
+    await plain.read_end()
+    assert server.statistics().refused == {0: 1}
+
+    transport = await network.host("client").dial("server", 443)
+    secure = trio.SSLStream(
+        transport, client_context, server_hostname="localhost", https_compatible=True
+    )
+    assert (await Peer(secure).ask(get())).body == b"hello"
+
+
+# Plain HTTP.
+
+
+async def hello(request: trioweb.Request) -> trioweb.Response:
+    return trioweb.Response(200, "hello", [("X-Path", request.path)])
+
+
+async def test_plain_request_is_answered_with_404_by_default(nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait)
+    answer = await site.ask(get())
+    assert answer.status == 404
+    assert answer.headers["connection"] == "close"
+    assert site.server.statistics().answered == {404: 1}
+    assert site.server.statistics().refused == {}
+
+
+async def test_http_answers_what_is_no_upgrade(nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait, http=hello)
+    answer = await site.ask(get("/a%20b?c"))
+    assert (answer.status, answer.body, answer.headers["x-path"]) == (200, b"hello", "/a b")
+    assert answer.headers["content-length"] == "5"
+    # RFC 9110 section 7.8: a server may ignore an Upgrade to what it does not speak.
+    assert (await site.ask(upgrade_head(Upgrade="h2c"))).status == 200
+    assert site.server.statistics().answered == {200: 2}
+
+
+async def test_head_is_answered_like_get_but_without_a_body(nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait, http=hello)
+    answer = await site.ask(get(method="HEAD"))
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["content-length"] == "5"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW"])
+async def test_other_methods_are_refused_with_405(method: str, nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait, http=hello)
+    answer = await site.ask(get(method=method))
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+async def _raise(request: trioweb.Request) -> trioweb.Response:
+    raise RuntimeError("template is missing")
+
+
+async def _forget_to_return(request: trioweb.Request) -> Any:
+    return None
+
+
+@pytest.mark.parametrize("http", [_raise, _forget_to_return])
+async def test_http_that_fails_is_a_500_and_concerns_nobody_else(
+    http: Any, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 2, for plain HTTP."""
+    site = await start(nursery, echo, http=http)
+    neighbour = await site.opened()
+    answer = await site.ask(get())
+    assert answer.status == 500
+    assert b"template" not in answer.body
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert site.server.statistics().handler_errors == 1
+    await neighbour.send(Frame(TEXT, b"hello"))
+    assert await neighbour.frame() == Frame(TEXT, b"hello")
+
+
+async def test_http_may_reject(nursery: trio.Nursery) -> None:
+    async def http(request: trioweb.Request) -> trioweb.Response:
+        raise trioweb.Reject(403, "no")
+
+    site = await start(nursery, wait, http=http)
+    answer = await site.ask(get())
+    assert (answer.status, answer.body) == (403, b"no")
+    assert site.server.statistics().handler_errors == 0
+
+
+async def test_big_answer_to_a_slow_reader_arrives_whole_and_holds_up_nobody(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 3."""
+    body = bytes(range(256)) * 4096
+
+    async def http(request: trioweb.Request) -> trioweb.Response:
+        return trioweb.Response(200, body if request.path == "/big" else b"small")
+
+    network = Network(max_bytes=10_000)
+    site = await start(nursery, wait, http=http, network=network)
+    slow = await site.peer()
+    await slow.write(get("/big"))
+    await trio.testing.wait_all_tasks_blocked()
+    begun = trio.current_time()
+    assert (await site.ask(get())).body == b"small"
+    assert trio.current_time() == begun
+
+    _, headers = await slow.read_head()
+    received = slow.unparsed
+    while data := await slow.stream.receive_some():
+        received += data
+        await trio.sleep(0.1)
+    assert int(headers["content-length"]) == len(body)
+    assert received == body
+    await slow.stream.aclose()
+
+
+async def test_reader_that_takes_nothing_is_given_up_after_the_write_timeout(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariants 6 and 8."""
+
+    async def http(request: trioweb.Request) -> trioweb.Response:
+        return trioweb.Response(200, bytes(2**20))
+
+    limits = trioweb.Limits(write_timeout=7)
+    site = await start(nursery, wait, http=http, limits=limits)
+    peer = await site.peer()
+    await peer.write(get())
+    await trio.sleep(6.9)
+    assert site.streams == 2
+    await trio.sleep(0.2)
+    assert site.streams == 1
+    await peer.stream.aclose()
+
+
+async def test_answer_goes_out_on_a_stream_without_half_close() -> None:
+    """TLS, and what users bring: closing is all the end there is."""
+    ours, theirs = stream_pair()
+
+    class NoHalfClose(trio.abc.Stream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await ours.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await ours.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            return await ours.receive_some(max_bytes)
+
+        async def aclose(self) -> None:
+            await ours.aclose()
+
+    class Listener(trio.abc.Listener[NoHalfClose]):
+        async def accept(self) -> NoHalfClose:
+            await trio.lowlevel.checkpoint()
+            if accepted.is_set():
+                await trio.sleep_forever()
+            accepted.set()
+            return NoHalfClose()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    accepted = trio.Event()
+    async with trio.open_nursery() as nursery:
+        serve = partial(trioweb.serve_listeners, wait, [Listener()], http=hello)
+        await nursery.start(serve)
+        assert (await Peer(theirs).ask(get())).body == b"hello"
+        nursery.cancel_scope.cancel()
+
+
+# What is set on the sockets.
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("secure", [False, True])
+async def test_kernel_holds_little_for_a_peer_that_does_not_read(
+    secure: bool, nursery: trio.Nursery
+) -> None:
+    """Invariants 3 and 8: what is queued in the kernel, nobody here can bound or count."""
+    import socket
+
+    if not hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        pytest.skip("this system has no TCP_NOTSENT_LOWAT")
+    client_context, server_context = tls_contexts()
+    context: ssl.SSLContext | None = server_context if secure else None
+    serve = partial(trioweb.serve, wait, 0, host="127.0.0.1", ssl_context=context)
+    server: trioweb.Server = await nursery.start(serve)
+    stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    if secure:
+        assert isinstance(stream, trio.SocketStream)
+        stream = trio.SSLStream(stream, client_context, server_hostname="localhost")
+    peer = Peer(stream)
+    await peer.open()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    [connection] = server.connections
+    transport = connection.link._stream
+    transport = getattr(transport, "transport_stream", transport)
+    assert isinstance(transport, trio.SocketStream)
+    unsent = transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    assert unsent <= 2**17
+    await trio.aclose_forcefully(stream)
+
+
+async def test_ping_sent_along_with_the_upgrade_is_answered(nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait)
+    peer = await site.peer()
+    await peer.write(upgrade_head() + peer.encode(Frame(PING, b"early")))
+    await peer.read_head()
+    assert await peer.frame() == Frame(0xA, b"early")

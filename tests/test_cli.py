@@ -1,0 +1,367 @@
+"""The command line: what it takes, what it says, and how it ends.
+
+What ends before it serves is run here, in this process; the rest as a person runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from tests.server.support import Peer, upgrade_head
+from tests.support import BINARY, TEXT, Frame, close_frame
+from trioweb import _cli
+from trioweb._cli import main
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Generator[None]:
+    """`main` takes the root logger over, as a program may; pytest wants it back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+# What the user can mend: one line, exit code 2.
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that `trioweb ARGUMENTS` says."""
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    [line] = output.err.splitlines()
+    assert line.startswith("trioweb")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "COMMAND"),
+        (["sing"], "'sing'"),
+        (["serve", "--port", "http"], "'http' is not a port"),
+        (["serve", "--port", "65536"], "'65536' is not a port"),
+        (["serve", "--port", "-1"], "'-1' is not a port"),
+        (["serve", "--history", "-1"], "'-1' is not a whole number"),
+        (["serve", "--history", "some"], "'some' is not a whole number"),
+        (["serve", "--max-topics", "0"], "'0' is not a whole number from 1 on"),
+        (["serve", "--max-message-bytes", "1.5"], "'1.5' is not a whole number"),
+        (["serve", "--max-connections", "0"], "--max-connections"),
+        (["serve", "--grace", "nan"], "'nan' is not a number of seconds"),
+        (["serve", "--spread", "-1"], "'-1' is not a number of seconds"),
+        (["serve", "--app-heartbeat", "ping"], "'ping' is not MESSAGE=REPLY"),
+        (["serve", "--app-heartbeat", "=pong"], "'=pong' is not MESSAGE=REPLY"),
+        (["serve", "--app-heartbeat", "ping=\udcff"], "UTF-8"),
+        (["serve", "--log-level", "loud"], "'loud'"),
+        (["serve", "--colour"], "--colour"),
+        (["serve", "--tls-key", "key.pem"], "needs --tls-cert"),
+        (["serve", "--tls-cert", "missing.pem"], "missing.pem: No such file"),
+        (["serve", "--host", "nobody..invalid"], "nobody..invalid:8000"),
+        (["serve", "--host", "192.0.2.1", "--port", "7"], "192.0.2.1:7"),
+    ],
+    ids=str,
+)
+def test_bad_option_is_told_in_one_line(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complaint in fails(capsys, *arguments)
+
+
+def test_port_in_use_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = fails(capsys, "serve", "--port", str(port))
+    assert f"127.0.0.1:{port}" in line
+    assert "in use" in line
+    assert "--port" in line
+
+
+@pytest.fixture(scope="module")
+def certificate() -> trustme.LeafCert:
+    return trustme.CA().issue_cert("localhost", "127.0.0.1")
+
+
+def test_bad_certificate_is_told_in_one_line(
+    certificate: trustme.LeafCert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both, chain, key, other, none = (str(tmp_path / name) for name in ("b", "c", "k", "o", "n"))
+    certificate.private_key_and_cert_chain_pem.write_to_path(both)
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    certificate.private_key_pem.write_to_path(key)
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(other)
+    Path(none).write_text("no certificate\n")
+
+    for cert, its_key in [(none, None), (chain, None), (chain, other), (key, key), (chain, none)]:
+        arguments = ["serve", "--tls-cert", cert, *(["--tls-key", its_key] if its_key else [])]
+        line = fails(capsys, *arguments)
+        assert "not a PEM certificate with its key" in line
+        assert cert in line
+    missing = str(tmp_path / "missing")
+    line = fails(capsys, "serve", "--tls-cert", chain, "--tls-key", missing)
+    assert missing in line and chain not in line
+    assert str(tmp_path) in fails(capsys, "serve", "--tls-cert", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [(["--help"], "serve"), (["serve", "--help"], "--app-heartbeat"), (["--version"], "trioweb ")],
+)
+def test_help_is_no_error(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    assert text in capsys.readouterr().out
+
+
+def test_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def listen(*arguments: object) -> object:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(_cli, "_listen", listen)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["serve"])
+
+
+def test_interrupt_before_it_serves_is_a_second_ctrl_c_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def listen(*arguments: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_cli, "_listen", listen)
+    assert main(["serve"]) == 130
+
+
+# The log.
+
+
+def test_log_escapes_what_could_move_a_cursor_or_forge_a_line() -> None:
+    formatter = _cli._Formatter("%(levelname)s: %(message)s")
+    try:
+        raise ValueError("\x1b[2Jfirst\nINFO: forged\rx")
+    except ValueError:
+        error = sys.exc_info()
+    nasty = "\x1b[2J\x07\x9b\u2028\u2029\n\r\t\x00\x7f grüße 你好"
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (nasty,), error)
+    text = formatter.format(record)
+    first, *traceback = text.split("\n")
+    assert first == r"INFO: \x1b[2J\x07\x9b\u2028\u2029\n\r\t\x00\x7f grüße 你好"
+    assert "Traceback" in traceback[0]
+    assert all(line.startswith("  ") and line.isprintable() for line in traceback)
+    assert "forged" in text
+
+
+# Serving.
+
+
+class Serving:
+    """`trioweb serve` as a process."""
+
+    def __init__(self, process: trio.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+        self.port = int(url.removesuffix("/").rpartition(":")[2])
+        self.stderr = ""
+
+    async def peer(self) -> Peer:
+        return Peer(await trio.open_tcp_stream("127.0.0.1", self.port))
+
+    async def opened(self, path: str = "/") -> Peer:
+        peer = await self.peer()
+        await peer.open(path)
+        return peer
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        peer = await self.peer()
+        answer = await peer.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return answer.status, answer.body
+
+    async def wait(self) -> int:
+        """Wait for its end, which is not the test's to force: its exit code."""
+        with trio.fail_after(5):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def serving(*arguments: str) -> AsyncGenerator[Serving]:
+    command = [sys.executable, "-m", "trioweb", "serve", "--port", "0", *arguments]
+    async with trio.open_nursery() as nursery:
+        process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            output = b""
+            with trio.fail_after(20):
+                while not output.endswith(b"\n"):
+                    data = await process.stdout.receive_some()
+                    assert data, "it ended without a URL"
+                    output += data
+            server = Serving(process, output.decode().removesuffix("\n"))
+
+            @nursery.start_soon
+            async def read() -> None:
+                assert process.stderr is not None
+                async for data in process.stderr:
+                    server.stderr += data.decode()
+
+            yield server
+        finally:
+            with trio.CancelScope(shield=True):
+                process.kill()
+                await process.wait()
+                await process.stdout.aclose()
+            # What it said last is read before the pipe is closed.
+            nursery.cancel_scope.deadline = trio.current_time() + 5
+    await process.stderr.aclose()
+
+
+@pytest.mark.network
+async def test_serve_broadcasts_with_its_options_until_sigterm() -> None:
+    options = ["--history", "2", "--no-echo", "--max-topics", "2", "--max-message-bytes", "1000"]
+    options += ["--app-heartbeat", "a=b=c", "--app-heartbeat", '{"keepalive":"live"}=']
+    options += ["--origin", "https://friend.org", "--grace", "5"]
+    async with serving(*options) as server:
+        assert server.url == f"http://127.0.0.1:{server.port}/"
+        assert await server.get("/healthz") == (200, b"ok\n")
+        assert (await server.get("/lobby"))[1].lower().startswith(b"<!doctype html>")
+
+        ann, bob = await server.opened("/lobby%20a"), await server.opened("/lobby%20%61")
+        # --app-heartbeat: one is answered, one is swallowed, and nobody else hears of either.
+        await ann.send(Frame(TEXT, b"a=b"), Frame(TEXT, b'{"keepalive":"live"}'))
+        assert await ann.frame() == Frame(TEXT, b"c")
+        # What comes from somebody comes from a subscriber.
+        await bob.send(Frame(TEXT, b"0"))
+        assert await ann.frame() == Frame(TEXT, b"0")
+        # --no-echo, and what is text or binary stays so.
+        await ann.send(Frame(TEXT, b"1"), Frame(BINARY, b"2"), Frame(TEXT, b"3"))
+        frames = [await bob.frame() for _ in range(3)]
+        assert frames == [Frame(TEXT, b"1"), Frame(BINARY, b"2"), Frame(TEXT, b"3")]
+        await bob.send(Frame(TEXT, b"4"))
+        assert await ann.frame() == Frame(TEXT, b"4")
+        # --history
+        late = await server.opened("/lobby%20a")
+        assert [await late.frame() for _ in range(2)] == [Frame(TEXT, b"3"), Frame(TEXT, b"4")]
+        # --max-message-bytes
+        await late.send(Frame(BINARY, bytes(1001)))
+        assert (await late.read_close())[0] == 1009
+        await late.read_end()
+        # --max-topics
+        other, friend = await server.opened("/other"), await server.peer()
+        await friend.open("/other", Origin="https://friend.org")  # --origin
+        await other.send(Frame(TEXT, b"here"))
+        assert await friend.frame() == Frame(TEXT, b"here")
+        for head, status in [
+            (upgrade_head("/third"), 503),
+            (upgrade_head("/" + "x" * 256), 414),
+            (upgrade_head("/healthz"), 404),
+            (upgrade_head("/other", Origin="https://evil.org"), 403),
+        ]:
+            assert (await (await server.peer()).ask(head)).status == status
+        status, body = await server.get("/stats")
+        statistics = json.loads(body)
+        assert (status, statistics["connections"]) == (200, 4)
+        assert statistics["refused"] == {"503": 1, "414": 1, "404": 1, "403": 1}
+        await friend.stream.aclose()
+
+        # What a peer says cannot touch the terminal.
+        await other.send(close_frame(4000, "\x1b[2Jmischief\n"))
+        await other.read_end()
+
+        server.process.send_signal(signal.SIGTERM)
+        for peer in (ann, bob):
+            assert await peer.read_close() == (1012, "")
+            await peer.send(close_frame(1012))
+            await peer.read_end()
+        assert await server.wait() == 0
+    assert "mischief" in server.stderr
+    assert "\x1b" not in server.stderr
+    assert "Traceback" not in server.stderr
+    log = [line for line in server.stderr.splitlines() if "trioweb.server" in line]
+    assert len([line for line in log if " refused with " in line]) == 4
+
+
+@pytest.mark.network
+async def test_ctrl_c_tells_peers_that_it_goes_and_exits_with_0() -> None:
+    async with serving("--log-level", "warning") as server:
+        peer = await server.opened()
+        server.process.send_signal(signal.SIGINT)
+        assert await peer.read_close() == (1001, "")
+        assert (await server.get("/healthz"))[0] == 503
+        await peer.send(close_frame(1001))
+        await peer.read_end()
+        assert await server.wait() == 0
+    # Nothing but what it announces.
+    assert len(server.stderr.splitlines()) == 1
+
+
+@pytest.mark.network
+async def test_second_ctrl_c_stops_at_once() -> None:
+    async with serving("--max-connections", "1") as server:
+        peer = await server.opened()
+        assert (await server.get("/healthz"))[0] == 503
+        server.process.send_signal(signal.SIGTERM)
+        assert await peer.read_close() == (1012, "")  # and does not answer
+        server.process.send_signal(signal.SIGINT)
+        assert await server.wait() == 130
+        await peer.read_end()
+    assert "Traceback" not in server.stderr
+
+
+@pytest.mark.network
+async def test_sigterm_is_quick_when_nobody_is_there() -> None:
+    async with serving() as server:
+        # But for a connection that a browser made in advance.
+        spare = await server.peer()
+        assert (await server.get("/healthz"))[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+        await spare.read_end()
+
+
+@pytest.mark.network
+async def test_serve_with_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost", "127.0.0.1")
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    leaf.cert_chain_pems[0].write_to_path(cert)
+    leaf.private_key_pem.write_to_path(key)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    options = ["--host", "localhost", "--tls-cert", cert, "--tls-key", key]
+    async with serving(*options) as server:
+        assert server.url == f"https://localhost:{server.port}/"
+
+        async def peer() -> Peer:
+            stream = await trio.open_ssl_over_tcp_stream(
+                "localhost", server.port, ssl_context=context, https_compatible=True
+            )
+            return Peer(stream)
+
+        answer = await (await peer()).ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (answer.status, answer.body) == (200, b"ok\n")
+        ann = await peer()
+        await ann.open("/lobby")
+        await ann.send(Frame(TEXT, b"hello"))
+        assert await ann.frame() == Frame(TEXT, b"hello")
+        server.process.send_signal(signal.SIGTERM)
+        assert await ann.read_close() == (1012, "")
+        await ann.send(close_frame(1012))
+        await ann.read_end()
+        assert await server.wait() == 0

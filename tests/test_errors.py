@@ -1,0 +1,218 @@
+"""The errors: whose fault each is, what it carries, what it says."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import trio
+
+import trioweb
+from trioweb import (
+    ClosedByPeer,
+    ClosedLocally,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    GaveUp,
+    HandshakeFailed,
+    HandshakeRejected,
+    HubFull,
+    Lagged,
+    NotReceiving,
+    OpenFailed,
+    OutboxFull,
+    Reject,
+    TriowebError,
+    Unsent,
+)
+from trioweb._errors import (
+    CloseCode,
+    FrameError,
+    is_wire_code,
+    is_worth_retry,
+    single_cause,
+)
+
+_TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
+    ConnectionClosed: (TriowebError,),
+    ClosedLocally: (ConnectionClosed, trio.ClosedResourceError),
+    ClosedByPeer: (ConnectionClosed, trio.BrokenResourceError),
+    ConnectionLost: (ConnectionClosed, trio.BrokenResourceError),
+    OpenFailed: (TriowebError, trio.BrokenResourceError),
+    ConnectFailed: (OpenFailed,),
+    HandshakeFailed: (OpenFailed,),
+    HandshakeRejected: (OpenFailed,),
+    Reject: (TriowebError,),
+    GaveUp: (TriowebError,),
+    Unsent: (TriowebError,),
+    OutboxFull: (TriowebError,),
+    NotReceiving: (TriowebError,),
+    HubFull: (TriowebError,),
+    Lagged: (TriowebError,),
+    FrameError: (TriowebError,),
+}
+
+
+@pytest.mark.parametrize(("kind", "bases"), _TREE.items())
+def test_error_says_by_its_bases_whose_fault_it_is(
+    kind: type[Exception], bases: tuple[type[Exception], ...]
+) -> None:
+    assert kind.__bases__ == bases
+    closed = issubclass(kind, trio.ClosedResourceError)
+    assert closed is (kind is ClosedLocally)
+
+
+def test_every_public_error_stands_in_the_tree() -> None:
+    public = {
+        value
+        for value in vars(trioweb).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    assert public == {*_TREE, TriowebError} - {FrameError}
+
+
+_ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
+    (
+        ClosedLocally(1000, "bye"),
+        {"code": 1000, "reason": "bye"},
+        "connection closed by this side (1000, 'bye')",
+    ),
+    (
+        ClosedByPeer(1005),
+        {"code": 1005, "reason": ""},
+        "connection closed by the peer (1005)",
+    ),
+    (
+        ConnectionLost(CloseCode.ABNORMAL, "reset"),
+        {"code": 1006, "reason": "reset"},
+        "connection lost (1006, 'reset')",
+    ),
+    (ConnectionClosed(4000), {"code": 4000, "reason": ""}, "connection closed (4000)"),
+    (
+        HandshakeRejected(403, [("retry-after", "5"), ("retry-after", "6")], b"no"),
+        {"status": 403, "headers": (("retry-after", "5"), ("retry-after", "6")), "body": b"no"},
+        "server rejected the WebSocket handshake with HTTP status 403",
+    ),
+    (
+        Reject(401, "Who?", iter([("WWW-Authenticate", "Basic")])),
+        {"status": 401, "headers": (("WWW-Authenticate", "Basic"),), "body": b"Who?"},
+        "401",
+    ),
+    (ConnectFailed("no route"), {"untrusted": False}, "no route"),
+    (ConnectFailed("expired", untrusted=True), {"untrusted": True}, "expired"),
+    (Unsent(2), {"count": 2}, "2 accepted messages were not handed over"),
+    (Reject(), {"status": 403, "headers": (), "body": b""}, "403"),
+    (
+        HubFull("max_topics=1"),
+        {"limit": "max_topics=1"},
+        "the hub is full (max_topics=1) and every topic has subscribers",
+    ),
+    (Lagged(3), {"skipped": 3}, "3 publications left the log before they were read"),
+    (
+        FrameError(CloseCode.PROTOCOL_ERROR, "reserved bits set"),
+        {"code": 1002, "reason": "reserved bits set"},
+        "(<CloseCode.PROTOCOL_ERROR: 1002>, 'reserved bits set')",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "data", "text"), _ERRORS, ids=lambda value: type(value).__name__)
+def test_error_carries_its_data_and_says_it(
+    error: TriowebError, data: dict[str, Any], text: str
+) -> None:
+    assert {name: getattr(error, name) for name in data} == data
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", [error for error, _, _ in _ERRORS], ids=repr)
+def test_error_survives_copying_and_pickling(error: TriowebError) -> None:
+    """Test runners and process pools do that to errors."""
+    for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+def test_gave_up_tells_of_the_last_error_and_how_many_there_were() -> None:
+    last = ConnectFailed("no route")
+    error = GaveUp(3, last)
+    assert (error.attempts, error.last, error.__cause__) == (3, last, last)
+    assert str(error) == "gave up after 3 attempts: no route"
+    assert str(GaveUp(1, last)) == "gave up after 1 attempt: no route"
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.attempts, str(again.last)) == (3, "no route")
+
+
+def _retried(errors: dict[Any, Exception]) -> set[Any]:
+    return {key for key, error in errors.items() if is_worth_retry(error)}
+
+
+def test_is_worth_retry_after_any_status_that_does_not_blame_the_request() -> None:
+    statuses = range(200, 600)
+    assert _retried({status: HandshakeRejected(status) for status in statuses}) == {
+        *range(200, 400),
+        408,
+        425,
+        429,
+        *range(500, 600),
+    }
+
+
+@pytest.mark.parametrize("kind", [ClosedByPeer, ClosedLocally, ConnectionLost])
+def test_is_worth_retry_after_any_code_that_is_not_final(kind: type[ConnectionClosed]) -> None:
+    codes = range(1000, 5000)
+    final = {1002, 1003, 1007, 1008, 1009, 1010, *range(3500, 4000), *range(4500, 5000)}
+    assert _retried({code: kind(code) for code in codes}) == {*codes} - final
+
+
+def test_is_worth_retry_after_everything_else_but_a_bad_certificate() -> None:
+    assert not is_worth_retry(ConnectFailed("self-signed", untrusted=True))
+    for error in (ConnectFailed("refused"), HandshakeFailed("silence"), OSError(), ValueError()):
+        assert is_worth_retry(error)
+
+
+def test_handshake_rejected_gives_the_first_header_of_a_name() -> None:
+    error = HandshakeRejected(503, [("a", "1"), ("retry-after", "5"), ("retry-after", "6")])
+    assert error.header("retry-after") == "5"
+    assert error.header("b") is None
+
+
+@pytest.mark.parametrize("status", [100, 101, 200, 299, 600, -1])
+def test_reject_refuses_a_status_that_is_no_refusal(status: int) -> None:
+    with pytest.raises(ValueError, match=rf"Reject\(status={status}\): must be .* 300 to 599"):
+        Reject(status)
+    for good in (300, 599):
+        assert Reject(good).status == good
+
+
+def test_reject_encodes_text_at_once() -> None:
+    """So that what cannot be sent is found out where it was written."""
+    assert Reject(403, "grüße").body == "grüße".encode()
+    assert Reject(403, bytearray(b"x")).body == b"x"  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="surrogate"):
+        Reject(403, "\ud800")
+
+
+def test_is_wire_code_knows_the_registry() -> None:
+    """RFC 6455 section 7.4: what is reserved must not be sent."""
+    for code in CloseCode:
+        assert is_wire_code(code) is (code not in (CloseCode.NO_STATUS, CloseCode.ABNORMAL))
+    assert [code for code in range(6000) if is_wire_code(code)] == [
+        *range(1000, 1004),
+        *range(1007, 1015),
+        *range(3000, 5000),
+    ]
+
+
+def test_single_cause_unwraps_groups_that_have_but_one_thing_to_say() -> None:
+    leaf = ValueError("leaf")
+    assert single_cause(leaf) is leaf
+    assert single_cause(ExceptionGroup("outer", [ExceptionGroup("inner", [leaf])])) is leaf
+    assert single_cause(BaseExceptionGroup("outer", [KeyboardInterrupt()])).__class__ is (
+        KeyboardInterrupt
+    )
+    pair = ExceptionGroup("pair", [leaf, leaf])
+    assert single_cause(ExceptionGroup("outer", [pair])) is pair

@@ -1,0 +1,893 @@
+"""The opening handshake: against trio-websocket itself, against peers made of bytes, and alone."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import re
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import BINARY, TEXT, Frame, RawPeer, Script, encode, one_by_one
+from trioweb import HandshakeFailed, HandshakeRejected, Headers, OpenFailed, Request, TriowebError
+from trioweb._handshake import (
+    accept,
+    accept_token,
+    check_request_headers,
+    check_subprotocols,
+    check_upgrade,
+    connect,
+    is_upgrade,
+    parse_url,
+)
+from trioweb._http import BadHead, parse_request, read_head
+from trioweb.testing import stream_pair
+
+# RFC 6455 section 1.3.
+_KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
+_ACCEPT: Final = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+_MAX: Final = 16 * 2**10
+
+_UPGRADE: Final = {
+    "Host": "trioweb.test",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": _KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def test_accept_token_is_that_of_the_rfc() -> None:
+    assert accept_token(_KEY.encode()) == _ACCEPT
+
+
+# URLs.
+
+_URLS: Mapping[str, tuple[str, tuple[bool, str, int, str, str]]] = {
+    "the least": ("ws://host", (False, "host", 80, "host", "/")),
+    "TLS": ("wss://host", (True, "host", 443, "host", "/")),
+    "in capitals": ("WSS://HOST/Path", (True, "host", 443, "host", "/Path")),
+    "a port": ("ws://host:8000/", (False, "host", 8000, "host:8000", "/")),
+    "its own default port": ("wss://host:443/", (True, "host", 443, "host", "/")),
+    "the other default port": ("ws://host:443/", (False, "host", 443, "host:443", "/")),
+    "an empty port": ("ws://host:/a", (False, "host", 80, "host", "/a")),
+    "path and query": ("ws://host/a/b?c=d&e", (False, "host", 80, "host", "/a/b?c=d&e")),
+    "a query alone": ("ws://host?c=d", (False, "host", 80, "host", "/?c=d")),
+    "an empty query": ("ws://host/?", (False, "host", 80, "host", "/")),
+    "question marks": ("ws://host/a??b=?", (False, "host", 80, "host", "/a??b=?")),
+    "two slashes": ("ws://host//a", (False, "host", 80, "host", "//a")),
+    "percent-encoded": (
+        "ws://host/a%20b%2f?%C3%A9",
+        (False, "host", 80, "host", "/a%20b%2f?%C3%A9"),
+    ),
+    "not encoded": ("ws://host/é?ü=|", (False, "host", 80, "host", "/%C3%A9?%C3%BC=%7C")),
+    "IPv4": ("ws://127.0.0.1:81", (False, "127.0.0.1", 81, "127.0.0.1:81", "/")),
+    "IPv6": ("ws://[::1]/", (False, "::1", 80, "[::1]", "/")),
+    "IPv6 and a port": (
+        "ws://[2001:DB8::1]:81",
+        (False, "2001:db8::1", 81, "[2001:db8::1]:81", "/"),
+    ),
+    "a name beyond ASCII": (
+        "ws://bücher.example/",
+        (False, "xn--bcher-kva.example", 80, "xn--bcher-kva.example", "/"),
+    ),
+    "an encoded name": (
+        "ws://xn--strae-oqa.example:81/",
+        (False, "xn--strae-oqa.example", 81, "xn--strae-oqa.example:81", "/"),
+    ),
+    "an underscore": ("ws://my_service:81", (False, "my_service", 81, "my_service:81", "/")),
+    "the root's dot": ("ws://host.example./", (False, "host.example.", 80, "host.example.", "/")),
+}
+
+
+@pytest.mark.parametrize(("url", "expected"), _URLS.values(), ids=_URLS)
+def test_parse_url_takes_it_apart(url: str, expected: tuple[bool, str, int, str, str]) -> None:
+    target = parse_url(url)
+    found = (target.secure, target.host, target.port, target.authority, target.resource)
+    assert found == expected
+    assert target.headers == ()
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "credentials"),
+    [("me:secret", "me:secret"), ("me", "me:"), ("a%40b:%3A%2F%C3%BC", "a@b::/ü"), (":x", ":x")],
+)
+def test_parse_url_makes_basic_authorization_of_user_and_password(
+    userinfo: str, credentials: str
+) -> None:
+    target = parse_url(f"wss://{userinfo}@host:444/a")
+    [(name, value)] = target.headers
+    assert name == "Authorization"
+    assert base64.b64decode(value.removeprefix("Basic ")).decode() == credentials
+    assert (target.authority, target.resource) == ("host:444", "/a")
+    assert "secret" not in repr(target)
+    assert value not in repr(target)
+
+
+_BAD_URLS: Mapping[str, tuple[str, str]] = {
+    "nothing": ("", "must start with ws:// or wss://"),
+    "no scheme": ("host/path", "must start with ws:// or wss://"),
+    "host and port": ("localhost:8000", "must start with ws:// or wss://"),
+    "HTTP": ("http://host/", "must start with ws:// or wss://"),
+    "a scheme and nothing": ("ws:", "has no host"),
+    "no slashes": ("ws:host", "has no host"),
+    "no host": ("ws:///path", "has no host"),
+    "only a port": ("ws://:80/", "has no host"),
+    "only a user": ("ws://me@/", "has no host"),
+    "a fragment": ("ws://host/#top", "must not have a fragment"),
+    "an empty fragment": ("ws://host/#", "must not have a fragment"),
+    "port 0": ("ws://host:0/", "the port must be from 1 to 65535"),
+    "port 65536": ("ws://host:65536/", "0-65535"),
+    "a port with a sign": ("ws://host:-1/", "Port"),
+    "a port in words": ("ws://host:http/", "Port"),
+    "a bracket": ("ws://[::1/", "Invalid IPv6 URL"),
+    "a space": ("ws://host/a b", "must not contain spaces"),
+    "a space before": (" ws://host/", "must not contain spaces"),
+    "a second line": ("ws://host/a\r\nX: y", "control characters"),
+    "a tab": ("ws://ho\tst/", "control characters"),
+    "NUL": ("ws://host/\0", "control characters"),
+    "DEL": ("ws://host/\x7f", "control characters"),
+    "a surrogate": ("ws://host/\udc80", "surrogates"),
+    "an empty label": ("ws://a..b/", "'a..b' is not a host name"),
+    "a label too long": (f"ws://{'a' * 64}.example/", "is not a host name"),
+    "a name that is none": ("ws://\u00ad/", "is not a host name"),
+    "a name with a space in it": ("ws://\u00a8/", "is not a host name"),
+    "a name in brackets": ("ws://<host>/", "'<host>' is not a host name"),
+}
+
+
+@pytest.mark.parametrize(("url", "text"), _BAD_URLS.values(), ids=_BAD_URLS)
+def test_parse_url_says_what_is_wrong_with_it(url: str, text: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(f"url {url!r}: ")) as caught:
+        parse_url(url)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [None, b"ws://host/", 80, ["ws://host/"]])
+def test_parse_url_wants_text(url: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"'ws://host/path', not {url!r}")):
+        parse_url(url)
+
+
+@given(
+    st.text(max_size=30) | st.text(max_size=30).map("ws://h/".__add__) | st.from_regex("ws://.*")
+)
+@settings(deadline=None)
+def test_parse_url_gives_a_request_line_or_a_value_error_whatever_it_is_given(url: str) -> None:
+    try:
+        target = parse_url(url)
+    except ValueError as exc:
+        assert repr(url) in str(exc)  # noqa: PT017  either is right
+        return
+    assert re.fullmatch(r"/[!-~]*", target.resource)
+    assert re.fullmatch(r"[!-~]+", target.authority)
+    assert 1 <= target.port <= 65535
+
+
+# What users may ask for.
+
+
+def test_check_subprotocols_takes_tokens() -> None:
+    check_subprotocols("test", [])
+    check_subprotocols("test", ("chat", "v1.json", "graphql-ws"))
+
+
+@pytest.mark.parametrize(
+    ("subprotocols", "error", "text"),
+    [
+        ("chat", TypeError, "test: subprotocols='chat' must be a sequence of str"),
+        (["a", ""], ValueError, "test: subprotocol '' is not a token"),
+        (["a b"], ValueError, "test: subprotocol 'a b' is not a token"),
+        (["a,b"], ValueError, "test: subprotocol 'a,b' is not a token"),
+        (["a\r\nX: y"], ValueError, "is not a token"),
+        (["é"], ValueError, "is not a token"),
+        ([b"a"], ValueError, "test: subprotocol b'a' is not a token"),
+        (["a", "b", "a"], ValueError, "test: subprotocols=['a', 'b', 'a'] has one twice"),
+    ],
+)
+def test_check_subprotocols_refuses_what_cannot_stand_in_the_header(
+    subprotocols: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=re.escape(text)):
+        check_subprotocols("test", subprotocols)
+
+
+def test_check_request_headers_takes_those_of_applications() -> None:
+    check_request_headers(
+        "test", [("Authorization", "Bearer x"), ("Cookie", "a=b"), ("Origin", "x")]
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Host",
+        "UPGRADE",
+        "connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Sec-WebSocket-Key",
+        "sec-websocket-extensions",
+        "Sec-WebSocket-Protocol",
+    ],
+)
+def test_check_request_headers_keeps_those_of_the_handshake(name: str) -> None:
+    with pytest.raises(ValueError, match=f"test: header {name!r} belongs to the handshake itself"):
+        check_request_headers("test", iter([("X", "y"), (name, "z")]))
+
+
+def test_check_request_headers_refuses_what_cannot_be_sent() -> None:
+    with pytest.raises(ValueError, match="test: header 'X'"):
+        check_request_headers("test", [("X", "a\r\nHost: b")])
+
+
+# What a server refuses.
+
+
+def upgrade(changes: Mapping[str, str | None] | None = None, *more: tuple[str, str]) -> Request:
+    """A good upgrade with *changes* (None leaves a header out), and *more* behind it."""
+    headers = {**_UPGRADE, **(changes or {})}
+    pairs = [(name, value) for name, value in headers.items() if value is not None]
+    return Request("GET", "/", [*pairs, *more])
+
+
+_GOOD_UPGRADES: Mapping[str, Request] = {
+    "as the RFC has it": upgrade(),
+    "as Firefox has it": upgrade({"Connection": "keep-alive, Upgrade"}),
+    "in capitals": upgrade({"Connection": "UPGRADE", "Upgrade": "WebSocket"}),
+    "two Connection lines": upgrade(None, ("Connection", "keep-alive")),
+    "more upgrades": upgrade({"Upgrade": "h2c, websocket"}),
+    "subprotocols": upgrade({"Sec-WebSocket-Protocol": "chat, superchat"}),
+    "extensions": upgrade({"Sec-WebSocket-Extensions": "permessage-deflate; x=1"}),
+    "a port": upgrade({"Host": "trioweb.test:8000"}),
+    "IPv4": upgrade({"Host": "127.0.0.1:8000"}),
+    "IPv6": upgrade({"Host": "[::1]:8000"}),
+    "a name of IDNA 2008": upgrade({"Host": "xn--strae-oqa.example"}),
+    "a long name with its port": upgrade({"Host": "a" * 63 + ":8000"}),
+    "an underscore": upgrade({"Host": "my_service"}),
+}
+
+
+def encode_request(request: Request) -> bytes:
+    lines = [f"{name}: {value}" for name, value in request.headers.items_all()]
+    head = [f"{request.method} {request.target} HTTP/1.1", *lines, "", ""]
+    return "\r\n".join(head).encode("ascii")
+
+
+@pytest.mark.parametrize("request_", _GOOD_UPGRADES.values(), ids=_GOOD_UPGRADES)
+async def test_what_check_upgrade_passes_is_accepted(request_: Request) -> None:
+    """trio-websocket must not find a fault that we did not, for nobody would be told."""
+    head = encode_request(request_)
+    parsed = parse_request(head, remote="", local="")
+    assert is_upgrade(parsed)
+    check_upgrade(parsed)
+    transport = Script(silent=True)
+    await accept(transport, head, subprotocol=None, headers=())
+    status, headers = _parse_response(transport.sent)
+    assert status == "HTTP/1.1 101 Switching Protocols"
+    assert headers == {
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-accept": _ACCEPT,
+    }
+
+
+def _parse_response(data: bytes) -> tuple[str, Headers]:
+    assert data.endswith(b"\r\n\r\n")
+    status, *lines = data.decode("ascii").rstrip("\r\n").split("\r\n")
+    pairs = (line.partition(": ")[::2] for line in lines)
+    return status.strip(), Headers(pairs)
+
+
+_BAD_UPGRADES: Mapping[str, tuple[Request, int]] = {
+    "POST": (Request("POST", "/", _UPGRADE.items()), 405),
+    "HEAD": (Request("HEAD", "/", _UPGRADE.items()), 405),
+    "get": (Request("get", "/", _UPGRADE.items()), 405),
+    "no Connection": (upgrade({"Connection": None}), 400),
+    "another Connection": (upgrade({"Connection": "keep-alive"}), 400),
+    "nearly Upgrade": (upgrade({"Connection": "Upgrades"}), 400),
+    "no version": (upgrade({"Sec-WebSocket-Version": None}), 426),
+    "version 8": (upgrade({"Sec-WebSocket-Version": "8"}), 426),
+    "version 14": (upgrade({"Sec-WebSocket-Version": "14"}), 426),
+    "version 013": (upgrade({"Sec-WebSocket-Version": "013"}), 426),
+    "two versions": (upgrade(None, ("Sec-WebSocket-Version", "13")), 426),
+    "no key": (upgrade({"Sec-WebSocket-Key": None}), 400),
+    "an empty key": (upgrade({"Sec-WebSocket-Key": ""}), 400),
+    "two keys": (upgrade(None, ("Sec-WebSocket-Key", _KEY)), 400),
+    "a key of 15 bytes": (
+        upgrade({"Sec-WebSocket-Key": base64.b64encode(bytes(15)).decode()}),
+        400,
+    ),
+    "a key of 17 bytes": (
+        upgrade({"Sec-WebSocket-Key": base64.b64encode(bytes(17)).decode()}),
+        400,
+    ),
+    "a key without padding": (upgrade({"Sec-WebSocket-Key": _KEY.rstrip("=")}), 400),
+    "a key with a stray character": (upgrade({"Sec-WebSocket-Key": "!" + _KEY}), 400),
+    "no Host": (upgrade({"Host": None}), 400),
+    "an empty Host": (upgrade({"Host": ""}), 400),
+    "a Host with a path": (upgrade({"Host": "a/b"}), 400),
+    "a Host with a user": (upgrade({"Host": "me@a"}), 400),
+    "a Host with a space": (upgrade({"Host": "a b"}), 400),
+    "two Hosts": (upgrade(None, ("Host", "b d")), 400),
+    "a subprotocol that is none": (upgrade({"Sec-WebSocket-Protocol": "a b"}), 400),
+    "a quoted subprotocol": (upgrade({"Sec-WebSocket-Protocol": 'a, "b"'}), 400),
+}
+
+
+@pytest.mark.parametrize(("request_", "status"), _BAD_UPGRADES.values(), ids=_BAD_UPGRADES)
+def test_check_upgrade_refuses_a_bad_one_with_its_status(request_: Request, status: int) -> None:
+    """RFC 6455 section 4.2.1."""
+    assert is_upgrade(request_)
+    with pytest.raises(BadHead) as caught:
+        check_upgrade(request_)
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("value", [None, "", "h2c", "websockets", "web socket"])
+def test_is_upgrade_leaves_other_upgrades_alone(value: str | None) -> None:
+    assert not is_upgrade(upgrade({"Upgrade": value}))
+
+
+# Accepting.
+
+
+async def test_accept_sends_the_subprotocol_and_headers_it_is_given() -> None:
+    head = encode_request(upgrade({"Sec-WebSocket-Protocol": "a, b"}))
+    transport = Script(silent=True)
+    headers = [("X-Server", "one, two"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")]
+    await accept(transport, head, subprotocol="b", headers=headers)
+    _, answered = _parse_response(transport.sent)
+    assert answered["sec-websocket-protocol"] == "b"
+    assert answered["x-server"] == "one, two"
+    assert answered.get_all("set-cookie") == ["a=b", "c=d"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Sec-WebSocket-Key:{}",
+        "Sec-WebSocket-Key: \t {} \t",
+        "sec-websocket-key: {}",
+        "Sec-WebSocket-Key:\r\n {}\r\n\t",
+        "X: a\r\n Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Key: {}",
+    ],
+)
+async def test_accept_answers_the_key_however_it_is_written(line: str) -> None:
+    head = encode_request(upgrade({"Sec-WebSocket-Key": None}))
+    head = head[:-2] + line.format(_KEY).encode() + b"\r\n\r\n"
+    check_upgrade(parse_request(head, remote="", local=""))
+    transport = Script(silent=True)
+    await accept(transport, head, subprotocol=None, headers=())
+    assert _parse_response(transport.sent)[1]["sec-websocket-accept"] == _ACCEPT
+
+
+async def test_accept_says_so_when_the_transport_fails() -> None:
+    """Invariant 7."""
+    for error in (
+        trio.BrokenResourceError("gone"),
+        trio.ClosedResourceError("shut"),
+        OSError("io"),
+    ):
+        with pytest.raises(HandshakeFailed, match=f"handshake failed: {error}") as caught:
+            await accept(
+                Script(fault=error), encode_request(upgrade()), subprotocol=None, headers=()
+            )
+        assert caught.value.__cause__ is error
+        _check_ours(caught.value)
+
+
+async def test_accept_can_be_cancelled_while_the_peer_does_not_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Invariant 6: the deadline is the caller's."""
+    ours, _theirs = stream_pair(10)
+    with trio.move_on_after(5) as scope:
+        await accept(ours, encode_request(upgrade()), subprotocol=None, headers=())
+    assert scope.cancelled_caught
+    assert trio.current_time() == 5
+
+
+async def _serve(transport: trio.abc.Stream, **options: Any) -> tuple[Request, bytes]:
+    """What a server does: read, check, accept."""
+    head, rest = await read_head(transport, _MAX)
+    request = parse_request(head, remote="", local="")
+    check_upgrade(request)
+    await accept(transport, head, **{"subprotocol": None, "headers": (), **options})
+    return request, rest
+
+
+async def test_accept_opens_a_connection_for_trio_websockets_client() -> None:
+    ours, theirs = stream_pair()
+    opened: list[trio_websocket.WebSocketConnection] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            opened.append(
+                await trio_websocket.wrap_client_stream(
+                    nursery,
+                    theirs,  # type: ignore[arg-type]  # any stream will do
+                    "trioweb.test",
+                    "/lobby?uid=1",
+                    subprotocols=["chat", "superchat"],
+                    extra_headers=[(b"X-Client", b"1")],
+                )
+            )
+
+        nursery.start_soon(ask)
+        request, rest = await _serve(ours, subprotocol="superchat", headers=[("X-Server", "2")])
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (request.path, request.query) == ("/lobby", {"uid": "1"})
+        assert request.headers["x-client"] == "1"
+        assert request.subprotocols == ("chat", "superchat")
+        [connection] = opened
+        assert connection.subprotocol == "superchat"
+        assert (b"x-server", b"2") in connection.handshake_headers
+        # And from here on nothing of the handshake stands between the two.
+        peer = RawPeer(ours, is_client=False)
+        peer.unparsed = rest
+        await peer.send(Frame(TEXT, b"to them"))
+        assert await connection.get_message() == "to them"
+        await connection.send_message(b"to us")
+        assert await peer.frame() == Frame(BINARY, b"to us")
+        nursery.cancel_scope.cancel()
+
+
+# Connecting.
+
+
+def answering(template: str, *, behind: bytes = b"") -> Callable[[bytes], list[bytes]]:
+    """A server's answer, with the right answer to the key where it says @accept@."""
+
+    def answer(request: bytes) -> list[bytes]:
+        key = re.search(rb"(?i)\r\nsec-websocket-key: *(\S+)\r\n", request)
+        assert key is not None
+        text = template.replace("@accept@", accept_token(key[1])).replace("\n", "\r\n")
+        return [text.encode("latin-1") + behind]
+
+    return answer
+
+
+def split(answer: Callable[[bytes], list[bytes]]) -> Callable[[bytes], list[bytes]]:
+    return lambda request: one_by_one(b"".join(answer(request)))
+
+
+_GOOD: Final = """\
+HTTP/1.1 101 Switching Protocols
+Upgrade: websocket
+Connection: Upgrade
+Sec-WebSocket-Accept: @accept@
+
+"""
+
+
+async def _connect(
+    transport: trio.abc.Stream,
+    url: str = "ws://trioweb.test/",
+    *,
+    subprotocols: Sequence[str] = (),
+    headers: Sequence[tuple[str, str]] = (),
+) -> tuple[Headers, str | None, bytes]:
+    return await connect(
+        transport,
+        parse_url(url),
+        subprotocols=subprotocols,
+        headers=headers,
+        max_head_bytes=_MAX,
+    )
+
+
+async def test_connect_sends_what_rfc_6455_asks_for() -> None:
+    transport = Script(answering(_GOOD))
+    await _connect(
+        transport,
+        "ws://me:pw@trioweb.test:8000/a?b",
+        subprotocols=["chat", "v2"],
+        headers=[("X-A", "1"), ("Cookie", "c=d")],
+    )
+    head, rest = await read_head(Script([transport.sent]), _MAX)
+    assert rest == b""
+    request = parse_request(head, remote="", local="")
+    check_upgrade(request)
+    assert request.target == "/a?b"
+    assert request.headers["host"] == "trioweb.test:8000"
+    assert request.subprotocols == ("chat", "v2")
+    assert request.headers["authorization"] == "Basic bWU6cHc="
+    assert (request.headers["x-a"], request.headers["cookie"]) == ("1", "c=d")
+    assert "sec-websocket-extensions" not in request.headers
+
+
+@pytest.mark.parametrize("url", [url for url, _ in _URLS.values()] + [f"ws://{'a' * 63}:8000/"])
+async def test_connect_names_any_host_that_a_url_can_name(url: str) -> None:
+    transport = Script(answering(_GOOD))
+    await _connect(transport, url)
+    request = parse_request(transport.sent, remote="", local="")
+    check_upgrade(request)
+    assert request.headers.get_all("host") == [parse_url(url).authority]
+    assert request.target == parse_url(url).resource
+
+
+async def test_connect_uses_a_new_key_each_time() -> None:
+    keys = set()
+    for _ in range(5):
+        transport = Script(answering(_GOOD))
+        await _connect(transport)
+        keys.add(parse_request(transport.sent, remote="", local="").headers["sec-websocket-key"])
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_connect_gives_headers_subprotocol_and_the_frames_behind_the_answer(
+    cut: bool,
+) -> None:
+    behind = encode(Frame(TEXT, b"hello"), masked=False)
+    template = _GOOD.replace("\n\n", "\nSec-WebSocket-Protocol: b\nX-Server: 1\n\n")
+    answer = answering(template, behind=behind)
+    transport = Script(split(answer) if cut else answer, silent=True)
+    headers, subprotocol, rest = await _connect(transport, subprotocols=["a", "b"])
+    assert headers["x-server"] == "1"
+    assert subprotocol == "b"
+    assert rest == (b"" if cut else behind)
+    if cut:  # what was not read is still there
+        assert await transport.receive_some() == behind[:1]
+
+
+_GOOD_ANSWERS: Mapping[str, str] = {
+    "as the RFC has it": _GOOD,
+    "without a reason": _GOOD.replace(" Switching Protocols", ""),
+    "with another reason": _GOOD.replace("Switching Protocols", "Web Socket Protocol Handshake"),
+    "in capitals": _GOOD.replace("websocket", "WebSocket").replace(": Upgrade", ": UPGRADE"),
+    "in lower case": _GOOD.replace("Sec-WebSocket-Accept", "sec-websocket-accept"),
+    "with keep-alive": _GOOD.replace(": Upgrade", ": keep-alive, Upgrade"),
+    "with two Connection lines": _GOOD.replace("\n\n", "\nConnection: keep-alive\n\n"),
+    "with a date": _GOOD.replace("\n\n", "\nDate: Sat, 21 Nov 2026 08:00:00 GMT\nServer: x\n\n"),
+    "after a 100": "HTTP/1.1 100 Continue\n\n" + _GOOD,
+    "after hints": "HTTP/1.1 103 Early Hints\nLink: </a>\n\n" * 3 + _GOOD,
+}
+
+
+@pytest.mark.parametrize("template", _GOOD_ANSWERS.values(), ids=_GOOD_ANSWERS)
+async def test_connect_takes_a_good_answer(template: str) -> None:
+    for answer in (answering(template), split(answering(template))):
+        _, subprotocol, rest = await _connect(Script(answer, silent=True), subprotocols=["a"])
+        assert (subprotocol, rest) == (None, b"")
+
+
+def _without(header: str) -> str:
+    return re.sub(f"{header}: .*\n", "", _GOOD)
+
+
+_BAD_ANSWERS: Mapping[str, tuple[str, str]] = {
+    "no Upgrade": (_without("Upgrade"), "lacks Upgrade: websocket"),
+    "another Upgrade": (_GOOD.replace("websocket\n", "h2c\n"), "lacks Upgrade: websocket"),
+    "no Connection": (_without("Connection"), "lacks Connection: Upgrade"),
+    "another Connection": (_GOOD.replace(": Upgrade", ": close"), "lacks Connection: Upgrade"),
+    "no accept": (_without("Sec-WebSocket-Accept"), "does not answer our key"),
+    "the accept of another key": (_GOOD.replace("@accept@", _ACCEPT), "does not answer our key"),
+    "an empty accept": (_GOOD.replace("@accept@", ""), "does not answer our key"),
+    "two accepts": (
+        _GOOD.replace("\n\n", "\nSec-WebSocket-Accept: @accept@\n\n"),
+        "does not answer our key",
+    ),
+    "an extension": (
+        _GOOD.replace("\n\n", "\nSec-WebSocket-Extensions: permessage-deflate\n\n"),
+        "an extension that was not offered",
+    ),
+    "a subprotocol that was not offered": (
+        _GOOD.replace("\n\n", "\nSec-WebSocket-Protocol: c\n\n"),
+        "chose subprotocol 'c', not offered",
+    ),
+    "two subprotocols": (
+        _GOOD.replace("\n\n", "\nSec-WebSocket-Protocol: a, b\n\n"),
+        "chose subprotocol 'a, b', not offered",
+    ),
+    "a subprotocol in two lines": (
+        _GOOD.replace("\n\n", "\nSec-WebSocket-Protocol: a\nSec-WebSocket-Protocol: b\n\n"),
+        "chose subprotocol 'a, b', not offered",
+    ),
+    "an empty subprotocol": (
+        _GOOD.replace("\n\n", "\nSec-WebSocket-Protocol:\n\n"),
+        "chose subprotocol '', not offered",
+    ),
+    "a broken status line": (_GOOD.replace("HTTP/1.1 ", "HTTP/1.1"), "not an HTTP/1.1 response"),
+    "another protocol": (_GOOD.replace("HTTP/1.1", "ICY"), "not an HTTP/1.1 response"),
+    "garbage": ("\x00\x01\x02", "not an HTTP/1.1 head"),
+    "Latin-1": (_GOOD.replace("Switching", "Sw\xefching"), "not an HTTP/1.1 head"),
+    "a frame at once": ("\x81\x05hello", "not an HTTP/1.1 head"),
+    "a bare LF": ("HTTP/1.1 101 x\r\nX: \x0b", "not an HTTP/1.1 head"),
+    "too much": (_GOOD.replace("\n\n", "\nX: " + "x" * _MAX + "\n\n"), "head of more than"),
+    "hints and garbage": ("HTTP/1.1 103 Hints\n\n\x00", "not an HTTP/1.1 head"),
+}
+
+
+@pytest.mark.parametrize(("template", "text"), _BAD_ANSWERS.values(), ids=_BAD_ANSWERS)
+async def test_connect_refuses_a_bad_answer_and_says_why(template: str, text: str) -> None:
+    """Invariant 7; the peer then falls silent, and nothing waits for it."""
+    answers = [answering(template)]
+    if len(template) < _MAX:
+        answers.append(split(answering(template)))
+    for answer in answers:
+        with pytest.raises(HandshakeFailed, match=re.escape(text)) as caught:
+            await _connect(Script(answer, silent=True), subprotocols=["a", "b"])
+        _check_ours(caught.value)
+
+
+_REJECTIONS: Mapping[str, tuple[str, int, bytes]] = {
+    "403": ("HTTP/1.1 403 Forbidden\nX-Why: no\nContent-Length: 4\n\nsite", 403, b"site"),
+    "404 until the end": (
+        "HTTP/1.1 404 Not Found\nX-Why: no\n\nnothing here",
+        404,
+        b"nothing here",
+    ),
+    "503 in chunks": (
+        "HTTP/1.1 503 Busy\nX-Why: no\nTransfer-Encoding: chunked\n\n4\nbusy\n0\n\n",
+        503,
+        b"busy",
+    ),
+    "200": ("HTTP/1.1 200 OK\nX-Why: no\nContent-Length: 2\n\nhi", 200, b"hi"),
+    "a redirection": ("HTTP/1.1 301 Moved\nX-Why: no\nContent-Length: 0\n\n", 301, b""),
+    "HTTP/1.0": ("HTTP/1.0 502 Bad Gateway\nX-Why: no\n\n", 502, b""),
+    "after hints": (
+        "HTTP/1.1 103 Hints\n\nHTTP/1.1 429 Slow\nX-Why: no\nContent-Length: 0\n\n",
+        429,
+        b"",
+    ),
+    "a status of nobody's": ("HTTP/1.1 999 Denied\nX-Why: no\nContent-Length: 0\n\n", 999, b""),
+}
+
+
+@pytest.mark.parametrize(("template", "status", "body"), _REJECTIONS.values(), ids=_REJECTIONS)
+async def test_connect_says_how_the_server_refused(template: str, status: int, body: bytes) -> None:
+    """Invariant 7, and the status is what a client decides by."""
+    for answer in (answering(template), split(answering(template))):
+        with pytest.raises(HandshakeRejected) as caught:
+            await _connect(Script(answer))
+        assert (caught.value.status, caught.value.body) == (status, body)
+        assert caught.value.header("x-why") == "no"
+        _check_ours(caught.value)
+
+
+@pytest.mark.parametrize("end", [None, trio.BrokenResourceError("reset")], ids=["EOF", "reset"])
+async def test_connect_fails_when_the_peer_ends_at_any_byte_of_its_answer(
+    end: Exception | None,
+) -> None:
+    """Invariant 7."""
+    sizes = iter(range(1000))
+    ended = False
+    while not ended:
+        size = next(sizes)
+
+        def answer(request: bytes) -> Iterable[bytes | BaseException]:
+            nonlocal ended
+            [data] = answering(_GOOD)(request)
+            ended = size == len(data)  # noqa: B023
+            return [data[:size], end] if end is not None and not ended else [data[:size]]  # noqa: B023
+
+        transport = Script(answer)
+        if size == 0:
+            transport = Script([] if end is None else [end])
+        try:
+            await _connect(transport)
+        except HandshakeFailed as exc:
+            assert not ended
+            _check_ours(exc)
+        else:
+            assert ended
+    assert size > 100
+
+
+async def test_connect_fails_when_the_request_cannot_be_sent() -> None:
+    """Invariant 7."""
+    for error in (
+        trio.BrokenResourceError("gone"),
+        trio.ClosedResourceError("shut"),
+        OSError("io"),
+    ):
+        with pytest.raises(HandshakeFailed, match=f"handshake failed: {error}") as caught:
+            await _connect(Script(fault=error, silent=True))
+        assert caught.value.__cause__ is error
+        _check_ours(caught.value)
+
+
+async def test_connect_names_the_kind_of_an_error_without_text() -> None:
+    with pytest.raises(HandshakeFailed, match="the opening handshake failed: BrokenResourceError"):
+        await _connect(Script(fault=trio.BrokenResourceError()))
+
+
+@pytest.mark.parametrize("start", ["", "HTTP/1.1 1", _GOOD[:-1]])
+async def test_connect_can_be_cancelled_while_the_server_is_silent(
+    start: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6: the deadline is the caller's."""
+    answer = answering(start) if start else ()
+    with trio.move_on_after(5) as scope:
+        await _connect(Script(answer, silent=True))
+    assert scope.cancelled_caught
+    assert trio.current_time() == 5
+
+
+@pytest.mark.parametrize("template", ["HTTP/1.1 403 No\n\n", "\0", _GOOD])
+async def test_connect_ends_as_cancelled_when_it_fails_at_that_very_moment(template: str) -> None:
+    """Invariant 7: not as a group of both."""
+    with trio.CancelScope() as scope:
+        await _connect(Script(answering(template), on_read=scope.cancel, silent=True))
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+
+
+async def test_connect_lets_a_keyboard_interrupt_out_as_it_is() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        await _connect(Script([KeyboardInterrupt()]))
+    with pytest.raises(KeyboardInterrupt):
+        with trio.CancelScope() as scope:
+            await _connect(Script([KeyboardInterrupt()], on_read=scope.cancel))
+
+
+@pytest.mark.parametrize("template", ["HTTP/1.1 403 No\n\n", "\0", _without("Upgrade")])
+async def test_a_failed_handshake_leaves_no_cycle_behind(template: str) -> None:
+    """A client that tries for days must not depend on the collector."""
+
+    async def fail() -> weakref.ref[OpenFailed]:
+        try:  # pytest.raises would make a cycle of its own
+            await _connect(Script(answering(template)))
+        except OpenFailed as exc:
+            return weakref.ref(exc)
+        raise AssertionError("it did not fail")
+
+    gc.collect()
+    gc.disable()
+    try:
+        error = await fail()
+        assert error() is None
+    finally:
+        gc.enable()
+
+
+def _check_ours(error: OpenFailed) -> None:
+    """Invariant 7: what leaves is ours, alone, and its causes come to an end."""
+    assert isinstance(error, TriowebError)
+    assert error.__context__ is None or error.__context__ is error.__cause__
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        assert not isinstance(cause, BaseExceptionGroup)
+        assert not any(cause is other for other in chain)
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_handshake_that_trio_websocket_refuses_after_all_fails(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closes the stream then, and waits for ever."""
+
+    async def refuse(nursery: trio.Nursery, stream: trio.abc.Stream, *_: Any, **__: Any) -> None:
+        await stream.wait_send_all_might_not_block()
+        nursery.start_soon(stream.aclose)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio_websocket, f"wrap_{side}_stream", refuse)
+    with pytest.raises(HandshakeFailed, match="trio-websocket refused the handshake") as caught:
+        if side == "client":
+            await _connect(Script(silent=True))
+        else:
+            await accept(Script(), encode_request(upgrade()), subprotocol=None, headers=())
+    _check_ours(caught.value)
+
+
+async def test_connect_opens_a_connection_to_trio_websockets_server() -> None:
+    ours, theirs = stream_pair()
+    accepted: list[trio_websocket.WebSocketConnection] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            request = await trio_websocket.wrap_server_stream(nursery, theirs)
+            assert request.path == "/lobby?uid=1"
+            assert request.proposed_subprotocols == ("chat", "superchat")
+            assert (b"x-client", b"1") in request.headers
+            accepted.append(
+                await request.accept(subprotocol="superchat", extra_headers=[(b"X-Server", b"2")])
+            )
+
+        nursery.start_soon(serve)
+        headers, subprotocol, rest = await _connect(
+            ours,
+            "ws://trioweb.test:8000/lobby?uid=1",
+            subprotocols=["chat", "superchat"],
+            headers=[("X-Client", "1")],
+        )
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert headers["x-server"] == "2"
+        assert subprotocol == "superchat"
+        [connection] = accepted
+        peer = RawPeer(ours, is_client=True)
+        peer.unparsed = rest
+        await connection.send_message("to us")
+        assert await peer.frame() == Frame(TEXT, b"to us")
+        await peer.send(Frame(BINARY, b"to them"))
+        assert await connection.get_message() == b"to them"
+        nursery.cancel_scope.cancel()
+
+
+async def test_connect_is_told_when_trio_websockets_server_refuses() -> None:
+    ours, theirs = stream_pair()
+
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            request = await trio_websocket.wrap_server_stream(nursery, theirs)
+            await request.reject(401, extra_headers=[(b"X-Why", b"who?")], body=b"log in first")
+
+        nursery.start_soon(serve)
+        with pytest.raises(HandshakeRejected) as caught:
+            await _connect(ours)
+        assert (caught.value.status, caught.value.body) == (401, b"log in first")
+        assert caught.value.header("x-why") == "who?"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("max_bytes", [1, 65536])
+async def test_connect_and_accept_understand_each_other(max_bytes: int) -> None:
+    ours, theirs = stream_pair(max_bytes)
+    served: list[Request] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            request, rest = await _serve(theirs, subprotocol="b", headers=[("X-S", "1")])
+            assert rest == b""
+            served.append(request)
+
+        nursery.start_soon(serve)
+        headers, subprotocol, rest = await _connect(
+            ours, "ws://bücher.example:81/é", subprotocols=["a", "b"]
+        )
+    assert (headers["x-s"], subprotocol, rest) == ("1", "b", b"")
+    assert served[0].path == "/é"
+    assert served[0].headers["host"] == "xn--bcher-kva.example:81"
+
+
+# Anything at all.
+
+
+@given(
+    noise=st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 3), st.binary(max_size=3)), max_size=4
+    )
+    | st.binary(max_size=200),
+    size=st.integers(1, 300),
+)
+@settings(deadline=None)
+async def test_connect_opens_or_fails_with_one_of_our_errors_whatever_it_hears(
+    noise: bytes | list[tuple[int, int, bytes]], size: int
+) -> None:
+    """Invariant 7: random bytes, or a good answer with some of its bytes changed."""
+
+    def answer(request: bytes) -> Iterable[bytes]:
+        if isinstance(noise, bytes):
+            data = noise
+        else:
+            [data] = answering(_GOOD)(request)
+            for place, length, put in noise:
+                data = data[:place] + put + data[place + length :]
+        return [data[start : start + size] for start in range(0, len(data), size)]
+
+    try:
+        headers, _, _ = await _connect(Script(answer), subprotocols=["a"])
+    except OpenFailed as exc:
+        _check_ours(exc)
+    else:
+        assert "sec-websocket-accept" in headers

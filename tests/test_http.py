@@ -1,0 +1,628 @@
+"""HTTP heads, requests and responses: what is taken, what is refused, and with which status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import Script, one_by_one, open_streams
+from trioweb._http import (
+    BadHead,
+    Headers,
+    Request,
+    Response,
+    addresses,
+    check_headers,
+    format_address,
+    is_token,
+    parse_request,
+    read_head,
+    read_response,
+)
+
+_MAX: Final = 16 * 2**10
+_HEAD: Final = b"GET /chat?room=1 HTTP/1.1\r\nHost: trioweb.test\r\n\r\n"
+
+
+def parse(head: bytes) -> Request:
+    return parse_request(head, remote="", local="")
+
+
+# Headers.
+
+
+def test_headers_are_a_mapping_that_knows_no_case_and_joins_repeated_names() -> None:
+    headers = Headers([("Set", "a"), ("X-One", "1"), ("set", "b, c")])
+    assert headers["SET"] == "a, b, c"
+    assert headers["x-one"] == headers.get("X-ONE") == "1"
+    assert headers.get_all("Set") == ["a", "b, c"]
+    assert headers.items_all() == (("set", "a"), ("x-one", "1"), ("set", "b, c"))
+    assert dict(headers) == {"set": "a, b, c", "x-one": "1"}
+    assert len(headers) == 2
+    assert "Set" in headers
+    assert repr(headers) == "Headers([('set', 'a'), ('x-one', '1'), ('set', 'b, c')])"
+
+
+def test_headers_without_a_name_have_nothing_for_it() -> None:
+    headers = Headers()
+    assert headers.get_all("x") == headers.tokens("x") == []
+    assert "x" not in headers
+    with pytest.raises(KeyError):
+        headers["x"]
+
+
+def test_headers_tokens_are_taken_from_all_lines_and_empty_ones_left_out() -> None:
+    headers = Headers([("Connection", "keep-alive , ,Upgrade"), ("connection", "x"), ("empty", "")])
+    assert headers.tokens("connection") == ["keep-alive", "Upgrade", "x"]
+    assert headers.tokens("empty") == []
+
+
+# Requests.
+
+
+def test_request_takes_its_target_apart() -> None:
+    request = Request("GET", "/caf%C3%A9/a%2Fb+c?uid=7&uid=8&q=a+b%21&empty=", remote=("::1", 80))
+    assert request.path == "/café/a/b+c"
+    assert request.query == {"uid": "8", "q": "a b!", "empty": ""}
+    assert request.target == "/caf%C3%A9/a%2Fb+c?uid=7&uid=8&q=a+b%21&empty="
+    assert repr(request) == (
+        "<Request GET '/caf%C3%A9/a%2Fb+c?uid=7&uid=8&q=a+b%21&empty=' from [::1]:80>"
+    )
+
+
+def test_request_without_query_and_headers_has_none() -> None:
+    request = Request("GET", "/")
+    assert request.query == {}
+    assert len(request.headers) == 0
+    assert request.origin is None
+    assert request.subprotocols == ()
+    assert (request.remote, request.local) == ("", "")
+
+
+def test_request_reads_origin_and_subprotocols_out_of_its_headers() -> None:
+    headers = [
+        ("Origin", "https://trioweb.test:8000"),
+        ("Sec-WebSocket-Protocol", "chat, superchat"),
+        ("sec-websocket-protocol", "v2"),
+        ("X-Colons", "a:b: c"),
+        ("X-Empty", ""),
+    ]
+    request = Request("GET", "/", headers)
+    assert request.origin == "https://trioweb.test:8000"
+    assert request.subprotocols == ("chat", "superchat", "v2")
+    assert request.headers["x-colons"] == "a:b: c"
+    assert request.headers["x-empty"] == ""
+
+
+def test_request_takes_a_path_that_is_not_utf8_when_this_side_asks_for_it() -> None:
+    """A client may have to ask an old server for one; a server refuses it (see below)."""
+    assert Request("GET", "/caf%E9?x=%E9").path == "/caf\N{REPLACEMENT CHARACTER}"
+
+
+_ADDRESSES: Mapping[str, tuple[Any, str]] = {
+    "IPv4": (("127.0.0.1", 8000), "127.0.0.1:8000"),
+    "IPv6": (("::1", 8000), "[::1]:8000"),
+    "Unix": ("/run/trioweb", "/run/trioweb"),
+    "none": ("", "(no address)"),
+}
+
+
+@pytest.mark.parametrize(("address", "text"), _ADDRESSES.values(), ids=_ADDRESSES)
+def test_format_address_writes_it_as_people_do(address: Any, text: str) -> None:
+    assert format_address(address) == text
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("transport", ["tcp", "tls-tcp"])
+async def test_addresses_are_the_sockets_own_under_tls_too(transport: str) -> None:
+    async with open_streams(transport) as (client, server):
+        remote, local = addresses(server)
+        assert addresses(client) == (local, remote)
+        assert isinstance(remote, tuple)
+        assert remote[0] == "127.0.0.1"
+        assert remote != local
+
+
+@pytest.mark.network
+async def test_addresses_are_empty_where_there_are_none_or_the_peer_has_gone() -> None:
+    async with open_streams("unix") as (client, _):
+        assert addresses(client) == ("", "")
+    async with open_streams("memory") as (client, _):
+        assert addresses(client) == ("", "")
+    async with open_streams("tcp") as (client, server):
+        await client.aclose()
+        assert addresses(client) == ("", "")
+        assert addresses(server)[1] != ""
+
+
+# Reading a head.
+
+
+async def test_read_head_gives_the_head_and_what_came_behind_it() -> None:
+    assert await read_head(Script([_HEAD]), _MAX) == (_HEAD, b"")
+    assert await read_head(Script([_HEAD + b"\xff\n\x00"]), _MAX) == (_HEAD, b"\xff\n\x00")
+    assert await read_head(Script(), _MAX, _HEAD + _HEAD) == (_HEAD, _HEAD)
+    assert await read_head(Script([_HEAD[10:]]), _MAX, _HEAD[:10]) == (_HEAD, b"")
+
+
+async def test_read_head_takes_it_cut_at_every_place() -> None:
+    assert await read_head(Script(one_by_one(_HEAD), silent=True), _MAX) == (_HEAD, b"")
+    for cut in range(1, len(_HEAD)):
+        stream = Script([_HEAD[:cut], _HEAD[cut:] + b"rest"], silent=True)
+        assert await read_head(stream, _MAX) == (_HEAD, b"rest"), cut
+
+
+_FORBIDDEN: Mapping[str, bytes] = {
+    "TLS instead of HTTP": b"\x16",
+    "a bare LF": b"GET / HTTP/1.1\n",
+    "a bare LF after a good line": b"GET / HTTP/1.1\r\nHost: a\n",
+    "a blank line of bare LFs": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
+    "a bare LF at the start": b"\n",
+    "a bare CR": b"GET / HTTP/1.1\rH",
+    "two CRs": b"GET / HTTP/1.1\r\r",
+    "NUL": b"GET / HTTP/1.1\r\nHost: a\0",
+    "ESC": b"GET / HTTP/1.1\r\nX: \x1b",
+    "DEL": b"GET / HTTP/1.1\r\nX: \x7f",
+    "vertical tab": b"GET / HTTP/1.1\r\nX: \x0b",
+    "a Latin-1 host": b"GET / HTTP/1.1\r\nHost: \xff",
+    "UTF-8": b"GET /caf\xc3",
+}
+
+
+@pytest.mark.parametrize("start", _FORBIDDEN.values(), ids=_FORBIDDEN)
+async def test_read_head_refuses_a_forbidden_byte_as_soon_as_it_is_seen(
+    start: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    # However it comes: by itself, behind a cut, or with the rest of a head behind it.
+    for reads in (
+        one_by_one(start),
+        [start],
+        [start[:-1], start[-1:]] if len(start) > 1 else [start],
+        [start + b"\r\nHost: a\r\n\r\n"],
+    ):
+        with pytest.raises(BadHead, match=r"not an HTTP/1\.1 head") as caught:
+            await read_head(Script(reads, silent=True), _MAX)
+        assert caught.value.status == 400
+    # And not a byte earlier.
+    with trio.move_on_after(1) as scope:
+        await read_head(Script(one_by_one(start[:-1]), silent=True), _MAX)
+    assert scope.cancelled_caught
+
+
+def _head_of(size: int) -> bytes:
+    head = b"GET / HTTP/1.1\r\nX: " + b"x" * (size - 23) + b"\r\n\r\n"
+    assert len(head) == size
+    return head
+
+
+@pytest.mark.parametrize("behind", [b"", b"behind" * 100])
+@pytest.mark.parametrize("size", [30, 100, 16384, 16385, 20000])
+async def test_read_head_keeps_its_limit_to_the_byte(size: int, behind: bytes) -> None:
+    """Also where the end has been found in the chunk that goes over the limit."""
+    head = _head_of(size)
+    ways = [[head + behind], [head[:-1], head[-1:] + behind], [head[:-3], head[-3:] + behind]]
+    if size == 100:
+        ways.append(one_by_one(head + behind))
+    for reads in ways:
+        found, rest = await read_head(Script(reads), size)
+        assert found == head
+        assert behind.startswith(rest)
+        for limit in (size - 1, size - 4, 25):
+            with pytest.raises(BadHead, match=f"head of more than {limit} bytes") as caught:
+                await read_head(Script(reads), limit)
+            assert caught.value.status == 431
+
+
+async def test_read_head_stops_reading_at_its_limit() -> None:
+    """Invariant 8: a head without an end is not kept."""
+    reads = 0
+
+    def count() -> None:
+        nonlocal reads
+        reads += 1
+
+    with pytest.raises(BadHead):
+        await read_head(Script([b"x" * 100] * 1000, on_read=count), 1000)
+    assert reads == 11
+
+
+async def test_read_head_says_how_far_it_came_when_the_peer_ends() -> None:
+    for size in range(len(_HEAD)):
+        with pytest.raises(EOFError, match=f"closed after {size} bytes of its HTTP head"):
+            await read_head(Script([_HEAD[:size]] if size else []), _MAX)
+
+
+async def test_read_head_lets_a_failure_of_the_transport_out() -> None:
+    with pytest.raises(trio.BrokenResourceError):
+        await read_head(Script([b"GET", trio.BrokenResourceError()]), _MAX)
+
+
+# Parsing a request.
+
+
+def test_parse_request_takes_what_browsers_send() -> None:
+    head = (
+        b"GET /lobby?uid=1 HTTP/1.1\r\n"
+        b"Host: trioweb.test:8000\r\n"
+        b"Connection: keep-alive, Upgrade\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Origin: http://trioweb.test:8000\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+        b"Cookie: a=b; c=d\r\n\r\n"
+    )
+    request = parse_request(head, remote=("::1", 1), local=("::1", 8000))
+    assert (request.method, request.path, request.query) == ("GET", "/lobby", {"uid": "1"})
+    assert request.headers["cookie"] == "a=b; c=d"
+    assert request.headers["connection"] == "keep-alive, Upgrade"
+    assert len(request.headers) == 8
+    assert (request.remote, request.local) == (("::1", 1), ("::1", 8000))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\n\r\n",  # as load balancers ask
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET /%F0%9F%92%A9%00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_parse_request_takes_what_can_be_answered(head: bytes) -> None:
+    assert parse(head).target.encode() in head
+
+
+_BAD_REQUESTS: Mapping[str, tuple[bytes, int]] = {
+    "nothing": (b"\r\n\r\n", 400),
+    "rubbish": (b"hello\r\n\r\n", 400),
+    "no version": (b"GET /\r\nHost: a\r\n\r\n", 400),
+    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", 400),
+    "a response": (b"HTTP/1.1 200 OK\r\n\r\n", 400),
+    "two spaces": (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+    "a space before the colon": (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+    "no colon": (b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
+    "a line folded at the start": (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
+    "a space in a name": (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: 1\r\n\r\n", 400),
+    "a target for all": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a target for a proxy": (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a tunnel": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a path that is not UTF-8": (b"GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a body": (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 400),
+    "a body in chunks": (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "both": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    "an unknown coding": (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br\r\n\r\n", 501),
+    "a length that is none": (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+    "two lengths": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n",
+        400,
+    ),
+    "5,000 digits": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        400,
+    ),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\n", 505),
+    "HTTP/0.9": (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+    "an upgrade of HTTP/1.0": (
+        b"GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        400,
+    ),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), _BAD_REQUESTS.values(), ids=_BAD_REQUESTS)
+def test_parse_request_refuses_a_bad_one_with_its_status(head: bytes, status: int) -> None:
+    with pytest.raises(BadHead) as caught:
+        parse(head)
+    assert caught.value.status == status
+    assert caught.value.reason == str(caught.value) != ""
+
+
+# Responses that a server sends.
+
+
+def test_response_encodes_its_head_and_body() -> None:
+    response = Response(200, "grüße", [("Cache-Control", "no-store")])
+    head = (
+        b"HTTP/1.1 200 OK\r\n"
+        b"Cache-Control: no-store\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: 7\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+    assert response.encode() == head + "grüße".encode()
+    assert response.encode(with_body=False) == head
+
+
+def test_response_keeps_the_content_type_that_it_is_given() -> None:
+    data = Response(200, b"{}", {"content-type": "application/json"}).encode()
+    assert data.lower().count(b"content-type") == 1
+    assert b"content-type: application/json\r\n" in data
+
+
+def test_response_reads_headers_only_once() -> None:
+    """They may be an iterator, and the response may be sent many times."""
+    pairs = (pair for pair in [("X-A", "1"), ("X-B", "2")])
+    response = Response(headers=pairs)
+    assert response.encode() == response.encode()
+    assert b"X-A: 1\r\nX-B: 2\r\n" in response.encode()
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_response_has_neither_body_nor_its_headers_where_http_allows_none(status: int) -> None:
+    """RFC 9110 sections 8.6, 15.3.5 and 15.4.5."""
+    data = Response(status, headers={"ETag": '"1"'}).encode()
+    assert data.startswith(b"HTTP/1.1 %d N" % status)
+    assert b"content-" not in data.lower()
+    assert data.endswith(b"Connection: close\r\n\r\n")
+    with pytest.raises(ValueError, match=rf"Response\({status}\): must not have a body"):
+        Response(status, "text")
+
+
+def test_response_takes_a_status_that_has_no_name() -> None:
+    assert Response(299).encode().startswith(b"HTTP/1.1 299 \r\n")
+
+
+_BAD_RESPONSES: Mapping[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "a status of no answer": ({"status": 101}, ValueError, r"Response\(101\): the status must be"),
+    "a status too large": ({"status": 600}, ValueError, r"from 200 to 599"),
+    "a status that is text": ({"status": "200"}, ValueError, r"Response\('200'\): the status"),
+    "a status with a fraction": ({"status": 200.5}, ValueError, r"whole number"),
+    "no body": ({"body": None}, TypeError, r"body must be str or bytes, not NoneType"),
+    "a dict": ({"body": {}}, TypeError, r"body must be str or bytes, not dict"),
+    "a surrogate": ({"body": "\ud800"}, ValueError, r"surrogate"),
+    "a second Content-Length": ({"headers": {"content-length": "1"}}, ValueError, r"is set by"),
+    "a second Connection": ({"headers": {"Connection": "x"}}, ValueError, r"is set by"),
+    "a coding": ({"headers": {"Transfer-Encoding": "chunked"}}, ValueError, r"is set by"),
+    "a bad name": ({"headers": {"a b": "1"}}, ValueError, r"Response\(200\): header name 'a b'"),
+    "a second line": ({"headers": {"a": "1\r\nb: 2"}}, ValueError, r"printable ASCII"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"), _BAD_RESPONSES.values(), ids=_BAD_RESPONSES
+)
+def test_response_refuses_when_made_what_could_not_be_sent(
+    arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        Response(**arguments)
+
+
+# Names and values.
+
+
+@pytest.mark.parametrize("name", ["a", "X-Token", "v1.json", "!#$%&'*+-.^_`|~09AZaz"])
+def test_is_token_knows_the_tokens_of_rfc_9110(name: str) -> None:
+    assert is_token(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a,b", "a:", "(a)", "a/b", "é", "a\n", '"a"', "@"]
+)
+def test_is_token_knows_what_is_none(name: str) -> None:
+    assert not is_token(name)
+
+
+@pytest.mark.parametrize("value", ["", "a", "a b", "a\tb", "!~", "a  \t b", "a=1; b=2"])
+def test_check_headers_takes_values_that_can_be_sent(value: str) -> None:
+    check_headers("test", [("X", value)])
+
+
+@pytest.mark.parametrize(
+    "value", [" ", "a ", " a", "\ta", "a\t", "a\r\nb: c", "a\nb", "a\rb", "é", "a\0", "\x7f", "\n"]
+)
+def test_check_headers_refuses_a_value_that_cannot_be_sent(value: str) -> None:
+    with pytest.raises(ValueError, match=r"test: header 'X': .* must be printable ASCII"):
+        check_headers("test", [("X", value)])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "é", "a\r\n"])
+def test_check_headers_refuses_a_name_that_is_no_token(name: str) -> None:
+    with pytest.raises(ValueError, match=r"test: header name .* is not a token"):
+        check_headers("test", [("good", "1"), (name, "1")])
+
+
+@pytest.mark.parametrize("pair", [(b"X", "1"), ("X", b"1"), ("X", 1), (None, "1")])
+def test_check_headers_refuses_what_is_not_text(pair: Any) -> None:
+    with pytest.raises(TypeError, match=r"test: header .* must be two str"):
+        check_headers("test", [pair])
+
+
+def test_check_headers_is_quick_with_a_value_of_many_blanks() -> None:
+    """The pattern must not try every way to share the blanks out."""
+    with pytest.raises(ValueError, match="printable ASCII"):
+        check_headers("test", [("X", "a " * 20_000)])
+
+
+# Responses that a client reads.
+
+_SWITCH: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+
+
+async def test_read_response_gives_a_101_and_the_bytes_behind_it() -> None:
+    for reads in ([_SWITCH + b"\x81\x00"], [*one_by_one(_SWITCH)[:-1], b"\n\x81\x00"]):
+        status, headers, rest = await read_response(Script(reads, silent=True), _MAX)
+        assert (status, dict(headers), rest) == (101, {"upgrade": "websocket"}, b"\x81\x00")
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_read_response_passes_over_informational_answers(split: bool) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+    data = b"HTTP/1.1 100 Continue\r\n\r\n" + early * 3 + _SWITCH + b"rest"
+    stream = Script(one_by_one(data) if split else [data], silent=True)
+    status, headers, rest = await read_response(stream, _MAX)
+    assert (status, dict(headers)) == (101, {"upgrade": "websocket"})
+    assert rest == (b"" if split else b"rest")
+
+
+_BODIES: Mapping[str, tuple[bytes, bytes]] = {
+    "Content-Length": (b"Content-Length: 9\r\n\r\nforbidden", b"forbidden"),
+    "Content-Length, and more": (b"Content-Length: 3\r\n\r\nforbidden", b"for"),
+    "Content-Length, cut short": (b"Content-Length: 99\r\n\r\nforbidden", b"forbidden"),
+    "none": (b"Content-Length: 0\r\n\r\n", b""),
+    "chunked": (
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nfor\r\n6\r\nbidden\r\n0\r\n\r\n",
+        b"forbidden",
+    ),
+    "chunked, cut short": (b"Transfer-Encoding: chunked\r\n\r\n3\r\nfor\r\n6\r\nbid", b"forbid"),
+    "chunked, broken": (b"Transfer-Encoding: chunked\r\n\r\n3\r\nfor\r\nrubbish\r\n", b"for"),
+    "until the end": (b"\r\nforbidden", b"forbidden"),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), _BODIES.values(), ids=_BODIES)
+async def test_read_response_gives_the_body_of_a_rejection(data: bytes, expected: bytes) -> None:
+    data = b"HTTP/1.1 403 Forbidden\r\nX-Why: no\r\n" + data
+    for reads in ([data], one_by_one(data)):
+        status, headers, body = await read_response(Script(reads), _MAX)
+        assert (status, headers["x-why"], body) == (403, "no", expected)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"Content-Length: 200000\r\n", b"Transfer-Encoding: chunked\r\n"],
+    ids=["until the end", "Content-Length", "chunked"],
+)
+async def test_read_response_keeps_only_the_start_of_a_long_body(head: bytes) -> None:
+    """Invariant 8: the rest is not even read."""
+    piece = b"x" * 2**14
+    if b"chunked" in head:
+        piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+    reads = 0
+
+    def count() -> None:
+        nonlocal reads
+        reads += 1
+
+    data = [b"HTTP/1.1 500 Oops\r\n" + head + b"\r\n", *[piece] * 12]
+    status, _, kept = await read_response(Script(data, on_read=count), _MAX)
+    assert (status, kept) == (500, b"x" * 64 * 2**10)
+    assert reads <= 10
+
+
+async def test_read_response_takes_what_came_of_a_body_when_the_transport_breaks() -> None:
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\n"
+    stream = Script([head, b"for", trio.BrokenResourceError()])
+    assert (await read_response(stream, _MAX))[::2] == (403, b"for")
+
+
+async def test_read_response_does_not_wait_long_for_a_body(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Invariant 6: the status must not be lost to the deadline of the handshake."""
+    head = b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: 9\r\n\r\n"
+    status, headers, body = await read_response(Script([head, b"try"], silent=True), _MAX)
+    assert (status, headers["retry-after"], body) == (503, "5", b"try")
+    assert trio.current_time() <= 1
+
+
+_BAD_ANSWERS: Mapping[str, bytes] = {
+    "a request": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "rubbish": b"hello\r\n\r\n",
+    "nothing": b"\r\n\r\n",
+    "another protocol": b"ICY 200 OK\r\n\r\n",
+    "no status": b"HTTP/1.1 OK\r\n\r\n",
+    "a short status": b"HTTP/1.1 99 \r\n\r\n",
+    "a status below all": b"HTTP/1.1 000 \r\n\r\n",
+    "a long status": b"HTTP/1.1 1010 \r\n\r\n",
+    "no colon": b"HTTP/1.1 101 OK\r\nX\r\n\r\n",
+    "bad length": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    "binary": b"\x81\x05hello",
+    "a bare LF": b"HTTP/1.1 101 OK\n\n",
+    "Latin-1": b"HTTP/1.1 101 D\xe9j\xe0 vu\r\n\r\n",
+    "too large": b"HTTP/1.1 101 OK\r\nX: " + b"x" * _MAX,
+    "rubbish behind a 103": b"HTTP/1.1 103 Early\r\n\r\nhello\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", _BAD_ANSWERS.values(), ids=_BAD_ANSWERS)
+async def test_read_response_refuses_what_is_no_answer(data: bytes) -> None:
+    for reads in ([data], one_by_one(data)) if len(data) < 100 else ([data],):
+        with pytest.raises(BadHead):
+            await read_response(Script(reads, silent=True), _MAX)
+
+
+async def test_read_response_says_so_when_the_peer_ends() -> None:
+    for size in range(len(_SWITCH)):
+        with pytest.raises(EOFError):
+            await read_response(Script([_SWITCH[:size]] if size else []), _MAX)
+
+
+# Anything at all.
+
+_REQUEST: Final = (
+    b"GET /a%20b?c HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
+_ANSWERS: Final = (
+    _SWITCH,
+    b"HTTP/1.1 103 Early\r\n\r\n" + _SWITCH,
+    b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nbye",
+    b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbye\r\n0\r\n\r\n",
+)
+
+
+@st.composite
+def mangled(draw: st.DrawFn, originals: Iterable[bytes]) -> bytes:
+    """Bytes that nearly are one of *originals*: some replaced, left out or put in."""
+    data = draw(st.sampled_from(list(originals)))
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(data)))
+        stop = start + draw(st.integers(0, 3))
+        odd = st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b":", b",", b"\0", b"9"])
+        data = data[:start] + draw(odd | st.binary(max_size=3)) + data[stop:]
+    return data
+
+
+async def _read_request(data: bytes, size: int) -> Request | None:
+    reads = [data[start : start + size] for start in range(0, len(data), size)]
+    try:
+        head, _ = await read_head(Script(reads), 300)
+        return parse(head)
+    except (BadHead, EOFError):
+        return None
+
+
+@given(data=mangled([_REQUEST]) | st.binary(max_size=300), size=st.integers(1, 400))
+@settings(deadline=None)
+async def test_a_request_head_is_taken_or_refused_whatever_it_is(data: bytes, size: int) -> None:
+    """Invariant 7: no error of h11's, and the same answer however the bytes come."""
+    request = await _read_request(data, size)
+    again = await _read_request(data, len(data) or 1)
+    assert (request is None) is (again is None)
+    if request is not None:
+        assert request.path.startswith("/")
+        assert data.startswith(request.method.encode())
+        assert isinstance(request.query, dict)
+
+
+@given(
+    data=mangled(_ANSWERS) | st.binary(max_size=300),
+    size=st.integers(1, 400),
+)
+@settings(deadline=None)
+async def test_a_response_head_is_taken_or_refused_whatever_it_is(data: bytes, size: int) -> None:
+    """Invariant 7."""
+    reads = [data[start : start + size] for start in range(0, len(data), size)]
+    try:
+        status, _, body = await read_response(Script(reads), 300)
+    except (BadHead, EOFError):
+        return
+    assert status == 101 or 200 <= status < 1000
+    assert len(body) <= len(data)

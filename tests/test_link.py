@@ -1,0 +1,238 @@
+"""The link by itself: what topics use of it, and transports that misbehave.
+
+What users see of it, on every transport, is in test_conformance.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncGenerator
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support import BINARY, TEXT, Ends, Frame, RawPeer, close_frame, encode, open_streams
+from trioweb import ConnectionLost, Limits, State
+from trioweb._link import Link
+from trioweb.testing import MemoryStream, stream_pair
+
+
+@pytest.fixture
+async def unix_ends(nursery: trio.Nursery) -> AsyncGenerator[Ends]:
+    async with open_streams("unix") as streams:
+        yield Ends(nursery, streams, is_client=False)
+
+
+# What topics use: offer, finish and the hooks.
+
+
+async def test_a_kernel_takes_a_part_of_an_offer_and_the_cut_frame_is_finished(
+    unix_ends: Ends,
+) -> None:
+    """Invariant 1: of a chunk, only the frame that was cut is queued."""
+    link, peer = unix_ends.ours().link, unix_ends.raw()
+    drained = trio.Event()
+    link.set_hooks("me", closed=lambda: None, drained=drained.set)
+    frame = Frame(BINARY, bytes(999))
+    size = len(encode(frame, masked=False))
+    chunk = encode(frame, masked=False) * 1000
+    taken = link.offer(chunk)
+    assert 0 < taken < len(chunk)
+    assert link.buffered_amount == 0
+    rest = -taken % size or size
+    link.finish(chunk[:size][-rest:])
+    assert (link.writable, link.buffered_amount) == (False, rest)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not drained.is_set()
+    for _ in range(taken // size):
+        assert await peer.frame() == frame
+    await drained.wait()
+    assert (link.writable, link.buffered_amount) == (True, 0)
+    assert await peer.frame() == frame
+    assert link.offer(chunk[:size]) == size
+    assert await peer.frame() == frame
+
+
+async def test_a_full_kernel_takes_nothing_of_an_offer(unix_ends: Ends) -> None:
+    link = unix_ends.ours().link
+    while link.offer(bytes(1000)):
+        pass
+    assert link.writable
+    assert link.buffered_amount == 0
+
+
+async def test_any_other_transport_takes_an_offer_whole_and_queues_it(
+    nursery: trio.Nursery,
+) -> None:
+    stream, other = stream_pair(100)
+    link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+    drained = trio.Event()
+    link.set_hooks("me", closed=lambda: None, drained=drained.set)
+    assert link.offer(bytes(1000)) == 1000
+    assert (link.writable, link.buffered_amount) == (False, 1000)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not drained.is_set()
+    received = 0
+    while received < 1000:
+        received += len(await other.receive_some())
+    await drained.wait()
+    assert link.buffered_amount == 0
+
+
+async def test_the_closed_hook_is_called_once_and_the_drained_hook_not_after_it(
+    nursery: trio.Nursery,
+) -> None:
+    stream, other = stream_pair(100)
+    link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+    nursery.start_soon(link.carry)
+    calls: list[str] = []
+    for key in ("kept", "removed"):
+        link.set_hooks(
+            key, closed=lambda: calls.append("closed"), drained=lambda: calls.append("drained")
+        )
+    link.remove_hooks("removed")
+    link.remove_hooks("never there")
+    link.write(encode(Frame(BINARY, bytes(500)), masked=False))
+    link.close()
+    link.close()
+    link.abort("again")
+    peer = RawPeer(other, is_client=True)
+    assert calls == ["closed"]
+    await link.wait_closed()
+    link.remove_hooks("kept")
+    assert calls == ["closed"]
+    del peer
+
+
+# Transports that fail.
+
+
+async def test_a_write_error_leaves_what_arrived_to_be_received(unix_ends: Ends) -> None:
+    """Invariant 11: the link is broken for writing, and reading goes on."""
+    ours, peer = unix_ends.ours(), unix_ends.raw()
+    assert isinstance(peer.stream, trio.SocketStream)
+    peer.stream.socket.shutdown(socket.SHUT_RD)
+    await ours.send("into a broken pipe")
+    assert ours.state is State.OPEN
+    for operation in (ours.send("no"), ours.ping()):
+        with pytest.raises(ConnectionLost, match=r"1006, 'Broken pipe'"):
+            await operation
+    await peer.send(Frame(TEXT, b"arrived"), Frame(0x9, b"no pong can be sent"))
+    assert await ours.receive() == "arrived"
+    await peer.stream.aclose()
+    with pytest.raises(ConnectionLost):
+        await ours.receive()
+
+
+async def test_a_write_error_in_mid_frame_drops_the_queue_and_wakes_senders(
+    unix_ends: Ends,
+) -> None:
+    """Invariants 1 and 11."""
+    # A kernel does not wake a writer for this, so the write timeout does.
+    limits = Limits(send_bytes=1, write_timeout=0.05)
+    ours, peer = unix_ends.ours(limits), unix_ends.raw()
+    assert isinstance(peer.stream, trio.SocketStream)
+    await ours.send(bytes(1_000_000))
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(ConnectionLost, match="Broken pipe"):
+                await ours.send("waiting")
+
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.stream.socket.shutdown(socket.SHUT_RD)
+    assert ours.buffered_amount == 0
+    await peer.send(Frame(TEXT, b"arrived"), close_frame(1000))
+    assert await ours.receive() == "arrived"
+
+
+class Misbehaving(trio.abc.Stream):
+    """A stream by somebody else, which raises what no stream should; it has no half-close."""
+
+    def __init__(self, fault: str) -> None:
+        self.inner, self.peer = stream_pair()
+        self._fault = fault
+
+    def _check(self, doing: str) -> None:
+        if doing == self._fault:
+            raise ZeroDivisionError(f"while doing {doing}")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._check("send")
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        data = await self.inner.receive_some(max_bytes)
+        self._check("receive")
+        return data
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+        self._check("close")
+
+
+@pytest.mark.parametrize("fault", ["send", "receive", "close"])
+async def test_a_transport_that_raises_anything_ends_its_own_link_alone(
+    fault: str, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 7: links share a nursery, which the error must not reach."""
+    stream = Misbehaving(fault)
+    link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+    nursery.start_soon(link.carry)
+    peer = RawPeer(stream.peer, is_client=True)
+    with caplog.at_level(logging.ERROR, "trioweb"):
+        link.write(encode(Frame(TEXT, b"hello"), masked=False))
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(close_frame(1000))
+        await peer.frames()
+        await link.wait_closed()
+    told = [record.exc_info for record in caplog.records]
+    # How a transport closes concerns nobody.
+    assert len(told) == (0 if fault == "close" else 1)
+
+
+async def test_a_transport_without_half_close_is_closed_at_once(nursery: trio.Nursery) -> None:
+    stream = Misbehaving("never")
+    link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+    nursery.start_soon(link.carry)
+    peer = RawPeer(stream.peer, is_client=True)
+    await peer.send(close_frame(1000))
+    assert await peer.frames() == [close_frame(1000)]
+    await link.wait_closed()
+
+
+async def test_an_abort_before_the_first_read_holds(nursery: trio.Nursery) -> None:
+    stream, other = stream_pair()
+    link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+    link.abort("never began")
+    assert link.close_code == 1006
+    nursery.start_soon(link.carry)
+    await link.wait_closed()
+    assert await other.receive_some() == b""
+    assert str(link.error()) == "connection lost (1006, 'never began')"
+
+
+async def test_the_first_to_say_why_is_believed(nursery: trio.Nursery) -> None:
+    stream: MemoryStream
+    stream, _ = stream_pair()
+    link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+    nursery.start_soon(link.carry)
+    link.close(4001, "first")
+    link.close(4002, "second")
+    link.abort("third")
+    await link.wait_closed()
+    assert (link.close_code, link.close_reason) == (4001, "first")
+
+
+async def test_a_link_knows_its_peers_address() -> None:
+    async with open_streams("tcp") as (client, server), trio.open_nursery() as nursery:
+        assert isinstance(client, trio.SocketStream)
+        link = Link(server, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
+        host, port = client.socket.getsockname()
+        assert link.peer() == f"{host}:{port}"

@@ -1,0 +1,136 @@
+"""The log against a model that keeps everything and counts naively."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from trioweb import Retain
+from trioweb._topics._log import BLOCK_BYTES, Log
+
+# Around the bounds of the logs below, and around the size of a block.
+SIZES = st.sampled_from([2, 90, 400, 21_000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1])
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Invariant 8 (a log is bounded) and 9 (offsets run in order and without holes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.entries: list[tuple[int, float]] = []  # size and time, from offset 1 on
+        self.first = 1
+
+    @initialize(
+        max_messages=st.integers(1, 70),
+        max_bytes=st.sampled_from([1, 2, 500, 10_000, 3 * BLOCK_BYTES]),
+        max_age=st.sampled_from([None, 3.0, 10.0]),
+    )
+    def make(self, max_messages: int, max_bytes: int, max_age: float | None) -> None:
+        self.retain = Retain(max_messages=max_messages, max_bytes=max_bytes, max_age=max_age)
+        self.log = Log(self.retain)
+
+    @rule(sizes=st.lists(SIZES, min_size=1, max_size=40), age=st.sampled_from([0.0, 1.0]))
+    def append(self, sizes: list[int], age: float) -> None:
+        for size in sizes:
+            self.now += age
+            self.entries.append((size, self.now))
+            offset = self.log.append(str(size), bytes(size), None, self.now)
+            assert offset == len(self.entries)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 20.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(part=st.sampled_from([0.3, 1.0, 1.0]))
+    def trim(self, part: float) -> None:
+        floor = self.log.floor(self.now)
+        assert floor == self.naive_floor()
+        self.first += int((floor - self.first) * part)
+        self.log.trim(self.first)
+
+    def naive_size(self, first: int) -> int:
+        return sum(size for size, _ in self.entries[first - 1 :])
+
+    def naive_floor(self) -> int:
+        """The smallest offset from which everything may be kept."""
+        head, retain = len(self.entries), self.retain
+        for first in range(self.first, head + 1):
+            is_young = retain.max_age is None or self.entries[first - 1][1] > (
+                self.now - retain.max_age
+            )
+            fits = head + 1 - first <= retain.max_messages and (
+                self.naive_size(first) <= retain.max_bytes or first == head
+            )
+            if is_young and fits:
+                return first
+        return head + 1
+
+    @invariant()
+    def knows_what_it_holds(self) -> None:
+        log, head = self.log, len(self.entries)
+        assert (log.first, log.head) == (self.first, head)
+        assert log.size == self.naive_size(self.first)
+        count = head + 1 - self.first
+        assert log.is_far_over() == (
+            count > 2 * self.retain.max_messages
+            or (log.size > 2 * self.retain.max_bytes and count > 1)
+        )
+        for offset in range(self.first, head + 1):
+            size, time = self.entries[offset - 1]
+            entry = log[offset]
+            assert (entry.offset, len(entry.frame), entry.time) == (offset, size, time)
+
+    @invariant()
+    def cuts_blocks_where_everybody_does(self) -> None:
+        log = self.log
+        ends = []
+        for cursor in range(log.first - 1, log.head):
+            block = log.block_after(cursor)
+            offsets = [entry.offset for entry in block]
+            assert offsets == list(range(cursor + 1, offsets[-1] + 1))
+            assert offsets == [entry.offset for entry in log.between(cursor, offsets[-1])]
+            assert len(block) == 1 or sum(len(entry.frame) for entry in block) <= BLOCK_BYTES
+            ends.append(offsets[-1])
+        # A cursor inside a block gets the rest of it, so all meet at its end.
+        for offset, (end, following) in enumerate(pairwise(ends), log.first):
+            assert end == offset or following == end
+
+    @invariant()
+    def holds_no_memory_for_what_is_gone(self) -> None:
+        retained = self.log.head + 1 - self.log.first
+        assert len(self.log._entries) - retained <= max(32, retained)
+
+
+TestLog = LogMachine.TestCase
+TestLog.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+
+
+@pytest.mark.parametrize("size", [10, 10 * BLOCK_BYTES])
+def test_log_keeps_the_newest_publication_when_it_is_larger_than_the_bound(size: int) -> None:
+    log = Log(Retain(max_bytes=1))
+    log.append("small", bytes(5), None, 0)
+    assert log.floor(0) == 1
+    log.append("large", bytes(size), None, 0)
+    assert log.floor(0) == 2
+    log.trim(2)
+    assert not log.is_far_over()
+    assert [entry.message for entry in log.block_after(1)] == ["large"]
+
+
+def test_log_drops_even_the_newest_publication_when_it_comes_of_age() -> None:
+    log = Log(Retain(max_age=10))
+    log.append("old", bytes(5), None, 0)
+    log.append("young", bytes(5), None, 4)
+    assert [log.floor(now) for now in (9.9, 10, 13.9, 14)] == [1, 2, 2, 3]
+
+
+def test_publication_names_itself_shortly() -> None:
+    log = Log(Retain())
+    log.append("a" * 1000, bytes(5), None, 0)
+    text = repr(log[1])
+    assert text.startswith("<Publication 1: 'aaa") and len(text) < 100

@@ -1,0 +1,725 @@
+"""A topic: publishing, history and resumption, retention, slow consumers, readers inside."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tracemalloc
+import weakref
+
+import pytest
+import trio
+
+from tests.topics.support import TRANSPORTS, Peer, Peers, Transport, publish, received, settle
+from trioweb import (
+    CloseCode,
+    ConnectionClosed,
+    Hub,
+    Lagged,
+    Limits,
+    Publication,
+    Retain,
+    Topic,
+    open_hub,
+)
+from trioweb._topics import Slow
+
+# Publishing.
+
+
+async def test_publish_returns_offsets_without_waiting_for_the_pump(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    topic.subscribe(peer.connection)
+    assert [topic.publish(message) for message in ("a", b"b", "c")] == [1, 2, 3]
+    assert topic.head == 3
+    assert not peer.link.offers
+    await settle()
+    assert peer.messages == ["a", b"b", "c"]
+
+
+async def test_publish_copies_mutable_buffers(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    topic.subscribe(peer.connection)
+    buffer = bytearray(b"abcd")
+    topic.publish(buffer)
+    topic.publish(memoryview(buffer)[1:3])
+    buffer[:] = b"WXYZ"
+    with topic.publications(history=2) as publications:
+        assert (await anext(publications)).message == b"abcd"
+    await settle()
+    assert peer.messages == [b"abcd", b"bc"]
+
+
+@pytest.mark.parametrize(
+    ("message", "error"), [(1, TypeError), (None, TypeError), ("\ud800", ValueError)]
+)
+async def test_publish_publishes_nothing_when_the_message_cannot_be_sent(
+    hub: Hub, message: str, error: type[Exception]
+) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(error):
+        topic.publish(message)
+    assert topic.head == 0
+    assert hub.statistics().topics == 0
+
+
+@TRANSPORTS
+async def test_publish_to_everyone_but_the_sender(
+    hub: Hub, peers: Peers, transport: Transport
+) -> None:
+    topic = hub.topic("chat")
+    a, b, c = (peers.open(transport) for _ in range(3))
+    for peer in (a, b, c):
+        topic.subscribe(peer.connection)
+    # One burst, so that all of this is one chunk for those whom nothing skips.
+    topic.publish("1: from a", skip=a.connection)
+    topic.publish("2: from nobody")
+    topic.publish("3: from b", skip=b.connection)
+    topic.publish("4: from a", skip=a.connection)
+    await settle()
+    assert received(a) == [2, 3]
+    assert received(b) == [1, 2, 4]
+    assert received(c) == [1, 2, 3, 4]
+    assert [len(peer.link.offers) for peer in (a, b, c)] == [1, 1, 1]
+
+
+async def test_publish_skips_the_sender_when_there_is_nothing_else_for_it(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("chat")
+    peer = peers.open()
+    subscription = topic.subscribe(peer.connection)
+    topic.publish("mine", skip=peer.connection)
+    await settle()
+    assert subscription.cursor == 1 and subscription.skipped == 0
+    assert not peer.link.offers
+
+
+async def test_publish_skips_the_sender_in_history_and_when_it_catches_up(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("chat")
+    peer = peers.open(reading=False)
+    await peer.clog()
+    topic.subscribe(peer.connection)
+    topic.publish("1: mine", skip=peer.connection)
+    topic.publish("2: not mine")
+    await settle()
+    again = topic.subscribe(peer.connection, history=2)
+    assert again.lag == 2
+    peer.resume()
+    await settle()
+    assert received(peer) == [2, 2]
+
+
+async def test_skip_cuts_frames_at_the_right_place(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("chat")
+    peer = peers.open("kernel", reading=False)
+    subscription = topic.subscribe(peer.connection)
+    for _ in range(10):
+        topic.publish("mine".ljust(500), skip=peer.connection)
+        publish(topic, 1, 1500)
+    await settle()
+    assert 0 < subscription.cursor < 20
+    peer.resume()
+    await settle()
+    assert received(peer) == list(range(2, 21, 2))
+
+
+async def test_log_does_not_keep_a_skipped_connection_alive(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("chat")
+    peer = peers.open()
+    topic.publish("mine", skip=peer.connection)
+    gone = weakref.ref(peer.connection)
+    del peer.connection
+    gc.collect()
+    assert gone() is None
+    # Nobody had asked for this chunk while the connection lived.
+    late = peers.open()
+    topic.subscribe(late.connection, history=1)
+    await settle()
+    assert late.messages == ["mine"]
+
+
+# History and resumption.
+
+
+@pytest.mark.parametrize(("history", "expected"), [(0, [6]), (2, [4, 5, 6]), (9, [3, 4, 5, 6])])
+async def test_history_starts_with_what_is_retained(
+    hub: Hub, peers: Peers, history: int, expected: list[int]
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=3))
+    publish(topic, 5)
+    await settle()
+    peer = peers.open()
+    subscription = topic.subscribe(peer.connection, history=history)
+    # History does not wait for the pump.
+    assert len(peer.link.offers) == (1 if history else 0)
+    publish(topic, 1)
+    await settle()
+    assert received(peer) == expected
+    assert subscription.recovered and subscription.skipped == 0
+
+
+# Five publications, of which the log retains 3, 4 and 5.
+SINCE = [
+    # since; delivered at once, skipped, recovered
+    pytest.param(5, [], 0, True, id="head"),
+    pytest.param(4, [5], 0, True, id="inside"),
+    pytest.param(2, [3, 4, 5], 0, True, id="just-before-the-log"),
+    pytest.param(1, [3, 4, 5], 1, False, id="older-than-the-log"),
+    pytest.param(0, [3, 4, 5], 2, False, id="from-the-beginning"),
+    pytest.param(6, [3, 4, 5], 2, False, id="beyond-the-head"),
+    pytest.param(("right", 4), [5], 0, True, id="right-epoch"),
+    pytest.param(("right", 0), [3, 4, 5], 2, False, id="right-epoch-from-the-beginning"),
+    pytest.param(("right", 6), [3, 4, 5], 2, False, id="right-epoch-beyond-the-head"),
+    pytest.param(("wrong", 4), [3, 4, 5], 2, False, id="wrong-epoch"),
+    pytest.param(("wrong", 0), [3, 4, 5], 2, False, id="wrong-epoch-from-the-beginning"),
+]
+
+
+@pytest.mark.parametrize(("since", "expected", "skipped", "recovered"), SINCE)
+async def test_since_resumes_or_says_what_is_missing(
+    hub: Hub,
+    peers: Peers,
+    since: int | tuple[str, int],
+    expected: list[int],
+    skipped: int,
+    recovered: bool,
+) -> None:
+    """Invariant 4: what cannot be delivered any more is counted."""
+    topic = hub.topic("news", retain=Retain(max_messages=3))
+    publish(topic, 5)
+    await settle()
+    if isinstance(since, tuple) and since[0] == "right":
+        since = (topic.epoch, since[1])
+    peer = peers.open()
+    subscription = topic.subscribe(peer.connection, since=since)
+    assert (subscription.skipped, subscription.recovered) == (skipped, recovered)
+    assert (subscription.cursor, subscription.lag) == (5, 0)
+    with topic.publications(since=since) as publications:
+        assert publications.skipped == skipped
+        for offset in expected:
+            assert (await anext(publications)).offset == offset
+    publish(topic, 1)
+    await settle()
+    assert received(peer) == [*expected, 6]
+
+
+async def test_since_zero_is_everything_when_nothing_has_left_the_log(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("news")
+    publish(topic, 2)
+    peer = peers.open()
+    subscription = topic.subscribe(peer.connection, since=0)
+    await settle()
+    assert received(peer) == [1, 2] and subscription.recovered
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"since": 1, "history": 1},
+        {"since": -1},
+        {"since": "1"},
+        {"since": ("epoch", -1)},
+        {"since": ("epoch",)},
+        {"since": ("epoch", None)},
+        {"history": -1},
+        {"history": 1.5},
+    ],
+)
+async def test_place_is_refused_when_it_cannot_be(hub: Hub, peers: Peers, place: object) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    with pytest.raises(ValueError, match=r"since|history"):
+        topic.subscribe(peer.connection, **place)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"since|history"):
+        topic.publications(**place)  # type: ignore[arg-type]
+    assert topic.subscribers == 0 and hub.statistics().topics == 0
+
+
+# Retention.
+
+
+@pytest.mark.parametrize(
+    ("retain", "sizes", "retained"),
+    [
+        (Retain(max_messages=3), [10] * 8, 3),
+        # Frames have a head of two bytes, so five of them are 60.
+        (Retain(max_bytes=60), [10] * 8, 5),
+        (Retain(max_bytes=59), [10] * 8, 4),
+        (Retain(max_bytes=59), [10, 10, 100], 1),
+    ],
+)
+async def test_retention_bounds_a_log(
+    hub: Hub, retain: Retain, sizes: list[int], retained: int
+) -> None:
+    """Invariant 8: the log of a topic is bounded in messages and bytes."""
+    topic = hub.topic("news", retain=retain)
+    for size in sizes:
+        topic.publish("x" * size)
+    await settle()
+    assert topic.retained == retained
+    assert topic.size == sum(size + 2 for size in sizes[-retained:])
+
+
+@pytest.mark.parametrize("retain", [Retain(max_messages=10), Retain(max_bytes=120)])
+async def test_publish_makes_the_pass_itself_when_the_log_is_twice_its_bounds(
+    hub: Hub, peers: Peers, retain: Retain
+) -> None:
+    """Invariant 8: not even a publisher that never lets the pump run goes beyond that."""
+    topic = hub.topic("news", retain=retain)
+    peer = peers.open("kernel", max_bytes=2**16)
+    subscription = topic.subscribe(peer.connection)
+    for offset in range(1, 101):
+        topic.publish("x" * 10)
+        assert topic.retained <= 20
+        # What the log is about to lose is written, not lost.
+        assert subscription.cursor == (0 if offset <= 20 else 21 + (offset - 21) // 11 * 11)
+    assert subscription.skipped == 0
+    await settle()
+    assert len(peer.messages) == 100
+
+
+async def test_publication_leaves_the_log_when_it_comes_of_age_and_nothing_else_happens(
+    hub: Hub, autojump_clock: trio.testing.MockClock
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_age=60))
+    publish(topic, 1)
+    await trio.sleep(20)
+    publish(topic, 1)
+    await trio.sleep(39.9)
+    assert topic.retained == 2
+    await trio.sleep(0.2)
+    assert topic.retained == 1
+    await trio.sleep(19.7)
+    assert topic.retained == 1 and hub.statistics().topics == 1
+    await trio.sleep(0.3)
+    # An empty log and no subscriber: the topic is forgotten.
+    assert hub.statistics().topics == 0
+
+
+async def test_history_does_not_show_what_has_come_of_age(
+    hub: Hub, peers: Peers, mock_clock: trio.testing.MockClock
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_age=60))
+    publish(topic, 1)
+    await settle()
+    mock_clock.jump(60)
+    # The pump has not run since.
+    peer = peers.open()
+    topic.subscribe(peer.connection, history=1)
+    assert not peer.link.offers
+
+
+# Slow consumers.
+
+
+@TRANSPORTS
+async def test_slow_consumer_is_evicted_when_what_it_needs_is_about_to_go(
+    hub: Hub, peers: Peers, transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 4: an eviction is told to the peer, counted and logged."""
+    caplog.set_level(logging.INFO, "trioweb.topics")
+    topic = hub.topic("news", retain=Retain(max_messages=3))
+    slow, quick = peers.open(transport, reading=False), peers.open(transport)
+    await slow.clog()
+    subscription = topic.subscribe(slow.connection)
+    topic.subscribe(quick.connection)
+    publish(topic, 3)
+    await settle()
+    assert subscription.lag == 3 and topic.subscribers == 2
+    publish(topic, 1)
+    await settle()
+    assert slow.connection.close_code == CloseCode.TRY_AGAIN_LATER
+    assert topic.subscribers == 1
+    assert hub.statistics().evicted == 1
+    assert "evicted from 'news'" in caplog.text
+    slow.resume()
+    await settle()
+    assert slow.close == (1013, "slow consumer")
+    assert received(slow) == []
+    assert received(quick) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("slow", ["evict", "skip"])
+async def test_slow_consumer_is_judged_when_even_the_newest_comes_of_age(
+    hub: Hub, peers: Peers, slow: Slow, autojump_clock: trio.testing.MockClock
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_age=5), slow=slow)
+    peer = peers.open(reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    publish(topic, 1)
+    await trio.sleep(5.1)
+    assert topic.retained == 0
+    assert subscription.skipped == (1 if slow == "skip" else 0)
+    assert hub.statistics().evicted == (1 if slow == "evict" else 0)
+
+
+async def test_evicted_peer_is_aborted_at_the_close_timeout(
+    hub: Hub, peers: Peers, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6: waiting for a peer that does not read has a deadline."""
+    topic = hub.topic("news", retain=Retain(max_messages=1))
+    peer = peers.open(reading=False, limits=Limits(close_timeout=3))
+    await peer.clog()
+    topic.subscribe(peer.connection)
+    publish(topic, 2)
+    start = trio.current_time()
+    with pytest.raises(ConnectionClosed):
+        await peer.connection.receive()
+    await peer.link.wait_closed()
+    assert trio.current_time() - start == pytest.approx(3)
+
+
+@TRANSPORTS
+async def test_slow_consumer_jumps_to_the_oldest_retained_when_it_may_skip(
+    hub: Hub, peers: Peers, transport: Transport
+) -> None:
+    """Invariant 4: what was skipped is counted, by the subscription and by the hub."""
+    topic = hub.topic("news", retain=Retain(max_messages=3), slow="skip")
+    peer = peers.open(transport, reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    for _ in range(8):
+        publish(topic, 1)
+        await settle()
+    assert (subscription.cursor, subscription.skipped, subscription.lag) == (5, 5, 3)
+    assert hub.statistics().skipped == 5
+    peer.resume()
+    await settle()
+    assert received(peer) == [6, 7, 8]
+
+
+@TRANSPORTS
+async def test_latest_gets_only_the_newest_when_its_link_is_free_again(
+    hub: Hub, peers: Peers, transport: Transport
+) -> None:
+    """Invariant 4, as above: it does not wait for retention, but it counts."""
+    topic = hub.topic("price", slow="latest")
+    peer = peers.open(transport, reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    publish(topic, 7)
+    await settle()
+    assert subscription.lag == 7
+    peer.resume()
+    await settle()
+    assert received(peer) == [7]
+    assert (subscription.lag, subscription.skipped) == (0, 6)
+    # A burst, while the link is free.
+    publish(topic, 5)
+    await settle()
+    assert received(peer) == [7, 12]
+    assert subscription.skipped == 10
+    assert hub.statistics().skipped == 10
+
+
+async def test_latest_counts_alike_when_retention_is_short(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("price", retain=Retain(max_messages=2), slow="latest")
+    peer = peers.open(reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    for _ in range(7):
+        publish(topic, 1)
+        await settle()
+    assert subscription.skipped == 5
+    peer.resume()
+    await settle()
+    assert received(peer) == [7]
+    assert subscription.skipped == hub.statistics().skipped == 6
+
+
+async def test_latest_gets_only_the_newest_of_history(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("price", slow="latest")
+    publish(topic, 5)
+    peer = peers.open()
+    subscription = topic.subscribe(peer.connection, history=4)
+    await settle()
+    assert received(peer) == [5]
+    assert subscription.skipped == hub.statistics().skipped == 3
+
+
+@TRANSPORTS
+async def test_slow_policy_is_not_asked_while_the_link_is_free(
+    hub: Hub, peers: Peers, transport: Transport
+) -> None:
+    """A burst far beyond retention evicts nobody who could have been written to."""
+    topic = hub.topic("news", retain=Retain(max_messages=5))
+    peer = peers.open(transport, max_bytes=2**16)
+    topic.subscribe(peer.connection)
+    publish(topic, 10)
+    await settle()
+    assert received(peer) == list(range(1, 11))
+    assert hub.statistics().evicted == 0
+
+
+async def test_slow_policy_of_a_subscription_goes_before_that_of_its_topic(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=3), slow="evict")
+    policies: list[Slow | None] = [None, "skip", "latest"]
+    clogged: list[Peer] = []
+    for slow in policies:
+        peer = peers.open(reading=False)
+        await peer.clog()
+        topic.subscribe(peer.connection, slow=slow)
+        clogged.append(peer)
+    publish(topic, 5)
+    await settle()
+    for peer in clogged:
+        peer.resume()
+    await settle()
+    assert [received(peer) for peer in clogged] == [[], [3, 4, 5], [5]]
+    assert clogged[0].close is not None
+    with pytest.raises(ValueError, match="slow='never'"):
+        topic.subscribe(clogged[1].connection, slow="never")  # type: ignore[arg-type]
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("slow", ["evict", "skip", "latest"])
+async def test_stalled_subscriber_delays_nobody(
+    hub: Hub, peers: Peers, transport: Transport, slow: Slow
+) -> None:
+    """Invariant 3: others get everything at once, however long a peer does not read."""
+    topic = hub.topic("news", retain=Retain(max_messages=5), slow=slow)
+    stalled, quick = peers.open(transport, reading=False), peers.open(transport)
+    for peer in (stalled, quick):
+        topic.subscribe(peer.connection)
+    for round_ in range(1, 21):
+        publish(topic, 1, 1000)
+        await settle()
+        assert received(quick)[-1] == round_
+    assert stalled.link.buffered_amount <= 2000 or slow == "evict"
+
+
+async def test_stalled_subscribers_hold_no_queues(hub: Hub, peers: Peers) -> None:
+    """Invariant 3 and 8: each holds a cursor and the rest of one frame."""
+    topic = hub.topic("news", retain=Retain(max_messages=1000), slow="skip")
+    stalled = [peers.open("kernel", reading=False) for _ in range(50)]
+    subscriptions = []
+    for number, peer in enumerate(stalled):
+        await peer.clog()
+        # Staggered, so that hardly two of them stand at the same place.
+        publish(topic, number % 10, 1000)
+        subscriptions.append(topic.subscribe(peer.connection))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        publish(topic, 500, 1000)
+        await settle()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert all(subscription.lag >= 500 for subscription in subscriptions)
+    # The log has grown by half a megabyte, twice: as messages and as frames. Fifty queues
+    # would be another 25; even fifty lists of references would be seen.
+    assert grown < 1.3 * 2**20
+    assert all(peer.link.buffered_amount < 2000 for peer in stalled)
+
+
+# The connection's end.
+
+
+async def test_subscription_ends_with_its_connection(hub: Hub, peers: Peers) -> None:
+    first, second = hub.topic("first"), hub.topic("second")
+    peer, other = peers.open(), peers.open()
+    subscriptions = [topic.subscribe(peer.connection) for topic in (first, second)]
+    first.subscribe(other.connection)
+    peer.link.close()
+    # At once, not when the closing handshake is over.
+    assert (first.subscribers, second.subscribers) == (1, 0)
+    publish(first, 1)
+    await settle()
+    assert [subscription.cursor for subscription in subscriptions] == [0, 0]
+    assert (peer.messages, received(other)) == ([], [1])
+
+
+async def test_subscription_ends_when_its_connection_is_lost(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    topic.subscribe(peer.connection)
+    await peer.stream.aclose()
+    await settle()
+    assert topic.subscribers == 0
+
+
+async def test_subscription_close_is_idempotent(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    with topic.subscribe(peer.connection) as subscription:
+        assert topic.subscribers == 1
+        subscription.close()
+        assert topic.subscribers == 0
+    subscription.close()
+    publish(topic, 1)
+    await settle()
+    assert peer.messages == []
+
+
+async def test_subscribe_raises_when_the_connection_is_over(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    peer.link.close()
+    with pytest.raises(ConnectionClosed):
+        topic.subscribe(peer.connection)
+    assert hub.statistics().topics == 0
+
+
+async def test_two_subscriptions_of_one_connection_are_two(hub: Hub, peers: Peers) -> None:
+    """Invariant 9: at most once for each subscription."""
+    topic = hub.topic("news")
+    peer = peers.open()
+    with topic.subscribe(peer.connection):
+        topic.subscribe(peer.connection)
+        publish(topic, 1)
+        await settle()
+    publish(topic, 1)
+    await settle()
+    assert received(peer) == [1, 1, 2]
+
+
+# Readers inside the process.
+
+
+async def test_publications_are_for_tasks(hub: Hub) -> None:
+    topic = hub.topic("news")
+    publish(topic, 3)
+    with topic.publications(history=1) as publications:
+        assert repr(await anext(publications)) == "<Publication 3: '3:news:'>"
+        got: list[Publication] = []
+
+        async def read() -> None:
+            async for publication in publications:
+                got.append(publication)
+                if publication.message == b"end":
+                    return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await settle()
+            publish(topic, 1)
+            await settle()
+            topic.publish(b"end")
+    assert [(publication.offset, publication.message) for publication in got] == [
+        (4, "4:news:"),
+        (5, b"end"),
+    ]
+    assert publications.cursor == 5
+
+
+async def test_publications_raise_lagged_once_and_go_on(hub: Hub) -> None:
+    """Invariant 4: a reader is told how many it missed."""
+    topic = hub.topic("news", retain=Retain(max_messages=3))
+    with topic.publications() as publications:
+        publish(topic, 5)
+        await settle()
+        with pytest.raises(Lagged, match="2 publications") as caught:
+            await anext(publications)
+        assert caught.value.skipped == publications.skipped == 2
+        assert (await anext(publications)).offset == 3
+        publish(topic, 2)
+        await settle()
+        with pytest.raises(Lagged):
+            await anext(publications)
+        assert publications.skipped == 3
+
+
+async def test_publications_end_with_the_hub_when_all_is_read() -> None:
+    async with trio.open_nursery() as nursery:
+        got: list[int] = []
+
+        async def read(topic: Topic) -> None:
+            with topic.publications() as publications:
+                async for publication in publications:
+                    got.append(publication.offset)
+            got.append(-1)
+
+        async with open_hub() as hub:
+            topic = hub.topic("news")
+            for _ in range(2):
+                nursery.start_soon(read, topic)
+            await settle()
+            publish(topic, 2)
+    assert sorted(got) == [-1, -1, 1, 1, 2, 2]
+
+
+async def test_publications_are_read_inside_their_block_only(hub: Hub) -> None:
+    topic = hub.topic("news")
+    publications = topic.publications()
+    with pytest.raises(trio.ClosedResourceError):
+        await anext(publications)
+    with publications:
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await anext(publications)
+
+
+async def test_publications_start_where_the_topic_is_when_the_block_is_entered(
+    hub: Hub, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Between its making and its use the topic may have been forgotten and begun again."""
+    topic = hub.topic("news", retain=Retain(max_age=1))
+    publish(topic, 5)
+    publications = topic.publications()
+    await trio.sleep(2)
+    assert topic.head == 0
+    with publications, trio.fail_after(1):
+        publish(topic, 1)
+        assert (await anext(publications)).offset == 1
+
+
+async def test_publications_lose_nothing_when_reading_is_cancelled(hub: Hub) -> None:
+    topic = hub.topic("news")
+    with topic.publications() as publications:
+        publish(topic, 1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await anext(publications)
+        assert scope.cancelled_caught
+        assert (await anext(publications)).offset == 1
+
+
+async def test_publications_let_others_run_while_there_is_always_one_more(hub: Hub) -> None:
+    """Invariant 12: a reader of a long log yields."""
+    topic = hub.topic("news")
+    publish(topic, 1000)
+    steps = 0
+    running = True
+
+    async def count_steps() -> None:
+        nonlocal steps
+        while running:
+            steps += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_steps)
+        with topic.publications(history=1000) as publications:
+            for _ in range(1000):
+                await anext(publications)
+        running = False
+    assert steps > 10
+
+
+async def test_publications_keep_a_topic_from_being_forgotten(hub: Hub) -> None:
+    topic = hub.topic("news")
+    epoch = topic.epoch
+    with topic.publications() as publications:
+        with publications:
+            pass
+    assert hub.statistics().topics == 0 and topic.epoch != epoch
+    with topic.publications():
+        assert hub.statistics().topics == 1
+
+
+async def test_topic_names_itself(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    topic.subscribe(peers.open().connection)
+    publish(topic, 2)
+    assert repr(topic) == "<Topic 'news', head 2, 1 subscribers>"
