@@ -22,7 +22,7 @@ import trustme
 
 from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
-from trioweb import _cli
+from trioweb._cli import _serve, _terminal
 from trioweb._cli import main
 
 
@@ -133,7 +133,7 @@ def test_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     async def listen(*arguments: object) -> object:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(_cli, "_listen", listen)
+    monkeypatch.setattr(_serve, "_listen", listen)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["serve"])
 
@@ -144,7 +144,7 @@ def test_interrupt_before_it_serves_is_a_second_ctrl_c_already(
     async def listen(*arguments: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cli, "_listen", listen)
+    monkeypatch.setattr(_serve, "_listen", listen)
     assert main(["serve"]) == 130
 
 
@@ -152,7 +152,7 @@ def test_interrupt_before_it_serves_is_a_second_ctrl_c_already(
 
 
 def test_log_escapes_what_could_move_a_cursor_or_forge_a_line() -> None:
-    formatter = _cli._Formatter("%(levelname)s: %(message)s")
+    formatter = _terminal.Formatter("%(levelname)s: %(message)s")
     try:
         raise ValueError("\x1b[2Jfirst\nINFO: forged\rx")
     except ValueError:

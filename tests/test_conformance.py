@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
+
 from tests.support import (
     BINARY,
     CLOSE,
@@ -27,7 +28,6 @@ from tests.support import (
     split_frame,
     transport_of,
 )
-
 from trioweb import (
     ClosedByPeer,
     ClosedLocally,

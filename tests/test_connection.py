@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+
 from tests.support import (
     BINARY,
     CLOSE,
@@ -24,7 +25,6 @@ from tests.support import (
     open_streams,
     start_connection,
 )
-
 from trioweb import ClosedLocally, Connection, ConnectionLost, Limits, Request, State
 from trioweb._connection import is_own_end
 from trioweb._link import Link

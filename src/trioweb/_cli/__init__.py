@@ -1,0 +1,228 @@
+"""The command line.  The only place that prints.
+
+Exit codes: 0 for a normal end, 1 for a failure while running, 2 for what the user can mend
+before starting again (one line says what), 130 for Ctrl-C where that is not a normal end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import trio
+
+from .._errors import single_cause
+from .._http import check_headers
+from .._policy import Limits, check_message
+from ._connect import connect
+from ._serve import serve
+from ._terminal import Formatter, UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with one line for an error instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def _number(kind: type[int] | type[float], low: float, high: float, what: str) -> Any:
+    """A converter for argparse that says what would be right."""
+
+    def convert(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = kind(-1)
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return number
+
+    return convert
+
+
+_port = _number(int, 0, 65535, "a port from 0 to 65535")
+_whole = _number(int, 1, 2**63, "a whole number from 1 on")
+_count = _number(int, 0, 2**63, "a whole number from 0 on")
+_seconds = _number(float, 0, 86400, "a number of seconds from 0 to 86400")
+
+
+def _app_heartbeat(text: str) -> tuple[str, str | None]:
+    # At the last "=", as a message may well contain one and a reply hardly does.
+    message, equals, reply = text.rpartition("=")
+    if not equals or not message:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MESSAGE=REPLY")
+    try:
+        check_message("it", text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return message, reply or None
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
+    try:
+        check_headers("it", [(name.strip(), value.strip())])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return name.strip(), value.strip()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="trioweb", description="WebSockets for Trio programs.")
+    parser.add_argument("--version", action="version", version=f"trioweb {version('trioweb')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_serve(commands)
+    _add_connect(commands)
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    command = commands.add_parser(
+        "serve",
+        help="run a broadcast server with a chat page",
+        description="Run a broadcast server: every path is a topic, and what a client sends to "
+        "ws://HOST/lobby reaches everyone on /lobby. With a browser, any path is a chat page; "
+        "/healthz says ok, /stats tells numbers as JSON. SIGTERM and Ctrl-C close softly.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(run=serve)
+    add = command.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for every IPv4 one")
+    add("--port", type=_port, default=8000, help="port to listen on; 0 for any free one")
+    add("--history", type=_count, default=20, metavar="N", help="past messages for newcomers")
+    add("--no-echo", action="store_true", help="do not send a message back to its sender")
+    add("--max-topics", type=_whole, default=10_000, metavar="N", help="topics at one time")
+    add("--tls-cert", metavar="FILE", help="serve wss and https with this certificate chain")
+    add("--tls-key", metavar="FILE", help="its key, if that is in another file")
+    add(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this Origin connect, too; may be repeated; '*' for all",
+    )
+    add(
+        "--max-message-bytes",
+        type=_whole,
+        default=Limits().max_message_bytes,
+        metavar="N",
+        help="larger messages are refused with Close 1009",
+    )
+    add(
+        "--max-connections",
+        type=_whole,
+        default=Limits().max_connections,
+        metavar="N",
+        help="further ones are refused with 503",
+    )
+    add(
+        "--app-heartbeat",
+        action="append",
+        type=_app_heartbeat,
+        default=[],
+        metavar="MESSAGE=REPLY",
+        help="answer this text message here instead of broadcasting it; without a REPLY, "
+        "swallow it; may be repeated",
+    )
+    add("--grace", type=_seconds, default=10, metavar="S", help="seconds a soft close may take")
+    add("--spread", type=_seconds, default=0, metavar="S", help="spread its Closes over seconds")
+    _add_log_level(command, "info")
+
+
+def _add_connect(commands: Any) -> None:
+    command = commands.add_parser(
+        "connect",
+        help="talk to a WebSocket server from a terminal or a pipe",
+        description="Send each line of standard input as a text message, print the messages "
+        "that arrive, and tell on standard error what happens to the connection. When it is "
+        "lost, connect again, and send then what was typed meanwhile. The end of the input "
+        "(Ctrl-D in a terminal) ends it once everything is sent.",
+        epilog="Exit code: 0 for a normal end, 1 if it gave up or could not send everything, "
+        "2 for what can be mended on the command line.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(run=connect)
+    add = command.add_argument
+    add("url", metavar="URL", help="ws://HOST[:PORT]/PATH, or wss:// for TLS")
+    add(
+        "--header",
+        action="append",
+        type=_header,
+        default=[],
+        metavar="NAME:VALUE",
+        help="send this header along with the handshake; may be repeated",
+    )
+    add(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer this subprotocol; may be repeated",
+    )
+    add(
+        "--confirm",
+        action="store_true",
+        help="keep what was sent until the server's endpoint has confirmed it, and send it "
+        "again on the next connection otherwise",
+    )
+    add(
+        "--max-attempts",
+        type=_whole,
+        metavar="N",
+        help="give up after so many attempts without a stable connection; otherwise never",
+    )
+    add("--no-reconnect", action="store_true", help="end when the connection does")
+    add(
+        "--linger",
+        type=_seconds,
+        default=0,
+        metavar="S",
+        help="after the end of the input, show for so long what still arrives",
+    )
+    add(
+        "--max-message-bytes",
+        type=_whole,
+        default=Limits().max_message_bytes,
+        metavar="N",
+        help="larger messages are refused with Close 1009",
+    )
+    add("--tls-ca", metavar="FILE", help="trust this certificate authority, too, for wss")
+    _add_log_level(command, "error")
+
+
+def _add_log_level(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--log-level",
+        default=default,
+        choices=["debug", "info", "warning", "error"],
+        help="what to log on standard error",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 2
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
+    try:
+        code: int = trio.run(options.run, options)
+    except BaseException as error:
+        cause = single_cause(error)
+        if isinstance(cause, UsageError):
+            print(f"trioweb: {cause}", file=sys.stderr)
+            return 2
+        if isinstance(cause, KeyboardInterrupt):
+            return 130
+        raise
+    return code

@@ -1,0 +1,118 @@
+"""`trioweb serve`: the broadcast server as a process, with its signals."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import ssl
+import sys
+from functools import partial
+from typing import Any
+
+import trio
+
+from .._broadcast import Broadcast
+from .._errors import CloseCode
+from .._http import format_address
+from .._policy import Limits, Message
+from .._server import Server, serve_listeners
+from .._topics import open_hub
+from ._terminal import UsageError
+
+# What each signal tells the peers: come back soon, or this server goes.
+_CLOSE_CODES: dict[int, CloseCode] = {
+    signal.SIGTERM: CloseCode.SERVICE_RESTART,
+    signal.SIGINT: CloseCode.GOING_AWAY,
+}
+
+
+def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        if key is not None:
+            raise UsageError("--tls-key needs --tls-cert, the certificate it belongs to")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as exc:
+        reason = f" ({exc.reason})" if exc.reason else ""
+        raise UsageError(
+            f"--tls-cert {certificate}: not a PEM certificate with its key{reason}; "
+            "give both in one file, or the key with --tls-key"
+        ) from exc
+    except OSError as exc:
+        # OpenSSL does not say which of the two it could not read.
+        paths = [path for path in (certificate, key) if path and not os.access(path, os.R_OK)]
+        raise UsageError(
+            f"cannot read {' and '.join(paths) or certificate}: {exc.strerror}"
+        ) from exc
+    return context
+
+
+async def serve(options: argparse.Namespace) -> int:
+    context = _ssl_context(options.tls_cert, options.tls_key)
+    heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
+    limits = Limits(
+        max_message_bytes=options.max_message_bytes, max_connections=options.max_connections
+    )
+    async with open_hub(max_topics=options.max_topics) as hub:
+        broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo)
+        listeners = await _listen(options, context)
+        run = partial(
+            serve_listeners,
+            broadcast.handle,
+            listeners,
+            admit=broadcast.admit,
+            http=broadcast.http,
+            origins=options.origin,
+            app_heartbeats=heartbeats,
+            limits=limits,
+            hub=hub,
+        )
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+
+                async def serve_and_end(task_status: trio.TaskStatus[Server]) -> None:
+                    await run(task_status=task_status)
+                    nursery.cancel_scope.cancel()
+
+                broadcast.server = await nursery.start(serve_and_end)
+                _announce(options.host, broadcast.server.port, secure=context is not None)
+                close_code = _CLOSE_CODES[await signals.__anext__()]
+                nursery.start_soon(
+                    broadcast.server.drain, options.grace, options.spread, close_code
+                )
+                async for number in signals:
+                    if number == signal.SIGINT:
+                        raise KeyboardInterrupt
+    return 0
+
+
+async def _listen(
+    options: argparse.Namespace, context: ssl.SSLContext | None
+) -> list[trio.abc.Listener[Any]]:
+    try:
+        listeners = await trio.open_tcp_listeners(options.port, host=options.host)
+    except (OSError, UnicodeError) as exc:  # the latter for a name that no host can have
+        where = format_address((options.host, options.port))
+        reason = getattr(exc, "strerror", None) or exc
+        raise UsageError(
+            f"cannot listen on {where}: {reason}; choose another --host or --port"
+        ) from exc
+    if context is None:
+        return list(listeners)
+    return [trio.SSLListener(listener, context) for listener in listeners]
+
+
+def _announce(host: str, port: int, *, secure: bool) -> None:
+    """Say where to go; the URL stands alone on standard output, for scripts."""
+    address = format_address((host, port))
+    s = "s" if secure else ""
+    print(f"http{s}://{address}/", flush=True)
+    print(
+        f"Every path is a topic, for browsers and for ws{s}://{address}/… alike. "
+        "Ctrl-C closes softly, a second one at once.",
+        file=sys.stderr,
+        flush=True,
+    )
