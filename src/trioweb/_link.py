@@ -1,17 +1,13 @@
 """The link: what carries a connection's bytes once it is open.
 
 Inbound, `Link.feed` decodes a chunk, fills the inbox, answers pings and sees to the peer's
-Close, all synchronously; who reads the bytes is `Link.carry`'s business alone.  Outbound,
-`Link.write` is synchronous and all or nothing for a frame: what the kernel does not take at
-once is queued whole and finished by a drain task that exists only while there is something
-to drain.
+Close, all synchronously; who reads the bytes is `Link.carry`'s business alone.  The writing
+half is `_outgoing`'s.
 
 NOTE: These rules hold between any two awaits.
-- A frame whose first byte was written is written to its end or the link is broken;
-  `_queue` holds whole frames, and in front at most one that was begun.
 - Everything that waits, waits in `wait_change`, and everything that changes what somebody
-  may be waiting for calls `changed`; so there is one place to wake up, and no way to
-  forget one.  A waiter looks at the state again after it woke.
+  may be waiting for calls `changed`; so there is one place to wake up, and no way to forget
+  one.  A waiter looks at the state again after it woke.
 - `carry` alone closes the transport, and it ends within the close timeout of the moment at
   which `state` left OPEN.
 - `feed` never raises.
@@ -23,13 +19,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -51,19 +46,12 @@ from ._frames import (
     encode_message,
 )
 from ._http import addresses, format_address
+from ._outgoing import Outgoing, Spawn, describe
 from ._policy import Limits, Message
 
 _logger = logging.getLogger("trioweb")
 
 _READ_BYTES: Final = 64 * 2**10
-# Streams that are not kernel sockets are written to in pieces of this size, so that a peer
-# which takes some of a large frame within the write timeout is seen to take it.
-_PIECE_BYTES: Final = 16 * 2**10
-# Whether such a stream had room or had to wait for the peer cannot be asked, only timed.  A
-# peer too slow to answer a ping within its timeout keeps a piece waiting for much longer than
-# this; a busy scheduler hardly ever does.
-_STALL_SECONDS: Final = 0.1
-
 Replies = Mapping[Message, Message | None]
 
 
@@ -74,12 +62,6 @@ class State(IntEnum):
     OPEN = 1
     CLOSING = 2
     CLOSED = 3
-
-
-class Spawn(Protocol):
-    """`Nursery.start_soon` of the nursery that holds a link's tasks."""
-
-    def __call__(self, task: Callable[[], Awaitable[None]], /) -> object: ...
 
 
 class Ping:
@@ -111,31 +93,7 @@ class LinkStatistics:
     buffered_amount: int
 
 
-def _describe(error: Exception) -> str:
-    """What went wrong with a transport, in as few words as there are.
-
-    Streams are anybody's, and many links share a nursery: none may end the others.  So what
-    no stream should raise is logged, and otherwise treated as what one may.
-    """
-    if not isinstance(error, (OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
-        _logger.error("unexpected error of a transport", exc_info=error)
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-
-
-def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
-    """How to ask for the descriptor that `os.write` can use for *stream*, if there is one.
-
-    NOTE: Ask at every write.  Once the socket is closed the answer is -1, while a number
-    kept would be some other socket's soon.
-    """
-    if sys.platform == "win32" or not isinstance(stream, trio.SocketStream):
-        return None
-    # A custom socket factory makes sockets without a descriptor.
-    return stream.socket.fileno if stream.socket.fileno() >= 0 else None
-
-
-class Link:
+class Link(Outgoing):
     """One open WebSocket over a transport.
 
     Args:
@@ -148,43 +106,28 @@ class Link:
     """
 
     __slots__ = (
-        "_answers",
-        "_broken",
-        "_change",
-        "_close_hooks",
         "_deaf",
         "_decoder",
-        "_drain_hooks",
-        "_draining",
         "_ended",
-        "_fileno",
         "_ping_key",
         "_pings",
         "_pings_sent",
-        "_queue",
         "_replies",
         "_rest",
         "_scope",
-        "_spawn",
-        "_stream",
         "_stretch",
         "_undecoded",
-        "asked_at",
-        "buffered_amount",
         "bytes_received",
         "close_code",
         "close_reason",
         "discarded",
-        "heard_at",
         "inbox",
         "is_client",
         "latency",
-        "limits",
         "messages_received",
         "messages_sent",
         "paused_at",
         "state",
-        "writable",
     )
 
     def __init__(
@@ -197,25 +140,18 @@ class Link:
         spawn: Spawn,
         replies: Replies | None = None,
     ) -> None:
+        super().__init__(stream, limits=limits, spawn=spawn)
         self.is_client = is_client
-        self.limits = limits
         self.state = State.OPEN
         self.close_code: int | None = None
         self.close_reason = ""
-        self._stream = stream
+        self.messages_sent = 0
         self._rest = rest
-        self._fileno = kernel_fileno(stream)
-        self._spawn = spawn
         self._scope = trio.CancelScope()
-        self._change: trio.Event | None = None
         self._ended: type[ConnectionClosed] = ConnectionLost
-        self._close_hooks: dict[object, Callable[[], None]] | None = None
 
         # Inbound.
         self.inbox: deque[Message] = deque()
-        # Signs of life: when the last one was, and since when one asked for is awaited.
-        self.heard_at = trio.current_time()
-        self.asked_at: float | None = None
         self.paused_at: float | None = None
         self.messages_received = self.bytes_received = self.discarded = 0
         self._replies = replies
@@ -228,64 +164,25 @@ class Link:
         self._stretch = 1
         self._deaf = False
 
-        # Outbound.  `writable`: open, nothing queued, not broken.
-        self.writable = True
-        self.buffered_amount = 0
-        self.messages_sent = 0
-        self._drain_hooks: dict[object, Callable[[], None]] | None = None
-        self._queue: deque[bytes] | None = None
-        self._answers: dict[object, bytes] | None = None
-        self._draining = False
-        self._broken: str | None = None
-
         # Pings of ours, oldest first.
         self.latency: float | None = None
         self._pings: dict[bytes, Ping] | None = None
         self._pings_sent = 0
         self._ping_key = b""
 
-    # Waiting.
-
-    async def wait_change(self) -> None:
-        """Wait until anything about this link has changed; then look again."""
-        if self._change is None:
-            self._change = trio.Event()
-        await self._change.wait()
-
-    def changed(self) -> None:
-        if self._change is not None:
-            self._change.set()
-            self._change = None
+    @property
+    def is_open(self) -> bool:
+        return self.state is State.OPEN
 
     async def wait_closed(self) -> None:
         """Wait until the transport is closed, which no peer can put off for long."""
         while self.state is not State.CLOSED:
             await self.wait_change()
 
-    async def wait_flushed(self) -> None:
-        """Wait until nothing is queued any more, written or lost."""
-        while self._draining:
-            await self.wait_change()
-
-    def set_hooks(
-        self, key: object, *, closed: Callable[[], None], drained: Callable[[], None]
-    ) -> None:
-        """Have *closed* called once, when the state leaves OPEN, and *drained* whenever
-        what was queued is written and the link is writable again."""
-        if self._close_hooks is None or self._drain_hooks is None:
-            self._close_hooks, self._drain_hooks = {}, {}
-        self._close_hooks[key] = closed
-        self._drain_hooks[key] = drained
-
-    def remove_hooks(self, key: object) -> None:
-        if self._close_hooks is not None and self._drain_hooks is not None:
-            self._close_hooks.pop(key, None)
-            self._drain_hooks.pop(key, None)
-
     def error(self) -> ConnectionClosed:
         """A fresh error that says why this link is over, or why it cannot be written to."""
         if self.close_code is None:
-            return ConnectionLost(CloseCode.ABNORMAL, self._broken or "")
+            return ConnectionLost(CloseCode.ABNORMAL, self.broken or "")
         return self._ended(self.close_code, self.close_reason)
 
     def check_writable(self) -> None:
@@ -294,7 +191,7 @@ class Link:
         Raises:
             ConnectionClosed: they cannot.
         """
-        if self.state is not State.OPEN or self._broken is not None:
+        if self.state is not State.OPEN or self.broken is not None:
             raise self.error()
 
     # Inbound.
@@ -302,7 +199,7 @@ class Link:
     def feed(self, data: bytes) -> None:
         """Take a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
         if data:
-            self._heard()
+            self.heard()
             self.bytes_received += len(data)
         if self._deaf:
             return
@@ -324,14 +221,10 @@ class Link:
                 self.discarded += len(messages)
             self.changed()
 
-    def _heard(self) -> None:
-        self.heard_at = trio.current_time()
-        self.asked_at = None
-
     def _on_control(self, opcode: int, payload: bytes) -> None:
         match opcode:
             case 0x9:  # PING
-                self._reply(PING, encode_frame(PONG, payload, masked=self.is_client))
+                self.answer(PING, encode_frame(PONG, payload, masked=self.is_client))
             case 0xA:  # PONG
                 self._on_pong(payload)
             case 0x8:  # CLOSE
@@ -362,23 +255,8 @@ class Link:
             return False
         reply = self._replies[message]
         if reply is not None:
-            self._reply(message, encode_message(reply, masked=self.is_client))
+            self.answer(message, encode_message(reply, masked=self.is_client))
         return True
-
-    def _reply(self, key: object, frame: bytes) -> None:
-        """Send an answer, or leave it to the drain task.
-
-        Only the latest answer of a kind waits: a peer that asks without reading costs one
-        frame, however often it asks (section 5.5.3 allows it).
-        """
-        if self.state is not State.OPEN or self._broken is not None:
-            return
-        if not self._draining:
-            self._put(frame)
-        else:
-            if self._answers is None:
-                self._answers = {}
-            self._answers[key] = frame
 
     def stretch_inbox(self, factor: int) -> None:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
@@ -412,7 +290,7 @@ class Link:
         # At once, and not when `carry` runs: until then every message taken asks again.
         self.paused_at = None
         # The peer could not be heard, which is no fault of its own.
-        self._heard()
+        self.heard()
         self.changed()
 
     # Outbound.
@@ -423,7 +301,7 @@ class Link:
         NOTE: The caller has called `check_writable` since its last await.
         """
         self.messages_sent += 1
-        self._put(frame)
+        self.put(frame)
 
     def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
         """Send a ping behind everything written so far; *on_pong* is called at its pong."""
@@ -435,7 +313,7 @@ class Link:
         payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
         ping = Ping(payload, trio.current_time(), on_pong)
         self._pings[payload] = ping
-        self._put(encode_frame(PING, payload, masked=self.is_client))
+        self.put(encode_frame(PING, payload, masked=self.is_client))
         return ping
 
     def ask(self, message: Message | None) -> Ping | None:
@@ -443,124 +321,13 @@ class Link:
         self.asked_at = trio.current_time()
         if message is None:
             return self.ping()
-        self._put(encode_message(message, masked=self.is_client))
+        self.put(encode_message(message, masked=self.is_client))
         return None
 
     def forget_ping(self, ping: Ping) -> None:
         """Nobody waits for *ping* any more."""
         if self._pings is not None:
             self._pings.pop(ping.payload, None)
-
-    def offer(self, data: bytes) -> int:
-        """Hand *data* to the transport; return how many bytes of it were taken.
-
-        A kernel socket takes what it has room for, any other transport takes all, which is
-        then queued.
-
-        NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
-        the rest of that frame before anything else is written.
-        """
-        if self._fileno is None:
-            self.finish(data)
-            return len(data)
-        try:
-            return os.write(self._fileno(), data)
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
-            # Reading goes on, so that what had arrived is still delivered (invariant 11).
-            self._break(f"{exc.strerror or exc}")
-            return len(data)
-
-    def finish(self, rest: bytes) -> None:
-        """Queue *rest*, whole frames or what `offer` left of one, for the drain task."""
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(rest)
-        self.buffered_amount += len(rest)
-        self.writable = False
-        if not self._draining:
-            self._draining = True
-            self._spawn(self._drain)
-
-    def _put(self, frame: bytes) -> None:
-        if self._broken is not None:
-            return
-        if self._draining:
-            self.finish(frame)
-            return
-        taken = self.offer(frame)
-        if taken < len(frame):
-            self.finish(frame[taken:] if taken else frame)
-
-    def _break(self, reason: str) -> None:
-        """Nothing can be written any more; what was queued is lost."""
-        self._broken = reason
-        self.writable = False
-        self.buffered_amount = 0
-        self._queue = self._answers = None
-        self.changed()
-
-    async def _drain(self) -> None:
-        """Write what is queued.  The task ends with the queue."""
-        write = self._write_piecewise if self._fileno is None else self._write_kernel
-        try:
-            # The front of the queue may be the rest of a frame, so it goes before answers,
-            # which then do not wait behind what a slow peer has yet to read.
-            while self._queue:
-                await write(self._queue.popleft())
-                while self._answers:
-                    answer = self._answers.pop(next(iter(self._answers)))
-                    self.buffered_amount += len(answer)
-                    await write(answer)
-        except trio.TooSlowError:
-            self._break("write timeout")
-            self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
-        except Exception as exc:
-            self._break(_describe(exc))
-        finally:
-            self._draining = False
-            self.writable = self.state is State.OPEN and self._broken is None
-            self.changed()
-        if self.writable and self._drain_hooks is not None:
-            for hook in tuple(self._drain_hooks.values()):
-                hook()
-
-    async def _write_kernel(self, frame: bytes) -> None:
-        assert self._fileno is not None
-        view = memoryview(frame)
-        while view:
-            fileno = self._fileno()
-            if fileno < 0:
-                raise trio.ClosedResourceError("the transport was closed")
-            with trio.move_on_after(self.limits.write_timeout) as patience:
-                await trio.lowlevel.wait_writable(fileno)
-            # A kernel calls a socket writable when a good part of its buffer is free (Linux: a
-            # third), which a slow peer may take longer for; so it is asked in any case.
-            try:
-                taken = os.write(self._fileno(), view)
-            except BlockingIOError:
-                if patience.cancelled_caught:
-                    raise trio.TooSlowError from None
-                continue
-            view = view[taken:]
-            # The kernel was full, so it was the peer that made room.
-            self._heard()
-            self._written(taken)
-
-    async def _write_piecewise(self, frame: bytes) -> None:
-        for start in range(0, len(frame), _PIECE_BYTES):
-            piece = frame[start : start + _PIECE_BYTES]
-            begun_at = trio.current_time()
-            with trio.fail_after(self.limits.write_timeout):
-                await self._stream.send_all(piece)
-            if trio.current_time() - begun_at >= _STALL_SECONDS:
-                self._heard()
-            self._written(len(piece))
-
-    def _written(self, size: int) -> None:
-        self.buffered_amount -= size
-        self.changed()
 
     # The end.
 
@@ -587,9 +354,9 @@ class Link:
     ) -> None:
         if self.state is not State.OPEN:
             return
-        self._answers = None
+        self.drop_answers()
         # The reason is the peer's own; there is no need to tell it.
-        self._put(encode_close(code, "" if echo else reason, masked=self.is_client))
+        self.put(encode_close(code, "" if echo else reason, masked=self.is_client))
         self._end(kind, code, reason)
 
     def _end(self, kind: type[ConnectionClosed], code: int, reason: str) -> None:
@@ -621,7 +388,7 @@ class Link:
                 await self._read()
                 await self._finish()
         except Exception as exc:
-            self._lost(_describe(exc))
+            self._lost(describe(exc))
         finally:
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)

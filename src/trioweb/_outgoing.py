@@ -1,0 +1,289 @@
+"""The writing half of a link: all or nothing for a frame, and never a wait.
+
+What the kernel does not take at once is queued and finished by a drain task, which exists
+only while there is something to drain.  What the bytes mean is the link's business.
+
+NOTE: A frame whose first byte was written is written to its end, or nothing after it is.
+`_queue` holds whole frames, and in front at most one that was begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import trio
+
+from ._policy import Limits
+
+_logger = logging.getLogger("trioweb")
+
+# Streams that are not kernel sockets are written to in pieces of this size, so that a peer
+# which takes some of a large frame within the write timeout is seen to take it.
+_PIECE_BYTES: Final = 16 * 2**10
+# Whether such a stream had room or had to wait for the peer cannot be asked, only timed.  A
+# peer too slow to answer a ping within its timeout keeps a piece waiting for much longer than
+# this; a busy scheduler hardly ever does.
+_STALL_SECONDS: Final = 0.1
+
+
+class Spawn(Protocol):
+    """`Nursery.start_soon` of the nursery that holds a link's tasks."""
+
+    def __call__(self, task: Callable[[], Awaitable[None]], /) -> object: ...
+
+
+def describe(error: Exception) -> str:
+    """What went wrong with a transport, in as few words as there are.
+
+    Streams are anybody's, and many links share a nursery: none may end the others.  So what
+    no stream should raise is logged, and otherwise treated as what one may.
+    """
+    if not isinstance(error, (OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
+        _logger.error("unexpected error of a transport", exc_info=error)
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
+    """How to ask for the descriptor that `os.write` can use for *stream*, if there is one.
+
+    NOTE: Ask at every write.  Once the socket is closed the answer is -1, while a number
+    kept would be some other socket's soon.
+    """
+    if sys.platform == "win32" or not isinstance(stream, trio.SocketStream):
+        return None
+    # A custom socket factory makes sockets without a descriptor.
+    return stream.socket.fileno if stream.socket.fileno() >= 0 else None
+
+
+class Outgoing:
+    """What goes to one peer, and what its writers wait for.
+
+    The base of Link instead of a part of it: an idle connection is one object less, and each
+    delivery of a topic one step shorter.
+
+    Attributes:
+        writable: nothing is queued, the transport works, and the link is open.
+        buffered_amount: bytes queued.
+        heard_at: when the peer last gave a sign of life.
+        asked_at: since when one that was asked for is awaited; None if none is.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_change",
+        "_close_hooks",
+        "_drain_hooks",
+        "_fileno",
+        "_is_draining",
+        "_queue",
+        "_spawn",
+        "_stream",
+        "asked_at",
+        "broken",
+        "buffered_amount",
+        "heard_at",
+        "limits",
+        "writable",
+    )
+
+    def __init__(self, stream: trio.abc.Stream, *, limits: Limits, spawn: Spawn) -> None:
+        self.limits = limits
+        self.writable = True
+        self.buffered_amount = 0
+        self.heard_at = trio.current_time()
+        self.asked_at: float | None = None
+        # Why nothing can be written any more.
+        self.broken: str | None = None
+        self._stream = stream
+        self._fileno = kernel_fileno(stream)
+        self._spawn = spawn
+        self._change: trio.Event | None = None
+        self._close_hooks: dict[object, Callable[[], None]] | None = None
+        self._drain_hooks: dict[object, Callable[[], None]] | None = None
+        # Made when first needed: most connections never queue anything.
+        self._queue: deque[bytes] | None = None
+        self._answers: dict[object, bytes] | None = None
+        self._is_draining = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may still be written."""
+        raise NotImplementedError
+
+    def abort(self, reason: str) -> None:
+        """End the link at once."""
+        raise NotImplementedError
+
+    async def wait_change(self) -> None:
+        """Wait until anything about this link has changed; then look again."""
+        if self._change is None:
+            self._change = trio.Event()
+        await self._change.wait()
+
+    def changed(self) -> None:
+        """Wake all who wait for this link."""
+        if self._change is not None:
+            self._change.set()
+            self._change = None
+
+    async def wait_flushed(self) -> None:
+        """Wait until nothing is queued any more, written or lost."""
+        while self._is_draining:
+            await self.wait_change()
+
+    def set_hooks(
+        self, key: object, *, closed: Callable[[], None], drained: Callable[[], None]
+    ) -> None:
+        """Have *closed* called once, when the state leaves OPEN, and *drained* whenever
+        what was queued is written and the link is writable again."""
+        if self._close_hooks is None or self._drain_hooks is None:
+            self._close_hooks, self._drain_hooks = {}, {}
+        self._close_hooks[key] = closed
+        self._drain_hooks[key] = drained
+
+    def remove_hooks(self, key: object) -> None:
+        if self._close_hooks is not None and self._drain_hooks is not None:
+            self._close_hooks.pop(key, None)
+            self._drain_hooks.pop(key, None)
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self.heard_at = trio.current_time()
+        self.asked_at = None
+
+    def answer(self, key: object, frame: bytes) -> None:
+        """Send an answer, or leave it to the drain task.
+
+        Only the latest answer of a kind (*key*) waits: a peer that asks without reading
+        costs one frame, however often it asks (RFC 6455 section 5.5.3 allows it).
+        """
+        if not self.is_open or self.broken is not None:
+            return
+        if not self._is_draining:
+            self.put(frame)
+        else:
+            if self._answers is None:
+                self._answers = {}
+            self._answers[key] = frame
+
+    def drop_answers(self) -> None:
+        """Answers that wait are not needed any more."""
+        self._answers = None
+
+    def offer(self, data: bytes) -> int:
+        """Hand *data* to the transport; return how many bytes of it were taken.
+
+        A kernel socket takes what it has room for, any other transport takes all, which is
+        then queued.
+
+        NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
+        the rest of that frame before anything else is written.
+        """
+        if self._fileno is None:
+            self.finish(data)
+            return len(data)
+        try:
+            return os.write(self._fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            # Reading goes on, so that what had arrived is still delivered (invariant 11).
+            self._break(f"{exc.strerror or exc}")
+            return len(data)
+
+    def finish(self, rest: bytes) -> None:
+        """Queue *rest*, whole frames or what `offer` left of one, for the drain task."""
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(rest)
+        self.buffered_amount += len(rest)
+        self.writable = False
+        if not self._is_draining:
+            self._is_draining = True
+            self._spawn(self._drain)
+
+    def put(self, frame: bytes) -> None:
+        """Write *frame* behind all that was put before; queue what the kernel leaves."""
+        if self.broken is not None:
+            return
+        if self._is_draining:
+            self.finish(frame)
+            return
+        taken = self.offer(frame)
+        if taken < len(frame):
+            self.finish(frame[taken:] if taken else frame)
+
+    def _break(self, reason: str) -> None:
+        """Nothing can be written any more; what was queued is lost."""
+        self.broken = reason
+        self.writable = False
+        self.buffered_amount = 0
+        self._queue = self._answers = None
+        self.changed()
+
+    async def _drain(self) -> None:
+        """Write what is queued.  The task ends with the queue."""
+        write = self._write_piecewise if self._fileno is None else self._write_kernel
+        try:
+            # The front of the queue may be the rest of a frame, so it goes before answers,
+            # which then do not wait behind what a slow peer has yet to read.
+            while self._queue:
+                await write(self._queue.popleft())
+                while self._answers:
+                    answer = self._answers.pop(next(iter(self._answers)))
+                    self.buffered_amount += len(answer)
+                    await write(answer)
+        except trio.TooSlowError:
+            self._break("write timeout")
+            self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
+        except Exception as exc:
+            self._break(describe(exc))
+        finally:
+            self._is_draining = False
+            self.writable = self.is_open and self.broken is None
+            self.changed()
+        if self.writable and self._drain_hooks is not None:
+            for hook in tuple(self._drain_hooks.values()):
+                hook()
+
+    async def _write_kernel(self, frame: bytes) -> None:
+        assert self._fileno is not None
+        view = memoryview(frame)
+        while view:
+            fileno = self._fileno()
+            if fileno < 0:
+                raise trio.ClosedResourceError("the transport was closed")
+            with trio.move_on_after(self.limits.write_timeout) as patience:
+                await trio.lowlevel.wait_writable(fileno)
+            # A kernel calls a socket writable when a good part of its buffer is free (Linux: a
+            # third), which a slow peer may take longer for; so it is asked in any case.
+            try:
+                taken = os.write(self._fileno(), view)
+            except BlockingIOError:
+                if patience.cancelled_caught:
+                    raise trio.TooSlowError from None
+                continue
+            view = view[taken:]
+            # The kernel was full, so it was the peer that made room.
+            self.heard()
+            self._written(taken)
+
+    async def _write_piecewise(self, frame: bytes) -> None:
+        for start in range(0, len(frame), _PIECE_BYTES):
+            piece = frame[start : start + _PIECE_BYTES]
+            begun_at = trio.current_time()
+            with trio.fail_after(self.limits.write_timeout):
+                await self._stream.send_all(piece)
+            if trio.current_time() - begun_at >= _STALL_SECONDS:
+                self.heard()
+            self._written(len(piece))
+
+    def _written(self, size: int) -> None:
+        self.buffered_amount -= size
+        self.changed()
