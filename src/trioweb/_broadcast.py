@@ -7,7 +7,9 @@ a path gets a chat page that connects to the same path.
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from dataclasses import asdict
+from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
@@ -23,16 +25,25 @@ _TAKEN: Final = ("/healthz", "/stats")
 _PAGE_HEADERS: Final = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-cache"),
-    # The page is one file: nothing may be loaded, and it may talk to its own host only.
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'",
-    ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )
+
+
+def _policy(page: str) -> str:
+    """The page is one file: nothing may be loaded, only its own code runs, and it may talk to its
+    own host only."""
+
+    def digest(tag: str) -> str:
+        _, _, rest = page.partition(f"<{tag}>")
+        body = rest.partition(f"</{tag}>")[0].encode()
+        return f"'sha256-{b64encode(sha256(body).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; style-src {digest('style')}; script-src {digest('script')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
 
 
 class Broadcast:
@@ -54,7 +65,12 @@ class Broadcast:
         self._history = history
         self._retain = Retain(max_messages=max(history, Retain().max_messages))
         self._echo = echo
-        self._page = files(__package__).joinpath("_page.html").read_bytes()
+        page = files(__package__).joinpath("_page.html").read_text("utf-8")
+        if not echo:
+            # Or it would wait for what it sent to come back.
+            page = page.replace('data-echo="yes"', 'data-echo="no"')
+        self._page = page.encode()
+        self._headers = (*_PAGE_HEADERS, ("Content-Security-Policy", _policy(page)))
 
     async def admit(self, request: Request) -> Accept:
         """Find the topic of a path, or refuse it."""
@@ -89,4 +105,4 @@ class Broadcast:
                 body = json.dumps(asdict(self.server.statistics()), indent=2) + "\n"
                 return Response(200, body, [("Content-Type", "application/json")])
             case _:
-                return Response(200, self._page, _PAGE_HEADERS)
+                return Response(200, self._page, self._headers)

@@ -1,0 +1,59 @@
+"""Node's `ws` client, and the wild wrappers on top of it, against the real server."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.interop.serving import APP_HEARTBEATS, PATIENCE, Server, serving
+
+pytestmark = pytest.mark.node
+
+SCRIPT: Final = Path(__file__).with_name("scenarios.js")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(*APP_HEARTBEATS) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "broadcast",
+        "fragments",
+        "states_and_close_codes",
+        "message_that_is_too_large",
+        "ping_and_pong",
+        "offers_that_are_declined",
+        "heartbeat_wrapper",
+        "keepalive_wrapper",
+        "shared_wrapper",
+    ],
+)
+def test_ws_client_works_unchanged(server: Server, scenario: str) -> None:
+    command = ["node", str(SCRIPT), scenario, server.ws("")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+
+
+def test_ws_client_sees_1012_when_the_server_is_terminated() -> None:
+    script = """
+        const ws = new (require("ws"))(process.argv[1]);
+        ws.on("open", () => console.log("open"));
+        ws.on("close", (code) => console.log(code));
+    """
+    with serving() as server:
+        command = ["node", "-e", script, server.ws("/lobby")]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=SCRIPT.parent
+        ) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "open\n"
+            server.terminate()
+            assert client.communicate(timeout=PATIENCE)[0] == "1012\n"
