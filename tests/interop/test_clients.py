@@ -12,7 +12,7 @@ import trio
 
 import trioweb
 from tests.interop.clients import CLIENTS, PATIENCE, Connect, run
-from trioweb._server._serve import Handler
+from trioweb._server._server import Handler
 
 pytestmark = pytest.mark.network
 

@@ -220,7 +220,13 @@ async def _return_nonsense(request: trioweb.Request) -> Any:
     return "database is down"
 
 
-@pytest.mark.parametrize("admit", [_raise, _raise_a_group, _return_nonsense])
+async def _reject_with_a_bad_header(request: trioweb.Request) -> None:
+    raise trioweb.Reject(403, headers=[("no token", "value")])
+
+
+@pytest.mark.parametrize(
+    "admit", [_raise, _raise_a_group, _return_nonsense, _reject_with_a_bad_header]
+)
 async def test_admit_that_fails_is_a_500_and_concerns_nobody_else(
     admit: Any, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,402 @@
+"""The server: accepts streams, runs a handler for each connection, drains.
+
+NOTE: One nursery holds a server's every task: what accepts, the monitor, and for each
+connection the task that runs its handler and the one that carries its link.  So nothing
+that belongs to one connection may let an error out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import trio
+
+from .._connection import Connection, is_own_end
+from .._errors import CloseCode, OpenFailed, Reject
+from .._frames import check_close
+from .._handshake import accept, is_upgrade
+from .._heartbeat import Monitor
+from .._http import Address, BadHead, Request, Response, addresses, format_address
+from .._link import Link, Replies
+from .._policy import Heartbeat, Limits
+from .._topics import Hub, HubStatistics
+from ._admission import Accept, Admit, check_origin, choose_subprotocol
+from ._front import Http, answer, bound_kernel_queue, read_request, refusal, shake_tls
+
+_logger = logging.getLogger("trioweb.server")
+
+Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """What a server has seen.
+
+    Attributes:
+        connections: open now.
+        opening: streams accepted that are not connections yet, or never will be.
+        opened: connections so far.
+        refused: requests refused so far, by HTTP status; 0 counts the ones that fell silent
+            or went away before there was anybody to answer.
+        answered: plain HTTP requests answered so far, by status.
+        closed: connections ended so far, by close code.
+        handler_errors: calls of the handler, `admit` and `http` that ended with an error of
+            their own.
+        hub: the statistics of the hub that was passed to `serve`, if one was.
+    """
+
+    connections: int
+    opening: int
+    opened: int
+    refused: Mapping[int, int]
+    answered: Mapping[int, int]
+    closed: Mapping[int, int]
+    handler_errors: int
+    hub: HubStatistics | None
+
+
+class _Refused(Exception):
+    """A request is refused with `response`; `reason` is for the log."""
+
+    def __init__(self, response: Response, reason: str) -> None:
+        super().__init__(reason)
+        self.response = response
+        self.reason = reason
+
+    @classmethod
+    def because(cls, reason: str, *, retry_after: int) -> _Refused:
+        """This server cannot take it now."""
+        headers = [("Retry-After", str(retry_after))]
+        return cls(Response(503, f"{reason}\n", headers), reason)
+
+
+class Server:
+    """A running server, as `nursery.start(serve, …)` returns it.
+
+    Attributes:
+        listeners: what it accepts from.
+        draining: whether `drain` was called.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        admit: Admit | None,
+        http: Http | None,
+        origins: Collection[str],
+        subprotocols: Sequence[str],
+        heartbeat: Heartbeat | None,
+        replies: Replies,
+        limits: Limits,
+        hub: Hub | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.listeners = list(listeners)
+        self.draining = False
+        self._handler = handler
+        self._admit = admit
+        self._http = http
+        self._origins = origins
+        self._subprotocols = subprotocols
+        self._replies = replies
+        self._limits = limits
+        self._hub = hub
+        self._nursery = nursery
+        self._monitor = Monitor(heartbeat) if heartbeat is not None else None
+        self._connections: dict[Connection, None] = {}
+        self._hosts: Counter[str] = Counter()
+        self._streams = 0
+        # Streams of which nobody knows yet what they want.
+        self._undecided = 0
+        # What every connection is to be told, once a drain has come so far.
+        self._farewell: tuple[int, str] | None = None
+        self._stream_ended = trio.Event()
+        self._drained = trio.Event()
+        self._opened = 0
+        self._refused: Counter[int] = Counter()
+        self._answered: Counter[int] = Counter()
+        self._closed: Counter[int] = Counter()
+        self._handler_errors = 0
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener that has one.
+
+        Raises:
+            LookupError: no listener has.
+        """
+        for listener in self.listeners:
+            inner = getattr(listener, "transport_listener", listener)
+            if isinstance(inner, trio.SocketListener):
+                name = inner.socket.getsockname()
+                if isinstance(name, tuple):
+                    return int(name[1])
+        raise LookupError("no listener has a port")
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The connections that are open now."""
+        return tuple(self._connections)
+
+    def statistics(self) -> ServerStatistics:
+        return ServerStatistics(
+            connections=len(self._connections),
+            opening=self._streams - len(self._connections),
+            opened=self._opened,
+            refused=dict(self._refused),
+            answered=dict(self._answered),
+            closed=dict(self._closed),
+            handler_errors=self._handler_errors,
+            hub=self._hub.statistics() if self._hub is not None else None,
+        )
+
+    async def drain(
+        self,
+        grace: float = 10,
+        spread: float = 0,
+        code: int = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+    ) -> None:
+        """Stop softly: no new connections, tell the old ones to come back later, wait, close.
+
+        Upgrades are answered with 503 from now on.  The listeners stay open until the end,
+        so that a load balancer which asks for its health page is told, and a client that
+        comes back too early gets an answer.  Subscribers are given time to catch up, then
+        every connection is sent Close, then handlers have *grace* to end before they are
+        cancelled.  `serve` returns when all is done.
+
+        Args:
+            grace: seconds, once for subscribers to catch up and once for handlers to end.
+            spread: seconds over which the Closes are spread evenly, so that clients do not
+                all come back at once.
+            code, reason: of the Close; 1012 says "service restart".
+
+        Raises:
+            ValueError: an argument cannot work; nothing was begun.
+
+        Cancellation: the server stops at once, with what Closes the kernel takes.
+        Concurrency: a second call waits for the first.
+        """
+        check_close(code, reason)
+        for name, value in (("grace", grace), ("spread", spread)):
+            if not value >= 0:
+                raise ValueError(f"drain({name}={value!r}): must not be negative")
+        if self.draining:
+            await self._drained.wait()
+            return
+        self.draining = True
+        try:
+            await self._drain(grace, spread, code, reason)
+        finally:
+            self._drained.set()
+
+    async def _drain(self, grace: float, spread: float, code: int, reason: str) -> None:
+        if self._hub is not None:
+            with trio.move_on_after(grace):
+                await self._hub.wait_caught_up()
+        connections = self.connections
+        # One whose handshake ends only now is told at once.
+        self._farewell = code, reason
+        start = trio.current_time()
+        for number, connection in enumerate(connections):
+            await trio.sleep_until(start + spread * number / len(connections))
+            connection.link.close(code, reason)
+        with trio.move_on_after(grace):
+            # A peer that was silent so far, as a browser's spare connection is, would have
+            # to be refused anyway.
+            while self._streams > self._undecided:
+                await self._stream_ended.wait()
+
+    async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
+        if self._monitor is not None:
+            self._nursery.start_soon(self._monitor.run)
+        async with trio.open_nursery() as accepting:
+            listen = partial(trio.serve_listeners, handler_nursery=self._nursery)
+            accepting.start_soon(listen, self._run, self.listeners)
+            task_status.started(self)
+            await self._drained.wait()
+            accepting.cancel_scope.cancel()
+
+    async def _run(self, stream: trio.abc.Stream) -> None:
+        """One accepted stream, from its first byte to its last."""
+        bound_kernel_queue(stream)
+        remote = addresses(stream)[0]
+        host = remote[0] if isinstance(remote, tuple) else ""
+        self._streams += 1
+        self._hosts[host] += 1
+        try:
+            connection = await self._open(stream, remote, host)
+            if connection is not None:
+                await self._handle(connection)
+        except Exception:
+            # Streams, and what `http` returns, are anybody's: none may end the others.
+            self._handler_errors += 1
+            _logger.exception("unexpected error while serving %s", format_address(remote))
+        finally:
+            self._streams -= 1
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+            self._stream_ended.set()
+            self._stream_ended = trio.Event()
+            await trio.aclose_forcefully(stream)
+
+    async def _open(self, stream: trio.abc.Stream, remote: Address, host: str) -> Connection | None:
+        """Make a connection of *stream*; None if it was answered or went away instead."""
+        request: Request | None = None
+        limits = self._limits
+        deadline = trio.current_time() + limits.connect_timeout
+        try:
+            self._undecided += 1
+            try:
+                await shake_tls(stream, deadline)
+                self._check_room(host)
+                request, head, rest = await read_request(stream, deadline, limits.max_request_bytes)
+            finally:
+                self._undecided -= 1
+            outcome = await self._decide(request)
+            if isinstance(outcome, Accept):
+                return await self._upgrade(stream, request, head, rest, outcome)
+            response = outcome
+        except BadHead as exc:
+            response = refusal(exc)
+            self._count_refusal(remote, response, exc.reason)
+        except _Refused as exc:
+            response = exc.response
+            self._count_refusal(remote, response, exc.reason)
+        except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
+            self._refused[0] += 1
+            _logger.info("%s: gone while opening: %s", format_address(remote), ascii(str(exc)))
+            return None
+        else:
+            self._answered[response.status] += 1
+        with_body = request is None or request.method != "HEAD"
+        await answer(stream, response, write_timeout=limits.write_timeout, with_body=with_body)
+        return None
+
+    def _check_room(self, host: str) -> None:
+        limits = self._limits
+        if self._streams > limits.max_connections:
+            raise _Refused.because("too many connections", retry_after=5)
+        limit = limits.max_connections_per_host
+        # A peer without an address (a Unix socket) tells nothing of its host.
+        if limit is not None and host and self._hosts[host] > limit:
+            raise _Refused.because("too many connections from this address", retry_after=5)
+
+    def _count_refusal(self, remote: Address, response: Response, reason: str) -> None:
+        self._refused[response.status] += 1
+        who = format_address(remote)
+        _logger.info("%s: refused with %d: %s", who, response.status, ascii(reason))
+
+    async def _decide(self, request: Request) -> Accept | Response:
+        """Ask the application about *request*; what it raises concerns nobody else."""
+        try:
+            try:
+                return await self._ask(request)
+            except Reject as exc:
+                reason = exc.body.decode(errors="replace").strip()
+                raise _Refused(Response(exc.status, exc.body, exc.headers), reason) from None
+        except _Refused:
+            raise
+        except Exception as exc:
+            self._handler_errors += 1
+            _logger.exception("error while answering %r", request)
+            raise _Refused(Response(500, "internal error\n"), "internal error") from exc
+
+    async def _ask(self, request: Request) -> Accept | Response:
+        if not is_upgrade(request):
+            if self._http is None:
+                return Response(404, "there is only a WebSocket here\n")
+            response = await self._http(request)
+            if not isinstance(response, Response):
+                raise TypeError(f"http returned {response!r} instead of a Response")
+            return response
+        check_origin(request, self._origins)
+        accepted = await self._admit(request) if self._admit is not None else None
+        # Not before: a drain may have begun while `admit` made up its mind.
+        if self.draining:
+            raise _Refused.because("restarting", retry_after=1)
+        return choose_subprotocol(request, accepted or Accept(), self._subprotocols)
+
+    async def _upgrade(
+        self, stream: trio.abc.Stream, request: Request, head: bytes, rest: bytes, accepted: Accept
+    ) -> Connection:
+        try:
+            with trio.fail_after(self._limits.connect_timeout):
+                await accept(
+                    stream,
+                    head,
+                    subprotocol=accepted.subprotocol,
+                    headers=tuple(accepted.headers),
+                )
+        except trio.TooSlowError:
+            raise OpenFailed("the peer does not take the answer to its handshake") from None
+        link = Link(
+            stream,
+            rest,
+            is_client=False,
+            limits=self._limits,
+            spawn=self._nursery.start_soon,
+            replies=self._replies,
+        )
+        self._nursery.start_soon(link.carry)
+        return Connection(link, request, subprotocol=accepted.subprotocol, user=accepted.user)
+
+    async def _handle(self, connection: Connection) -> None:
+        """Run the handler, contain its errors (invariant 2), see the connection to its end."""
+        link = connection.link
+        watch = self._monitor.add(link) if self._monitor is not None else -1
+        self._connections[connection] = None
+        self._opened += 1
+        if self._farewell is not None:
+            link.close(*self._farewell)
+        code = CloseCode.NORMAL
+        try:
+            try:
+                await self._handler(connection)
+            except Exception as exc:
+                code = self._contain(exc, connection)
+            except BaseExceptionGroup as group:
+                # Cancelled together with errors: contain those, pass the cancellation on.
+                errors, rest = group.split(Exception)
+                if errors is not None:
+                    self._contain(errors, connection)
+                assert rest is not None
+                raise rest from None
+            await connection.aclose(code)
+        finally:
+            # Does nothing unless the handler was cancelled, and with it the server.
+            link.close(CloseCode.GOING_AWAY)
+            del self._connections[connection]
+            if self._monitor is not None:
+                self._monitor.remove(watch)
+            self._report(connection)
+
+    def _contain(self, error: Exception, connection: Connection) -> CloseCode:
+        """Log a handler's *error*; return what to close its connection with."""
+        if is_own_end(error, connection):
+            return CloseCode.NORMAL
+        self._handler_errors += 1
+        _logger.error("error in the handler of %r", connection, exc_info=error)
+        return CloseCode.INTERNAL_ERROR
+
+    def _report(self, connection: Connection) -> None:
+        link = connection.link
+        error = link.error()
+        if link.close_code is not None:
+            self._closed[link.close_code] += 1
+        level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
+        _logger.log(level, "%s: %s", format_address(connection.remote), ascii(str(error)))
+
+
+# Ends that nobody needs to read about.
+_QUIET_CODES = frozenset(
+    {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS, CloseCode.SERVICE_RESTART}
+)
