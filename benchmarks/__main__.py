@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from . import clients, servers
-from .measure import Cores, fan_out, idle, progress, receive
+from .measure import Cores, fan_out, idle, progress, receive, resilience
 
 OURS = "trioweb"
 _RELATIONS = {"<": operator.lt, "≤": operator.le, "≥": operator.ge}
@@ -76,6 +76,27 @@ CASES = {
         tuple(clients.PEERS),
         (Bar("websockets", "≥", 4),),
         partial(receive, size=64),
+    ),
+    "client": Case(
+        "One client that would reconnect (open_client) receives messages of 64 bytes",
+        "thousand messages in a second of CPU",
+        tuple(clients.PEERS),
+        (Bar("websockets", "≥", 4),),
+        partial(receive, size=64, resilient=True),
+    ),
+    "reconnect": Case(
+        "A client connects again to a server that was killed and restarted, 20 times",
+        "ms beyond the policy's own delay (median)",
+        (OURS,),
+        (Bar(OURS, "≤", 50),),
+        partial(resilience, question="reconnect"),
+    ),
+    "idle-client": Case(
+        "An idle client that would reconnect",
+        "KiB of private memory",
+        (OURS,),
+        (Bar(OURS, "≤", 40),),
+        partial(resilience, question="idle"),
     ),
     "idle": Case(
         "An idle connection to a server",

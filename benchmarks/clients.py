@@ -48,6 +48,13 @@ async def receive_trioweb(url: str, seconds: float) -> None:
         await measure(connection, seconds)
 
 
+async def receive_resilient(url: str, seconds: float) -> None:
+    import trioweb
+
+    async with trioweb.open_client(url) as client:
+        await measure(aiter(client), seconds)
+
+
 async def receive_trio_websocket(url: str, seconds: float) -> None:
     import trio_websocket
 
@@ -103,8 +110,11 @@ def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--resilient", action="store_true", help="our client with a supervisor")
     options = parser.parse_args()
     run, receive = PEERS[options.peer]
+    if options.resilient and options.peer == "trioweb":
+        receive = receive_resilient
     run(receive, f"ws://{wire.HOST}:{int(sys.stdin.readline())}/", options.seconds)
 
 

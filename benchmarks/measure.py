@@ -100,12 +100,19 @@ def idle(peer: str, cores: Cores, *, connections: int) -> float:
     return float(figures["bytes"]) / 1024
 
 
-def receive(peer: str, cores: Cores, *, size: int) -> float:
+def receive(peer: str, cores: Cores, *, size: int, resilient: bool = False) -> float:
     """Return how many thousand messages the client receives in a second of its CPU time."""
+    options = ["--resilient"] if resilient else []
     with (
         _started(cores.load, "load", "send", f"--size={size}") as loading,
-        _started(cores.measured, "clients", peer, stdin=loading.stdout) as client,
+        _started(cores.measured, "clients", peer, *options, stdin=loading.stdout) as client,
     ):
         figures = _figures(client)
     _warn(figures)
     return float(figures["rate"]) / 1e3
+
+
+def resilience(peer: str, cores: Cores, *, question: str) -> float:
+    """Return one of the figures of `benchmarks.resilience`, in its unit."""
+    with _started(cores.measured, "resilience", question) as client:
+        return float(_figures(client))

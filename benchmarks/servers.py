@@ -37,7 +37,7 @@ _MIN_TICKS = 5
 Publish = Callable[[], Awaitable[None]]
 
 
-def _private_bytes() -> int:
+def private_bytes() -> int:
     """Return the memory that nobody shares with this process."""
     gc.collect()
     with open("/proc/self/smaps_rollup") as lines:
@@ -84,7 +84,7 @@ class Job:
         """Note a connection; its handler calls this as soon as it can be published to."""
         self._connected += 1
         if self._connected == _SETTLED_CONNECTIONS and not self.publishes:
-            self._settled_bytes = _private_bytes()
+            self._settled_bytes = private_bytes()
 
     async def measure(self, publish: Publish) -> NoReturn:
         """Measure when all are connected, print the figures and end the process."""
@@ -94,7 +94,7 @@ class Job:
         if self.publishes:
             figures = await self._time(publish)
         else:
-            grown = _private_bytes() - self._settled_bytes
+            grown = private_bytes() - self._settled_bytes
             figures = {"bytes": grown / (self._connected - _SETTLED_CONNECTIONS)}
         print(json.dumps(figures), flush=True)
         os._exit(0)  # without a closing handshake: the load counts bytes

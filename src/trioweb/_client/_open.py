@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -184,7 +186,8 @@ async def _dial(target: Target, dial: Dial | None, where: str) -> trio.abc.Strea
         # Trio tries every address of the name; the first failure speaks for them all.
         attempts = exc.__cause__
         cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else exc
-        text = getattr(cause, "strerror", None) or cause
+        number = getattr(cause, "errno", None) or 0
+        text = os.strerror(number) if number in errno.errorcode else cause
         raise ConnectFailed(f"could not connect to {where}: {text}") from exc
 
 
