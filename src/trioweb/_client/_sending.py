@@ -120,7 +120,6 @@ class Sender:
 
     def begin(self, link: Link) -> None:
         """A session begins: what the last one left in flight is written again."""
-        self._unfinished = 0
         self._pings.clear()
         self._asked_bytes = 0
         self.outbox.rewind()
@@ -129,6 +128,13 @@ class Sender:
         if self._waiting:
             link.stretch_inbox(_STRETCH)
         self.write_waiting()
+
+    def finish(self, link: Link) -> None:
+        """The session is over, and its link closed: what that wrote at the last is sent."""
+        if self._unfinished and link.broken is None and not link.buffered_amount:
+            self.outbox.mark_sent(1)
+        self._unfinished = 0
+        self._signal.changed()
 
     def write_waiting(self) -> None:
         """Write what waits in the outbox, as far as the transport takes it."""

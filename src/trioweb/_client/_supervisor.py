@@ -197,6 +197,7 @@ class Supervisor:
             with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
                 await link.wait_closed()
             nursery.cancel_scope.cancel()
+        self._sender.finish(link)
         await self._reception.finish()
         return link.error()
 

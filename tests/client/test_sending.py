@@ -1,0 +1,783 @@
+"""From the outbox to the server: order, flushing, cut frames, confirmation, no deadlock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import trioweb
+from tests.client.support import (
+    BINARY,
+    CLOSE,
+    ONCE,
+    PING,
+    PONG,
+    TEXT,
+    Door,
+    answer_pings,
+    drop,
+    open_at,
+    open_raw,
+    open_refused,
+    stay,
+)
+from tests.support import TRANSPORTS
+from trioweb import (
+    ClosedLocally,
+    ConnectionClosed,
+    GaveUp,
+    Heartbeat,
+    Limits,
+    NotReceiving,
+    Outbox,
+    OutboxFull,
+    Retry,
+    Unsent,
+)
+from trioweb.testing import RawPeer, stream_pair, wait_until
+
+
+async def texts(peer: RawPeer, count: int) -> list[str]:
+    """The next *count* messages, with no ping answered."""
+    found: list[str] = []
+    while len(found) < count:
+        frame = await peer.receive_frame()
+        if frame.opcode == TEXT:
+            found.append(frame.payload.decode())
+    return found
+
+
+# The outbox at its bounds.
+
+
+async def test_send_needs_no_connection_and_keeps_the_order(autojump_clock: MockClock) -> None:
+    door = Door()
+    async with open_at(door) as client:
+        assert client.state is trioweb.State.CONNECTING
+        await client.send("a")
+        client.send_nowait(b"b")
+        await client.send(bytearray(b"c"))
+        assert client.buffered_amount == 3
+        peer = await door.accept()
+        frames = [await peer.receive_frame() for _ in range(3)]
+        assert [(f.opcode, f.payload) for f in frames] == [
+            (TEXT, b"a"),
+            (BINARY, b"b"),
+            (BINARY, b"c"),
+        ]
+        await client.flush()
+        assert client.buffered_amount == 0
+
+
+async def test_mutable_message_is_copied_when_accepted(autojump_clock: MockClock) -> None:
+    door = Door()
+    async with open_at(door) as client:
+        message = bytearray(b"before")
+        await client.send(message)
+        message[:] = b"after!"
+        assert (await (await door.accept()).receive_frame()).payload == b"before"
+
+
+@pytest.mark.parametrize("bound", [Outbox(max_messages=2), Outbox(max_bytes=2)], ids=repr)
+async def test_send_waits_for_room(bound: Outbox, autojump_clock: MockClock) -> None:
+    door = Door()
+    async with open_at(door, outbox=bound) as client:
+        sent = []
+
+        async def send() -> None:
+            for text in "abcd":
+                await client.send(text)
+                sent.append(text)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await wait_all_tasks_blocked()
+            assert sent == ["a", "b"]
+            with pytest.raises(trio.WouldBlock):
+                client.send_nowait("x")
+            assert await texts(await door.accept(), 4) == ["a", "b", "c", "d"]
+        assert client.statistics().accepted == 4
+
+
+async def test_send_raises_when_full_and_so_agreed(autojump_clock: MockClock) -> None:
+    with pytest.raises(Unsent):
+        async with open_refused(outbox=Outbox(max_messages=1, full="raise")) as client:
+            await client.send("a")
+            for send in (client.send, client.send_nowait):
+                with pytest.raises(OutboxFull, match=r"max_messages=1, max_bytes=1048576"):
+                    result = send("b")
+                    assert result is not None
+                    await result
+            assert client.statistics().accepted == 1
+
+
+async def test_send_drops_the_oldest_and_counts_when_so_agreed(autojump_clock: MockClock) -> None:
+    """Invariant 4: what was dropped is counted."""
+    door = Door()
+    async with open_at(door, outbox=Outbox(max_messages=2, full="drop")) as client:
+        for text in "abcd":
+            await client.send(text)
+        client.send_nowait("e")
+        assert client.statistics().dropped == 3
+        assert await texts(await door.accept(), 2) == ["d", "e"]
+        await client.flush()
+        statistics = client.statistics()
+        assert (statistics.accepted, statistics.unsent, statistics.dropped) == (5, 0, 3)
+
+
+async def test_dropping_spares_the_message_that_is_half_written(autojump_clock: MockClock) -> None:
+    door = Door(lambda: stream_pair(50))
+    async with open_at(door, outbox=Outbox(max_messages=2, full="drop")) as client:
+        peer = await door.accept()
+        await client.wait_open()
+        for text in ("a" * 100, "b", "c"):
+            await client.send(text)
+            await wait_all_tasks_blocked()
+        assert await texts(peer, 2) == ["a" * 100, "c"]
+
+
+async def test_message_larger_than_the_outbox_is_an_error_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_raw(outbox=Outbox(max_bytes=4)) as (client, _):
+        with pytest.raises(ValueError, match=r"5 bytes.*Outbox\(max_bytes=4\)"):
+            await client.send("12345")
+        with pytest.raises(ValueError, match="6 bytes"):
+            client.send_nowait("äöü")
+        await client.send("1234")
+
+
+@pytest.mark.parametrize("bad", [None, 5, ["x"], {"a": 1}])
+async def test_send_refuses_what_is_no_message(bad: object, autojump_clock: MockClock) -> None:
+    async with open_raw() as (client, _):
+        for send in (client.send, client.send_nowait):
+            with pytest.raises(TypeError, match=type(bad).__name__):
+                result = send(bad)  # type: ignore[arg-type]
+                assert result is not None
+                await result
+        with pytest.raises(ValueError, match="surrogate"):
+            await client.send("\ud800")
+        assert client.statistics().accepted == 0
+
+
+# Reconnecting.
+
+
+async def test_what_waits_goes_out_in_order_on_the_next_connection(
+    autojump_clock: MockClock,
+) -> None:
+    door = Door()
+    async with open_at(door) as client:
+        peer = await door.accept()
+        await client.send("0")
+        assert await texts(peer, 1) == ["0"]
+        await client.flush()
+        await drop(peer)
+        await wait_until(lambda: client.state is trioweb.State.CONNECTING)
+        for n in range(1, 200):
+            await client.send(str(n))
+        assert await texts(await door.accept(), 199) == [str(n) for n in range(1, 200)]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+async def test_frame_that_the_kernel_cut_is_sent_again_on_the_next_connection(
+    transport: str, patient_clock: MockClock
+) -> None:
+    """Invariant 1: half a frame on one connection, all of it on the next."""
+    pairs = [await TRANSPORTS[transport]() for _ in range(2)]
+    ends = iter(pairs)
+    door = Door(lambda: next(ends))
+    big = "x" * 600_000
+    async with open_at(door) as client:
+        first = await door.accept()
+        await client.wait_open()
+        await client.send("small")
+        await client.flush()
+        await client.send(big)
+        await client.send("last")
+        assert client.buffered_amount == 600_004, "the kernel's buffer is too large for this test"
+        await drop(first)
+        second = await door.accept()
+        assert await texts(second, 2) == [big, "last"]
+        await client.flush()
+        assert client.statistics().resent == 0
+        await drop(second)
+
+
+@pytest.mark.network
+async def test_message_that_the_kernel_refuses_is_kept(patient_clock: MockClock) -> None:
+    pairs = iter([await TRANSPORTS["tcp"]() for _ in range(2)])
+    door = Door(lambda: next(pairs))
+    async with open_at(door) as client:
+        peer = await door.accept()
+        await client.wait_open()
+        stream = peer.stream
+        assert isinstance(stream, trio.SocketStream)
+        # An RST is on its way, and no task has run since: the next write meets it.
+        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0" + b"\0\0\0\0")
+        stream.socket.close()
+        client.send_nowait("a")
+        client.send_nowait("b")
+        assert client.statistics().unsent == 2
+        second = await door.accept()
+        assert await texts(second, 2) == ["a", "b"]
+        await drop(second)
+
+
+@pytest.mark.parametrize("size", [50, 40_000])
+async def test_message_that_a_stream_did_not_take_whole_is_kept(
+    size: int, autojump_clock: MockClock
+) -> None:
+    """Streams that are no kernel sockets, such as TLS, take messages one at a time."""
+    door = Door(lambda: stream_pair(30))
+    async with open_at(door) as client:
+        peer = await door.accept()
+        await client.wait_open()
+        messages = [f"{n}" * size for n in range(5)]
+        for message in messages:
+            await client.send(message)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def flush() -> None:
+                await client.flush()
+                assert client.buffered_amount == 0
+                assert door.times[1:], "flushed what the first connection had not taken"
+
+            await wait_all_tasks_blocked()
+            assert client.statistics().unsent == 5
+            await drop(peer)
+            assert await texts(await door.accept(), 5) == messages
+
+
+async def test_message_that_was_written_at_the_last_is_not_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    """A server may read on behind its own Close: at most once."""
+    door = Door(lambda: stream_pair(10))
+    async with open_at(door) as client:
+        peer = await door.accept()
+        await client.wait_open()
+        client.send_nowait("a" * 100)
+        client.send_nowait("b")
+        await wait_all_tasks_blocked()
+        await peer.send_frame(CLOSE, b"\x03\xe9")
+        assert await texts(peer, 1) == ["a" * 100]
+        assert (await peer.receive_frame()).opcode == CLOSE
+        await drop(peer)
+        assert await texts(await door.accept(), 1) == ["b"]
+
+
+async def test_flush_means_written(autojump_clock: MockClock) -> None:
+    door = Door(lambda: stream_pair(10))
+    async with open_at(door) as client:
+        peer = await door.accept()
+        await client.wait_open()
+        await client.flush()
+        await client.send("x" * 100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.flush)
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            await peer.receive_frame()
+
+
+async def test_flush_waits_only_for_what_was_accepted_before_it(autojump_clock: MockClock) -> None:
+    async with open_raw(outbox=Outbox(confirm=True)) as (client, peer):
+        await client.send("a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.flush)
+            ping = None
+            while ping is None or ping.opcode != PING:
+                ping = await peer.receive_frame()
+            await client.send("b")
+            await peer.send_frame(PONG, ping.payload)
+        assert client.statistics().unsent == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_pings, peer)
+            await client.flush()
+            await client.aclose()
+
+
+# Confirmation.
+
+
+async def next_ping(peer: RawPeer) -> bytes:
+    while (frame := await peer.receive_frame()).opcode != PING:
+        pass
+    return frame.payload
+
+
+async def test_flush_means_confirmed_when_so_agreed(autojump_clock: MockClock) -> None:
+    async with open_raw(outbox=Outbox(confirm=True)) as (client, peer):
+        await client.send("a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.flush)
+            payload = await next_ping(peer)
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            assert client.buffered_amount == 1
+            await peer.send_frame(PONG, payload)
+        assert client.buffered_amount == 0
+        with trio.move_on_after(0):
+            await client.aclose()
+
+
+async def test_pong_that_answers_no_ping_confirms_nothing(autojump_clock: MockClock) -> None:
+    async with open_raw(outbox=Outbox(confirm=True)) as (client, peer):
+        await client.send("a")
+        payload = await next_ping(peer)
+        for wrong in (b"", b"x", payload[:-1], payload + b"x", bytes(8), payload[::-1]):
+            await peer.send_frame(PONG, wrong)
+        await wait_all_tasks_blocked()
+        assert client.statistics().unsent == 1
+        await peer.send_frame(PONG, payload)
+        await client.flush()
+        # Once more, it answers nothing.
+        await client.send("b")
+        await peer.send_frame(PONG, payload)
+        await wait_all_tasks_blocked()
+        assert client.statistics().unsent == 1
+        await peer.send_frame(PONG, await next_ping(peer))
+        await client.flush()
+
+
+async def test_pong_confirms_what_earlier_pings_asked_about(autojump_clock: MockClock) -> None:
+    """RFC 6455 section 5.5.3: a peer may answer only the latest of several pings."""
+    async with open_raw(outbox=Outbox(confirm=True)) as (client, peer):
+        pings = []
+        for text in "abc":
+            await client.send(text)
+            pings.append(await next_ping(peer))
+        await peer.send_frame(PONG, pings[1])
+        await wait_all_tasks_blocked()
+        assert client.statistics().unsent == 1
+        await peer.send_frame(PONG, pings[0])
+        await wait_all_tasks_blocked()
+        assert client.statistics().unsent == 1
+        await peer.send_frame(PONG, pings[2])
+        await client.flush()
+
+
+@pytest.mark.parametrize("pair", [stream_pair, lambda: stream_pair(100)], ids=["wide", "narrow"])
+async def test_many_messages_share_a_ping(
+    pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]], autojump_clock: MockClock
+) -> None:
+    door = Door(pair)
+    async with open_at(door, outbox=Outbox(max_messages=2000, confirm=True)) as client:
+        for n in range(1000):
+            client.send_nowait(str(n))
+        peer = await door.accept()
+        pings = messages = 0
+        while client.statistics().unsent:
+            frame = await peer.receive_frame()
+            messages += frame.opcode == TEXT
+            if frame.opcode == PING:
+                pings += 1
+                await peer.send_frame(PONG, frame.payload)
+                await wait_all_tasks_blocked()
+        assert (messages, pings) == (1000, 16)
+
+
+async def test_ping_stands_for_64_kib_at_most(autojump_clock: MockClock) -> None:
+    async with open_raw(outbox=Outbox(max_bytes=2**20, confirm=True)) as (client, peer):
+        for _ in range(16):
+            client.send_nowait(bytes(16 * 2**10))
+        kinds = [(await peer.receive_frame()).opcode for _ in range(20)]
+        assert kinds == [BINARY, BINARY, BINARY, BINARY, PING] * 4
+        await drop(peer)
+        client.send_nowait("x")
+        with trio.move_on_after(0):
+            await client.aclose()
+
+
+async def test_window_of_unconfirmed_messages_is_the_outbox(autojump_clock: MockClock) -> None:
+    """Invariant 8."""
+    async with open_raw(outbox=Outbox(max_messages=3, confirm=True)) as (client, peer):
+        for text in "abc":
+            await client.send(text)
+        with trio.move_on_after(1) as scope:
+            await client.send("d")
+        assert scope.cancelled_caught
+        pong = await next_ping(peer)
+        await peer.send_frame(PONG, pong)
+        await client.send("e")
+        assert (await peer.receive_frame()).payload == b"e"
+        assert client.statistics().accepted == 4
+        await peer.send_frame(PONG, await next_ping(peer))
+
+
+async def test_unconfirmed_messages_are_sent_again_in_order(autojump_clock: MockClock) -> None:
+    door = Door()
+    async with open_at(door, outbox=Outbox(confirm=True)) as client:
+        peer = await door.accept()
+        await client.send("a")
+        await peer.send_frame(PONG, await next_ping(peer))
+        await client.flush()
+        for text in "bcd":
+            await client.send(text)
+        assert await texts(peer, 3) == ["b", "c", "d"]
+        await drop(peer)
+        await wait_until(lambda: client.state is trioweb.State.CONNECTING)
+        await client.send("e")
+        peer = await door.accept()
+        assert await texts(peer, 4) == ["b", "c", "d", "e"]
+        await peer.send_frame(PONG, await next_ping(peer))
+        await client.flush()
+        assert client.statistics().resent == 3
+
+
+async def test_pong_of_an_earlier_connection_confirms_nothing(autojump_clock: MockClock) -> None:
+    door = Door()
+    async with open_at(door, outbox=Outbox(confirm=True)) as client:
+        peer = await door.accept()
+        await client.send("a")
+        old = await next_ping(peer)
+        await drop(peer)
+        peer = await door.accept()
+        new = await next_ping(peer)
+        assert new != old
+        await peer.send_frame(PONG, old)
+        await wait_all_tasks_blocked()
+        assert client.statistics().unsent == 1
+        await peer.send_frame(PONG, new)
+
+
+async def test_unanswered_confirming_ping_ends_the_session_though_other_bytes_arrive(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_raw(
+        outbox=Outbox(confirm=True), heartbeat=Heartbeat(interval=20, timeout=4), retry=ONCE
+    ) as (client, peer):
+        begun = trio.current_time()
+        await client.send("a")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def chatter() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await peer.send_frame(TEXT, b"still here")
+                        await trio.sleep(0.5)
+
+            with pytest.raises(GaveUp, match="no confirmation for 4 s"):
+                await client.flush()
+            assert trio.current_time() - begun == 4
+        await drop(peer)
+
+
+async def test_confirmation_is_awaited_only_while_we_are_reading(autojump_clock: MockClock) -> None:
+    """Invariant 5: the pong may wait behind what the program does not receive."""
+    async with open_raw(
+        outbox=Outbox(confirm=True),
+        heartbeat=Heartbeat(interval=20, timeout=5),
+        limits=Limits(inbox_messages=4),
+    ) as (client, peer):
+        with client.messages(max_messages=4) as messages:
+            await client.send("a")
+            ping = await next_ping(peer)
+            for n in range(20):
+                await peer.send_frame(TEXT, str(n).encode())
+            await trio.sleep(100)
+            assert client.statistics().unsent == 1
+            for n in range(20):
+                assert await messages.receive() == str(n)
+            await trio.sleep(4)
+            assert client.state is trioweb.State.OPEN
+            await peer.send_frame(PONG, ping)
+            await client.flush()
+        assert client.statistics().sessions == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_every_confirmed_message_arrives_over_servers_that_die(
+    seed: int, autojump_clock: MockClock
+) -> None:
+    """At least once, and first arrivals in order."""
+    random = Random(seed)
+    door = Door(lambda: stream_pair(random.choice([60, 700, 65536])))
+    arrived: list[int] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        with trio.move_on_after(random.expovariate(2)):
+            peer = await RawPeer.accept(stream)
+            while True:
+                frame = await peer.receive_frame()
+                await trio.sleep(random.choice([0, 0, 0.01]))
+                if frame.opcode == PING:
+                    await peer.send_frame(PONG, frame.payload)
+                elif frame.opcode == TEXT:
+                    arrived.append(int(frame.payload))
+                elif frame.opcode == CLOSE:
+                    break
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, serve)
+        async with open_at(
+            door, retry=Retry(maximum=1), outbox=Outbox(max_messages=50, confirm=True)
+        ) as client:
+            for n in range(600):
+                await client.send(str(n))
+                if random.random() < 0.05:
+                    await trio.sleep(random.random())
+            await client.flush()
+            statistics = client.statistics()
+        nursery.cancel_scope.cancel()
+    assert list(dict.fromkeys(arrived)) == list(range(600))
+    assert statistics.sessions > 3
+    assert statistics.resent >= len(arrived) - 600
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_unconfirmed_message_arrives_twice_over_servers_that_die(
+    seed: int, autojump_clock: MockClock
+) -> None:
+    """At most once, and in order, without confirmation."""
+    random = Random(seed)
+    door = Door(lambda: stream_pair(random.choice([60, 700])))
+    arrived: list[int] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        with trio.move_on_after(random.expovariate(2)):
+            peer = await RawPeer.accept(stream)
+            while (frame := await peer.receive_frame()).opcode == TEXT:
+                await trio.sleep(random.choice([0, 0, 0.01]))
+                arrived.append(int(frame.payload))
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, serve)
+        async with open_at(door, retry=Retry(maximum=1), outbox=Outbox(max_messages=50)) as client:
+            for n in range(300):
+                await client.send(str(n))
+                if random.random() < 0.05:
+                    await trio.sleep(random.random())
+            await client.flush()
+            assert client.statistics().sessions > 3
+        nursery.cancel_scope.cancel()
+    assert arrived == sorted(set(arrived))
+    # What a dying connection had in its buffer is lost, and no more than that.
+    assert len(arrived) > 150
+
+
+# Sending from inside the receiving loop.
+
+
+async def test_program_that_sends_in_its_receiving_loop_does_not_deadlock(
+    autojump_clock: MockClock,
+) -> None:
+    """The pongs come behind more messages than the inbox holds."""
+    limits = Limits(inbox_messages=8)
+    async with open_raw(outbox=Outbox(max_messages=2, confirm=True), limits=limits) as (
+        client,
+        peer,
+    ):
+
+        async def serve() -> None:
+            """The first pong comes behind far more than the inbox and the stream hold."""
+            await peer.send_frame(TEXT, b"begin")
+            ping = await next_ping(peer)
+            for _ in range(35):
+                await peer.send_frame(TEXT, b"more")
+            await peer.send_frame(PONG, ping)
+            await answer_pings(peer)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            received = 0
+            with client.messages(max_messages=8) as messages, trio.fail_after(1):
+                async for _ in messages:
+                    received += 1
+                    for _ in range(3):
+                        await client.send("reply")
+                    if received == 36:
+                        break
+            await client.aclose()
+        assert client.statistics().accepted == 3 * 36
+
+
+async def test_not_receiving_is_raised_past_four_times_the_inbox(autojump_clock: MockClock) -> None:
+    limits = Limits(inbox_messages=8)
+    async with open_raw(outbox=Outbox(max_messages=1, confirm=True), limits=limits) as (
+        client,
+        peer,
+    ):
+        with client.messages(max_messages=1) as messages:
+            await client.send("a")
+            ping = await next_ping(peer)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def send() -> None:
+                    with pytest.raises(NotReceiving, match=r"32 messages .* another task"):
+                        await client.send("b")
+
+                for n in range(32):
+                    await peer.send_frame(TEXT, str(n).encode())
+                    await wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == 1
+                await peer.send_frame(TEXT, b"32")
+                await wait_all_tasks_blocked()
+                assert not nursery.child_tasks
+            await peer.send_frame(PONG, ping)
+            assert [await messages.receive() for _ in range(33)] == [str(n) for n in range(33)]
+            await client.flush()
+            assert client.statistics().accepted == 1
+
+
+async def test_burst_that_the_program_does_take_is_no_reason_for_not_receiving(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_raw(
+        outbox=Outbox(max_messages=1, confirm=True), limits=Limits(inbox_messages=1), receive=False
+    ) as (client, peer):
+        await client.send("a")
+        ping = await next_ping(peer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, "b")
+            await wait_all_tasks_blocked()
+            for _ in range(20):
+                # Ten messages in one piece, which is more than four times the bound.
+                await peer.send(b"\x81\x01x" * 10)
+                await wait_all_tasks_blocked()
+            await peer.send_frame(PONG, ping)
+        assert client.statistics().discarded == 200
+        await peer.send_frame(PONG, await next_ping(peer))
+
+
+async def test_full_inbox_below_the_stretched_bound_is_read_on_from(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_raw(
+        outbox=Outbox(max_messages=1, confirm=True), limits=Limits(inbox_messages=8)
+    ) as (client, peer):
+        with client.messages(max_messages=1):
+            await client.send("a")
+            ping = await next_ping(peer)
+            # In one piece: more than half of the stretched bound, and less than all of it.
+            await peer.send(b"\x81\x01x" * 25)
+            await wait_all_tasks_blocked()
+            await peer.send_frame(PONG, ping)
+            with trio.fail_after(1):
+                await client.flush()
+
+
+async def test_leaving_reads_on_behind_messages_that_nobody_takes(
+    autojump_clock: MockClock,
+) -> None:
+    """What flushing has to wait behind is discarded, counted: nobody will receive any more."""
+    door = Door()
+    async with trio.open_nursery() as nursery:
+        async with open_at(
+            door, outbox=Outbox(confirm=True), limits=Limits(inbox_messages=8)
+        ) as client:
+            peer = await door.accept()
+            await client.wait_open()
+            await client.send("a")
+
+            @nursery.start_soon
+            async def serve() -> None:
+                ping = await next_ping(peer)
+                for _ in range(1000):
+                    await peer.send_frame(TEXT, b"news")
+                await peer.send_frame(PONG, ping)
+                await answer_pings(peer)
+
+        statistics = client.statistics()
+        assert statistics.unsent == 0
+        assert statistics.discarded > 0
+
+
+# The end.
+
+
+async def test_every_sending_operation_raises_gave_up_after_the_end(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_refused(retry=Retry(max_attempts=3)) as client:
+        with pytest.raises(GaveUp) as caught:
+            await client.wait_open()
+        assert caught.value.attempts == 3
+        assert isinstance(caught.value.last, trioweb.ConnectFailed)
+        assert client.state is trioweb.State.CLOSED
+        for operation in (client.flush, client.wait_open, client.receive):
+            with pytest.raises(GaveUp):
+                await operation()
+        with pytest.raises(GaveUp):
+            await client.send("x")
+        with pytest.raises(GaveUp):
+            client.send_nowait("x")
+        assert client.statistics().accepted == 0
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+async def test_waiting_operations_raise_gave_up_when_it_comes(
+    confirm: bool, autojump_clock: MockClock
+) -> None:
+    outbox = Outbox(max_messages=1, confirm=confirm)
+    async with open_refused(retry=Retry(max_attempts=5), outbox=outbox) as client:
+        await client.send("a")
+
+        async def expect(operation: Callable[[], object]) -> None:
+            with pytest.raises(GaveUp):
+                await operation()  # type: ignore[misc]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect, client.flush)
+            nursery.start_soon(expect, lambda: client.send("b"))
+            nursery.start_soon(expect, client.receive)
+            nursery.start_soon(expect, client.wait_open)
+        assert client.statistics().unsent == 1
+
+
+async def test_sending_after_aclose_says_that_the_client_was_closed(
+    autojump_clock: MockClock,
+) -> None:
+    door = Door()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve, stay)
+        async with open_at(door) as client:
+            await client.wait_open()
+            await client.aclose()
+            for operation in (client.flush, client.wait_open, client.receive):
+                with pytest.raises(ClosedLocally):
+                    await operation()
+            with pytest.raises(trio.ClosedResourceError):
+                await client.send("x")
+            with pytest.raises(ConnectionClosed):
+                client.send_nowait("x")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("reachable", [False, True])
+async def test_send_while_the_client_is_being_closed_is_refused(
+    autojump_clock: MockClock, reachable: bool
+) -> None:
+    """Even if flushing makes room for the message."""
+    door = Door()
+    async with trio.open_nursery() as nursery:
+        async with open_at(door, outbox=Outbox(max_messages=1)) as client:
+            client.send_nowait("a")
+
+            @nursery.start_soon
+            async def send() -> None:
+                with pytest.raises(ClosedLocally, match=r"being closed|was closed"):
+                    await client.send("b")
+
+            @nursery.start_soon
+            async def close() -> None:
+                with nullcontext() if reachable else pytest.raises(Unsent):
+                    await client.aclose()
+
+            await wait_all_tasks_blocked()
+            if reachable:
+                assert await answer_pings(await door.accept()) == ["a"]
+            await wait_until(lambda: client.state is trioweb.State.CLOSED)
+        assert client.statistics().accepted == 1

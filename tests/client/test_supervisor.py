@@ -1,0 +1,987 @@
+"""Connecting, and connecting again: when, where to, and what is not worth another attempt."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections import Counter
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import trioweb
+from tests.client.support import (
+    CLOSE,
+    ONCE,
+    PING,
+    PONG,
+    TEXT,
+    URL,
+    Door,
+    Serve,
+    answer,
+    answer_pings,
+    close,
+    drop,
+    hang,
+    open_at,
+    open_raw,
+    open_refused,
+    stay,
+)
+from tests.server.support import start, wait
+from tests.support import HOST, tls_contexts
+from trioweb import (
+    ConnectFailed,
+    ConnectionClosed,
+    GaveUp,
+    HandshakeFailed,
+    HandshakeRejected,
+    Heartbeat,
+    Limits,
+    Opened,
+    Reject,
+    Retry,
+    State,
+    Unsent,
+)
+from trioweb._client._supervisor import parse_retry_after, redirect
+from trioweb._handshake import parse_url
+from trioweb.testing import Network, RawPeer, stream_pair, wait_until
+
+
+async def ends_with(nursery: trio.Nursery, *turns: Any, **options: Any) -> GaveUp:
+    """Serve *turns* until a client gives up; what that says."""
+    door = options.pop("door", None) or Door()
+    nursery.start_soon(door.serve, *turns)
+    with pytest.raises(GaveUp) as caught:
+        async with open_at(door, **options) as client:
+            async for _ in client:
+                pass
+    return caught.value
+
+
+# Rates.
+
+
+async def test_day_of_flapping_connections(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Connections that last for a second, or for some minutes, over 24 hours."""
+    random = Random(1)
+    lives = []
+
+    async def flap(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        life = random.choice([1, 1, 600]) * random.random() * 2
+        lives.append(life)
+        with trio.move_on_after(life):
+            await answer_pings(peer)
+        await drop(peer)
+
+    door = Door()
+    nursery.start_soon(door.serve, flap)
+    logging.getLogger("trioweb.client").setLevel(logging.ERROR)
+    try:
+        async with open_at(door) as client:
+            await trio.sleep(86_400)
+            statistics = client.statistics()
+            with trio.move_on_after(0):
+                await client.aclose()
+    finally:
+        logging.getLogger("trioweb.client").setLevel(logging.NOTSET)
+    assert statistics.sessions == statistics.attempts == len(lives) == len(door.times)
+    assert len(lives) > 300
+    # No wait was longer than the policy allows for as many short-lived connections in a row.
+    short = 0
+    for life, this, following in zip(lives, door.times, door.times[1:], strict=False):
+        short = 0 if life >= 5 else short + 1
+        wait = following - this - life
+        assert -1e-6 <= wait <= min(20, 0.5 * 2 ** max(short - 1, 0)) + 1e-6
+
+
+@pytest.mark.parametrize("turn", [close(1000), close(1012)], ids=["1000", "1012"])
+async def test_server_that_accepts_and_closes_sees_the_rate_of_full_jitter(
+    nursery: trio.Nursery, autojump_clock: MockClock, turn: Any
+) -> None:
+    door = Door()
+    nursery.start_soon(door.serve, turn)
+    async with open_at(door) as client:
+        await trio.sleep(3600)
+        assert client.statistics().sessions == len(door.times)
+        with trio.move_on_after(0):
+            await client.aclose()
+    # Ten seconds between two of them, on average.
+    assert 300 < len(door.times) < 440
+    assert max(b - a for a, b in zip(door.times, door.times[1:], strict=False)) <= 20
+
+
+async def test_server_that_closes_and_keeps_its_transport_open_counts_no_longer(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What counts is how long a connection was open, not how long it took to be gone."""
+
+    async def linger(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await peer.send_frame(CLOSE, b"\x03\xe8")
+        await trio.sleep_forever()
+
+    gave_up = await ends_with(
+        nursery, linger, retry=Retry(max_attempts=4, stable_after=0.5, initial=0.1)
+    )
+    assert gave_up.attempts == 4
+
+
+async def test_on_open_that_is_never_through_counts_as_no_connection(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def on_open(connection: trioweb.Connection) -> None:
+        await connection.receive()
+
+    door = Door()
+    begun = trio.current_time()
+    gave_up = await ends_with(
+        nursery, stay, door=door, on_open=on_open, retry=Retry(max_attempts=3)
+    )
+    assert gave_up.attempts == 3
+    assert "on_open was not through" in str(gave_up)
+    assert 30 <= trio.current_time() - begun <= 31.5
+
+
+@pytest.mark.slow
+async def test_five_thousand_clients_come_back_to_a_server_that_was_down(
+    autojump_clock: MockClock,
+) -> None:
+    """The same as for the policy alone, through whole clients: 300 s down."""
+    clients, down = 5000, 300.0
+    attempts: Counter[int] = Counter()
+    back: list[float] = []
+    random = Random(3)
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        now = trio.current_time() - begun
+        attempts[int(now)] += 1
+        if now >= down:
+            back.append(now)
+            await trio.sleep_forever()
+        raise ConnectionRefusedError
+
+    async def run() -> None:
+        limits = Limits(connect_timeout=1000)
+        async with trioweb.open_client(URL, dial=dial, random=random, limits=limits):
+            await trio.sleep_forever()
+
+    logging.getLogger("trioweb.client").setLevel(logging.ERROR)
+    try:
+        with trio.move_on_after(down + 20) as scope:
+            begun = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                for _ in range(clients):
+                    nursery.start_soon(run)
+    finally:
+        logging.getLogger("trioweb.client").setLevel(logging.NOTSET)
+    assert scope.cancelled_caught
+    assert max(count for second, count in attempts.items() if second > 40) <= 1.5 * clients / 10
+    assert len(back) == clients
+
+
+async def test_clients_of_a_drained_server_come_back_as_spread_as_they_left(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    clients, spread = 150, 30
+    network = Network()
+    site = await start(nursery, wait, network=network)
+    times: list[float] = []
+    random = Random(5)
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        times.append(trio.current_time())
+        return await network.host("client").dial("server", port)
+
+    opened: list[trioweb.Client] = []
+
+    async def run() -> None:
+        async with trioweb.open_client(
+            URL, dial=dial, random=random, retry=Retry(max_attempts=1)
+        ) as client:
+            await client.wait_open()
+            opened.append(client)
+            with pytest.raises(GaveUp):
+                await client.receive()
+
+    for _ in range(clients):
+        nursery.start_soon(run)
+    await wait_until(lambda: len(opened) == clients)
+    await trio.sleep(10)
+    assert len(times) == clients
+    begun = trio.current_time()
+    await site.server.drain(spread=spread)
+    await trio.sleep(1)
+    # Nobody listens any more, so that every client's first attempt was its last.
+    again = Counter(int(at - begun) for at in times[clients:])
+    assert sum(again.values()) == clients
+    assert max(again.values()) <= 1.5 * clients / spread
+
+
+# Worth another attempt?
+
+
+@pytest.mark.parametrize(
+    ("turn", "kind"),
+    [
+        *((answer(status), HandshakeRejected) for status in (400, 401, 403, 404, 410)),
+        *(
+            (close(code), ConnectionClosed)
+            for code in (1002, 1003, 1007, 1008, 1009, 1010, 3500, 3999, 4500, 4999)
+        ),
+    ],
+)
+async def test_final_answer_ends_the_client_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock, turn: Any, kind: type[Exception]
+) -> None:
+    gave_up = await ends_with(nursery, turn)
+    assert gave_up.attempts == 1
+    assert isinstance(gave_up.last, kind)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        *(answer(status) for status in (200, 301, 408, 425, 429, 500, 502, 503, 504)),
+        *(close(code) for code in (1000, 1001, 1011, 1012, 1013, 3000, 3499, 4000, 4499)),
+        hang,
+        drop_stream := trio.aclose_forcefully,
+    ],
+)
+async def test_anything_else_is_tried_again(
+    nursery: trio.Nursery, autojump_clock: MockClock, turn: Any
+) -> None:
+    door = Door()
+    nursery.start_soon(door.serve, turn, stay)
+    async with open_at(door) as client:
+        await wait_until(lambda: len(door.times) == 2, within=12)
+        await client.wait_open()
+
+
+@pytest.mark.network
+async def test_untrusted_certificate_ends_the_client(
+    nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await trio.SSLStream(stream, tls_contexts()[1], server_side=True).do_handshake()
+
+    gave_up = await ends_with(
+        nursery, serve, url=f"wss://{HOST}/", ssl_context=ssl.create_default_context()
+    )
+    assert isinstance(gave_up.last, ConnectFailed) and gave_up.last.untrusted
+
+
+async def test_worth_of_the_user_decides_instead(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    asked = []
+
+    def worth(error: Exception) -> bool:
+        asked.append(error)
+        return isinstance(error, HandshakeRejected) and error.status in (401, 404)
+
+    gave_up = await ends_with(
+        nursery, answer(404), answer(401), answer(401), answer(503), retry=Retry(worth=worth)
+    )
+    assert [error.status for error in asked if isinstance(error, HandshakeRejected)] == [
+        404,
+        401,
+        401,
+        503,
+    ]
+    assert gave_up.last is asked[-1]
+
+
+async def test_error_of_worth_comes_out_as_itself(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    def worth(error: Exception) -> bool:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        async with open_refused(retry=Retry(worth=worth)):
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("which", ["url", "headers"])
+async def test_401_is_tried_once_more_if_what_makes_tokens_can_be_asked(
+    nursery: trio.Nursery, autojump_clock: MockClock, which: str
+) -> None:
+    tokens = iter(range(100))
+
+    async def make() -> Any:
+        token = next(tokens)
+        return f"ws://server/{token}" if which == "url" else {"X-Token": str(token)}
+
+    heads = []
+
+    async def accept_and_drop(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        heads.append(peer.head)
+        await drop(peer)
+
+    # A connection in between, and it may be tried once more again.
+    turns = (answer(401), accept_and_drop, answer(401), answer(401), stay)
+    gave_up = await ends_with(nursery, *turns, **{which: make})
+    assert isinstance(gave_up.last, HandshakeRejected)
+    assert next(tokens) == 4
+    assert (b"GET /1 " if which == "url" else b"X-Token: 1\r\n") in heads[0]
+
+
+async def test_connections_that_last_reset_the_count(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def last(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await trio.sleep(5.01)
+        await drop(peer)
+
+    turns = (answer(503), last, answer(503), last, answer(503), answer(502))
+    gave_up = await ends_with(nursery, *turns, retry=Retry(max_attempts=2))
+    assert gave_up.attempts == 2
+    assert isinstance(gave_up.last, HandshakeRejected) and gave_up.last.status == 502
+
+
+async def test_give_up_after_max_elapsed(autojump_clock: MockClock) -> None:
+    begun = trio.current_time()
+    async with open_refused(retry=Retry(max_elapsed=60)) as client:
+        with pytest.raises(GaveUp) as caught:
+            await client.receive()
+    assert trio.current_time() - begun <= 60
+    assert caught.value.attempts > 4
+    assert caught.value.__cause__ is caught.value.last
+
+
+async def test_each_failed_attempt_is_one_warning(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(GaveUp):
+        async with open_refused(retry=Retry(max_attempts=4)) as client:
+            await client.wait_open()
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 4
+    assert all("could not connect to server:80" in line for line in lines)
+    assert "giving up" in lines[-1]
+
+
+async def test_server_cannot_forge_a_line_of_the_log(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await peer.send_frame(CLOSE, b"\x0f\xa0line\nforged\x1b[31m")
+        await trio.sleep_forever()
+
+    await ends_with(nursery, serve, retry=ONCE)
+    assert "\n" not in caplog.text.strip("\n") and "\x1b" not in caplog.text
+    assert r"line\\nforged" in caplog.text
+
+
+# Retry-After.
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_honoured_with_jitter_on_top(
+    nursery: trio.Nursery, autojump_clock: MockClock, status: int
+) -> None:
+    door = Door()
+    nursery.start_soon(door.serve, answer(status, retry_after="120"), stay)
+    async with open_at(door) as client:
+        await client.wait_open()
+    wait = door.times[1] - door.times[0]
+    assert 120 < wait < 120.5
+
+
+async def test_reject_with_retry_after_of_our_server_is_honoured(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    asked: list[float] = []
+
+    async def admit(request: trioweb.Request) -> None:
+        asked.append(trio.current_time())
+        if len(asked) == 1:
+            raise Reject(503, headers=[("Retry-After", "7")])
+
+    site = await start(nursery, wait, admit=admit)
+    async with trioweb.open_client(URL, dial=site.dial) as client:
+        await client.wait_open()
+    assert 7 <= asked[1] - asked[0] <= 7.5
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    now = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
+    later = datetime(2026, 11, 21, 12, 0, 30, tzinfo=UTC)
+    assert parse_retry_after(None, now) == 0
+    assert parse_retry_after("30", now) == 30
+    assert parse_retry_after(format_datetime(later, usegmt=True), now) == 30
+    assert parse_retry_after("Saturday, 21-Nov-26 12:00:30 GMT", now) == 30
+    assert parse_retry_after("Sat Nov 21 12:00:30 2026", now) == 30
+    assert parse_retry_after(format_datetime(later, usegmt=True), now + 100) == 0
+
+
+@given(st.text() | st.from_regex(r"\w{3}, \d+ Nov \d{1,9} \d\d:\d\d:\d\d [+-]?\w{1,9}"))
+def test_retry_after_that_makes_no_sense_is_no_error(value: str) -> None:
+    assert parse_retry_after(value, 0) >= 0
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "1.5", "²", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_retry_after_ignores_what_is_neither(value: str) -> None:
+    assert parse_retry_after(value, 1e18) == 0
+
+
+# Redirects.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_is_followed(
+    nursery: trio.Nursery, autojump_clock: MockClock, status: int
+) -> None:
+    heads = []
+
+    async def accept(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        heads.append(peer.head)
+        await answer_pings(peer)
+
+    door = Door()
+    nursery.start_soon(door.serve, answer(status, location="http://other:81/b?c=d"), accept)
+    async with open_at(door, subprotocols=["x"]) as client:
+        await client.wait_open()
+        assert client.statistics().attempts == 1
+    assert door.asked == [("server", 80), ("other", 81)]
+    assert heads[0].startswith(b"GET /b?c=d HTTP/1.1\r\nHost: other:81\r\n")
+    assert b"Sec-WebSocket-Protocol: x\r\n" in heads[0]
+
+
+async def test_other_statuses_are_no_redirects(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    door = Door()
+    gave_up = await ends_with(nursery, answer(300, location="/other"), door=door, retry=ONCE)
+    assert isinstance(gave_up.last, HandshakeRejected)
+    assert len(door.times) == 1
+
+
+async def test_redirects_end_after_five(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    door = Door()
+    gave_up = await ends_with(nursery, answer(302, location="/"), door=door, retry=ONCE)
+    assert isinstance(gave_up.last, HandshakeFailed)
+    assert "more than 5 times" in str(gave_up.last)
+    assert len(door.times) == 6
+
+
+async def test_five_redirects_are_followed(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    door = Door()
+    turns: list[Serve] = [*[answer(302, location="/")] * 5, stay]
+    nursery.start_soon(door.serve, *turns)
+    async with open_at(door) as client:
+        await client.wait_open()
+        assert client.statistics().attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "resource", "asked"),
+    [
+        ("/x", "/x", ("server", 80)),
+        ("x", "/a/x", ("server", 80)),
+        ("../x", "/x", ("server", 80)),
+        ("?q=1", "/a/b?q=1", ("server", 80)),
+        ("", "/a/b?c", ("server", 80)),
+        ("//other/x", "/x", ("other", 80)),
+        ("ws://other:9/x", "/x", ("other", 9)),
+        ("HTTP://other/x#fragment", "/x", ("other", 80)),
+        ("HTTPS://server/x", "/x", ("server", 443)),
+    ],
+)
+def test_redirect_leads_where_the_location_says(
+    location: str, resource: str, asked: tuple[str, int]
+) -> None:
+    found, _ = redirect(parse_url("ws://server/a/b?c"), [], location)
+    assert found.resource == resource
+    assert (found.host, found.port) == asked
+    assert found.secure is location.startswith("HTTPS")
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["ws://", "mailto:x@y", "http://[::1", "http://host:99999/", "/with space", "file:///etc"],
+)
+def test_redirect_to_nowhere_is_a_failed_handshake(location: str) -> None:
+    """Invariant 7: only our errors leave."""
+    with pytest.raises(HandshakeFailed, match="redirected to nowhere"):
+        redirect(parse_url("ws://server/"), [], location)
+
+
+@pytest.mark.parametrize("location", ["http://server/", "ws://server/", "//server:80/"])
+def test_redirect_from_tls_to_plain_tcp_is_refused(location: str) -> None:
+    target = parse_url("wss://server/")
+    if location.startswith("//"):
+        redirect(target, [], location)
+    else:
+        with pytest.raises(HandshakeFailed, match="from TLS to plain TCP, to server"):
+            redirect(target, [], location)
+
+
+@pytest.mark.parametrize(
+    ("location", "same"),
+    [
+        ("/x", True),
+        ("ws://server/x", True),
+        ("http://SERVER:80/x", True),
+        ("ws://other/x", False),
+        ("ws://server:81/x", False),
+        ("wss://server/x", False),
+        ("ws://server.evil/x", False),
+    ],
+)
+async def test_credentials_never_follow_to_another_origin(
+    nursery: trio.Nursery, autojump_clock: MockClock, location: str, same: bool
+) -> None:
+    headers = [
+        ("Authorization", "Bearer t"),
+        ("cookie", "c=1"),
+        ("X-Other", "kept"),
+    ]
+    found, left = redirect(parse_url("ws://user:pw@server/"), headers, location)
+    assert left == (headers if same else headers[2:])
+    assert bool(found.headers) is same
+
+
+async def test_credentials_do_not_come_back_with_a_second_redirect() -> None:
+    target, headers = parse_url("ws://user:pw@server/"), [("Authorization", "Bearer t")]
+    target, headers = redirect(target, headers, "ws://other/")
+    target, headers = redirect(target, headers, "ws://server/")
+    assert (target.headers, headers) == ((), [])
+
+
+def test_credentials_of_the_location_replace_those_of_the_url() -> None:
+    found, _ = redirect(parse_url("ws://old:pw@server/"), [], "ws://new:pw@server/")
+    assert found.headers == parse_url("ws://new:pw@server/").headers
+
+
+# What the user's callables do.
+
+
+async def test_url_and_headers_are_asked_anew_for_each_attempt(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    counter = iter(range(100))
+
+    async def url() -> str:
+        return f"ws://server/{next(counter)}"
+
+    async def headers() -> dict[str, str]:
+        await trio.sleep(1)
+        return {"X-Number": str(next(counter))}
+
+    heads: list[bytes] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        peer = RawPeer(stream, masked=False)
+        heads.append(await peer.receive_head())
+        await stream.aclose()
+
+    await ends_with(nursery, serve, url=url, headers=headers, retry=Retry(max_attempts=3))
+    for n, head in enumerate(heads):
+        assert head.startswith(b"GET /%d " % (2 * n))
+        assert b"X-Number: %d\r\n" % (2 * n + 1) in head
+    assert len(heads) == 3
+
+
+@pytest.mark.parametrize("which", ["url", "headers", "on_open"])
+async def test_os_error_of_a_callable_is_one_more_reason_to_try_again(
+    nursery: trio.Nursery, autojump_clock: MockClock, which: str
+) -> None:
+    calls = 0
+
+    async def fail_once(*connection: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionResetError("token server is down")
+        return {"url": URL, "headers": {}}.get(which)
+
+    door = Door()
+    nursery.start_soon(door.serve, stay)
+    async with open_at(door, **{which: fail_once}) as client:
+        await client.wait_open()
+        assert calls == 2
+        assert client.statistics().attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("which", "error"),
+    [
+        *((which, KeyError("mine")) for which in ("url", "headers", "on_open", "dial")),
+        # Of ours, but not about this connection.
+        *((which, ConnectFailed("mine")) for which in ("url", "headers", "on_open")),
+    ],
+)
+async def test_other_error_of_a_callable_comes_out_as_itself(
+    nursery: trio.Nursery, autojump_clock: MockClock, which: str, error: Exception
+) -> None:
+    """Invariant 7: no group for a single cause."""
+
+    async def fail(*arguments: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    door = Door()
+    nursery.start_soon(door.serve, stay)
+    options: dict[str, Any] = {"url": URL, "dial": door.dial, which: fail}
+    with pytest.raises(type(error)) as caught:
+        async with trioweb.open_client(**options):
+            # The program is in the middle of something with a nursery of its own.
+            async with trio.open_nursery() as busy:
+                busy.start_soon(trio.sleep_forever)
+    assert caught.value is error
+
+
+async def test_own_error_of_the_block_wins_over_that_of_a_callable(
+    autojump_clock: MockClock,
+) -> None:
+    async def url() -> str:
+        raise KeyError("callable")
+
+    with pytest.raises(ValueError, match="block"):
+        async with trioweb.open_client(url):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("block")
+
+
+async def test_error_of_a_callable_comes_out_as_itself_from_a_block_that_is_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    with trio.CancelScope() as scope:
+
+        async def url() -> str:
+            scope.cancel()
+            raise KeyError("callable")
+
+        with pytest.raises(KeyError, match="callable"):
+            async with trioweb.open_client(url):
+                await trio.sleep_forever()
+
+
+async def test_errors_of_a_cancelled_block_leave_no_cancellation_behind(
+    autojump_clock: MockClock,
+) -> None:
+    async def url() -> str:
+        raise KeyError("callable")
+
+    async def clean_up() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("block")
+
+    with pytest.RaisesGroup(ValueError):
+        async with trioweb.open_client(url):
+            async with trio.open_nursery() as busy:
+                busy.start_soon(clean_up)
+                busy.start_soon(trio.sleep_forever)
+
+
+@pytest.mark.parametrize("bad", ["http://server/", "server", 5, None])
+async def test_bad_url_of_a_callable_says_what_would_be_right(
+    autojump_clock: MockClock, bad: Any
+) -> None:
+    async def url() -> Any:
+        return bad
+
+    with pytest.raises((TypeError, ValueError), match=r"ws://"):
+        async with trioweb.open_client(url):
+            await trio.sleep_forever()
+
+
+async def test_bad_header_of_a_callable_is_named(autojump_clock: MockClock) -> None:
+    async def headers() -> dict[str, str]:
+        return {"X-Bad": "line\nbreak"}
+
+    with pytest.raises(ValueError, match="X-Bad"):
+        async with trioweb.open_client(URL, headers=headers):
+            await trio.sleep_forever()
+
+
+async def test_callables_are_asked_within_the_connect_timeout(autojump_clock: MockClock) -> None:
+    async def url() -> str:
+        await trio.sleep(6)
+        return URL
+
+    async def headers() -> dict[str, str]:
+        await trio.sleep(6)
+        return {}
+
+    begun = trio.current_time()
+    with pytest.raises(GaveUp, match="no connection within 10 s"):
+        async with trioweb.open_client(url, headers=headers, retry=ONCE) as client:
+            await client.wait_open()
+    assert trio.current_time() - begun == 10
+
+
+async def test_server_that_does_not_answer_is_given_up_after_the_connect_timeout(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Invariant 6."""
+    begun = trio.current_time()
+    gave_up = await ends_with(nursery, hang, retry=ONCE, limits=Limits(connect_timeout=3))
+    assert trio.current_time() - begun >= 3
+    assert isinstance(gave_up.last, trioweb.OpenFailed)
+
+
+async def test_connect_timeout_covers_all_redirects(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def slow(stream: trio.abc.Stream) -> None:
+        await trio.sleep(4)
+        await answer(302, location="/")(stream)
+
+    begun = trio.current_time()
+    await ends_with(nursery, slow, retry=ONCE)
+    assert trio.current_time() - begun == 10
+
+
+# on_open.
+
+
+async def test_on_open_runs_before_all_else_and_may_send_and_receive(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    sessions: list[list[str]] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        texts: list[str] = []
+        sessions.append(texts)
+        await peer.send_frame(TEXT, b"hello")
+        for _ in range(3):
+            texts.append((await peer.receive_frame()).payload.decode())
+            await peer.send_frame(TEXT, b"re: " + texts[-1].encode())
+        await drop(peer)
+
+    async def on_open(connection: trioweb.Connection) -> None:
+        assert client.state is State.CONNECTING
+        assert await connection.receive() == "hello"
+        await connection.send("login")
+        assert await connection.receive() == "re: login"
+
+    door = Door()
+    nursery.start_soon(door.serve, serve, serve, stay)
+    async with open_at(door, on_open=on_open) as client:
+        for texts in ("ab", "cd"):
+            for text in texts:
+                client.send_nowait(text)
+            assert [await client.receive() for _ in texts] == [f"re: {text}" for text in texts]
+            await wait_until(lambda: client.state is State.CONNECTING)
+    assert sessions[:2] == [["login", "a", "b"], ["login", "c", "d"]]
+
+
+async def test_messages_that_on_open_left_reach_the_streams(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def on_open(connection: trioweb.Connection) -> None:
+        assert await connection.receive() == "1"
+        await trio.sleep(1)
+
+    door = Door()
+    nursery.start_soon(door.serve, close(1000, "1", "2", "3"), stay)
+    async with open_at(door, on_open=on_open) as client:
+        with client.messages(events=True) as messages:
+            first = await messages.receive()
+            assert isinstance(first, Opened)
+            # Although the server had closed before on_open was through (invariant 11).
+            assert [await messages.receive() for _ in range(2)] == ["2", "3"]
+            lost = await messages.receive()
+            assert isinstance(lost, trioweb.Lost) and lost.session == 1
+            assert isinstance(lost.error, trioweb.ClosedByPeer) and lost.error.code == 1000
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_connection_that_ends_during_on_open_is_one_failed_attempt(
+    nursery: trio.Nursery, autojump_clock: MockClock, nested: bool
+) -> None:
+    async def on_open(connection: trioweb.Connection) -> None:
+        if nested:
+            async with trio.open_nursery() as children:
+                children.start_soon(connection.receive)
+                children.start_soon(connection.receive)
+        else:
+            await connection.receive()
+
+    door = Door()
+    nursery.start_soon(door.serve, close(1013), close(4500), stay)
+    with pytest.raises(GaveUp) as caught:
+        async with open_at(door, on_open=on_open) as client:
+            await client.receive()
+    assert caught.value.attempts == 2
+    assert isinstance(caught.value.last, trioweb.ClosedByPeer)
+    assert caught.value.last.code == 4500
+    assert client.statistics().sessions == 0
+
+
+async def test_connection_closed_error_of_another_connection_is_the_users_own(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def on_open(connection: trioweb.Connection) -> None:
+        raise trioweb.ConnectionLost(1006, "another one")
+
+    door = Door()
+    nursery.start_soon(door.serve, stay)
+    with pytest.raises(trioweb.ConnectionLost, match="another one"):
+        async with open_at(door, on_open=on_open):
+            await trio.sleep_forever()
+
+
+async def test_on_open_that_closes_the_connection_is_tried_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    connections = []
+
+    async def on_open(connection: trioweb.Connection) -> None:
+        connections.append(connection)
+        if len(connections) == 1:
+            await connection.aclose()
+
+    door = Door()
+    nursery.start_soon(door.serve, stay)
+    async with open_at(door, on_open=on_open) as client:
+        await client.wait_open()
+        assert len(connections) == 2
+
+
+# Liveness.
+
+
+async def test_half_open_server_is_found_dead_within_interval_and_timeout(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    network = Network(latency=0.01)
+    await start(nursery, wait, network=network)
+    async with trioweb.open_client(
+        URL, dial=network.host("client").dial, heartbeat=Heartbeat(interval=7, timeout=3)
+    ) as client:
+        await client.wait_open()
+        await trio.sleep(100)
+        assert client.statistics().sessions == 1
+        assert client.latency == pytest.approx(0.02)
+        network.half_open("client", "server", duration=10.2)
+        begun = trio.current_time()
+        with client.messages(events=True) as messages:
+            event: object = None
+            while not isinstance(event, trioweb.Lost):
+                event = await messages.receive()
+            assert 3 <= trio.current_time() - begun <= 10
+            assert "silent peer" in str(event.error)
+            assert isinstance(await messages.receive(), Opened)
+
+
+async def test_server_that_freezes_is_found_dead_and_found_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    network = Network()
+    await start(nursery, wait, network=network)
+    async with trioweb.open_client(URL, dial=network.host("client").dial) as client:
+        await client.wait_open()
+        network.freeze("server", duration=300)
+        await wait_until(lambda: client.state is State.CONNECTING, within=40)
+        await wait_until(lambda: client.state is State.OPEN, within=300)
+
+
+async def test_client_that_does_not_read_does_not_blame_the_server(
+    autojump_clock: MockClock,
+) -> None:
+    """Invariant 5."""
+    limits = Limits(inbox_messages=4)
+    async with open_raw(limits=limits, heartbeat=Heartbeat(interval=5, timeout=5)) as (
+        client,
+        peer,
+    ):
+        with client.messages(max_messages=4) as messages:
+            for n in range(50):
+                await peer.send_frame(TEXT, str(n).encode())
+            await trio.sleep(1000)
+            assert client.state is State.OPEN
+            for n in range(50):
+                assert await messages.receive() == str(n)
+            # From here on the server can be heard again, and has to be.
+            await wait_until(lambda: client.state is State.CONNECTING, within=10.1)
+        await drop(peer)
+        with trio.move_on_after(0):
+            await client.aclose()
+
+
+async def test_heartbeat_may_be_a_message_and_its_answer_reaches_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    heartbeat = Heartbeat(interval=5, timeout=5, message='{"type":6}', reply='{"type":3}')
+    async with open_raw(heartbeat=heartbeat) as (client, peer):
+        for _ in range(3):
+            frame = await peer.receive_frame()
+            assert (frame.opcode, frame.payload) == (TEXT, b'{"type":6}')
+            await peer.send_frame(TEXT, b'{"type":3}')
+        await peer.send_frame(TEXT, b"news")
+        assert await client.receive() == "news"
+        assert client.state is State.OPEN
+
+
+async def test_client_without_heartbeat_waits_for_ever(autojump_clock: MockClock) -> None:
+    async with open_raw(heartbeat=None) as (client, peer):
+        await trio.sleep(80_000)
+        assert client.state is State.OPEN
+        await peer.send_frame(PING, b"x")
+        assert (await peer.receive_frame()).opcode == PONG
+
+
+# TLS.
+
+
+async def test_client_over_tls(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """What is written goes out one message at a time, and is flushed when it is out."""
+    texts: list[str] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        tls = trio.SSLStream(stream, tls_contexts()[1], server_side=True)
+        texts.extend(await answer_pings(await RawPeer.accept(tls)))
+
+    door = Door(lambda: stream_pair(1000))
+    nursery.start_soon(door.serve, serve)
+    async with open_at(door, f"wss://{HOST}/", ssl_context=tls_contexts()[0]) as client:
+        for n in range(200):
+            await client.send(f"{n}" * 20)
+        await client.flush()
+    await wait_all_tasks_blocked()
+    assert texts == [f"{n}" * 20 for n in range(200)]
+    assert door.asked == [(HOST, 443)]
+
+
+async def test_unsent_is_raised_when_a_server_stops_reading(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Invariant 6: and it does not take longer than the close timeout, twice."""
+    door = Door(lambda: stream_pair(100))
+    begun = trio.current_time()
+    with pytest.raises(Unsent) as caught:
+        async with open_at(door) as client:
+            await door.accept()
+            await client.wait_open()
+            for _ in range(50):
+                await client.send("x" * 90)
+    assert caught.value.count == 49
+    assert trio.current_time() - begun <= 20
