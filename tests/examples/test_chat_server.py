@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from tests.examples.support import PATIENCE, Program, fetch, read_until, running
 
 import trioweb
+from tests.examples.support import PATIENCE, Program, fetch, read_until, running
 
 pytestmark = pytest.mark.network
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from tests.examples.support import PATIENCE, Program, fetch, running
 
 import trioweb
+from tests.examples.support import PATIENCE, Program, fetch, running
 
 pytestmark = pytest.mark.network
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+
 from tests.examples.support import PATIENCE, running
 
 if TYPE_CHECKING:

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.examples.support import PATIENCE, ROOT
 
 import trioweb
+from tests.examples.support import PATIENCE, ROOT
 
 README = (ROOT / "README.md").read_text()
-SERVER, CLIENT, FEED, TEST = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SERVER, CLIENT, RESILIENT, FEED, TEST = re.findall(
+    r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture
@@ -75,6 +77,19 @@ async def test_readme_server_and_client_talk_to_each_other(port: int) -> None:
 
 
 @pytest.mark.network
+async def test_readme_client_outlives_its_server(port: int) -> None:
+    hello = "Hello, as soon as you are there\n"
+    with program(RESILIENT, port) as client:
+        assert client.stdout is not None
+        with program(SERVER, port):
+            assert client.stdout.readline() == "session 1\n"
+            assert client.stdout.readline() == hello
+        assert client.stdout.readline().startswith("lost: connection lost (1006")
+        with program(SERVER, port):
+            assert client.stdout.readline() == "session 2\n"
+
+
+@pytest.mark.network
 async def test_readme_feed_goes_on_where_a_peer_left(port: int) -> None:
     with program(FEED, port), trio.fail_after(PATIENCE):
         await wait_listening(port)
@@ -105,6 +120,10 @@ def in_words(name: str, value: object) -> str:
     match value:
         case None:
             return "none"
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return f'"{value}"'
         case int() if name.endswith("_bytes"):
             big = value % 2**20 == 0
             return f"{value >> 20} MiB" if big else f"{value >> 10} KiB"
@@ -119,6 +138,8 @@ def in_words(name: str, value: object) -> str:
     [
         ("`Limits`", trioweb.Limits, set()),
         ("`Heartbeat`", trioweb.Heartbeat, {"message", "reply"}),
+        ("`Retry`", trioweb.Retry, {"worth"}),
+        ("`Outbox`", trioweb.Outbox, set()),
         ("`Retain`, for each topic", trioweb.Retain, set()),
         ("`open_hub`", trioweb.open_hub, set()),
     ],
@@ -132,17 +153,23 @@ def test_readme_table_tells_every_default(
     assert told == {name: text for name, text in expected.items() if name not in left_out}
 
 
-def test_readme_tells_every_option_of_the_command() -> None:
-    command = [sys.executable, "-m", "trioweb", "serve", "--help"]
+@pytest.mark.parametrize("name", ["serve", "connect"])
+def test_readme_tells_every_option_of_a_command(name: str) -> None:
+    command = [sys.executable, "-m", "trioweb", name, "--help"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    section = README.partition("\n## The command line\n")[2].partition("\n## ")[0]
+    section = re.split(r"\n##", README.partition(f"\n### `trioweb {name}`\n")[2])[0]
     option = re.compile(r"--[a-z][a-z-]+")
     assert set(option.findall(section)) == set(option.findall(usage)) - {"--help"}
 
 
+def test_readme_tells_every_example() -> None:
+    told = set(re.findall(r"`\.venv/bin/python examples/(\w+\.py)", README))
+    assert told == {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
 def test_readme_links_lead_somewhere() -> None:
     links = re.findall(r'\]\(([^)]+)\)|(?:src|srcset)="([^"]+)"', README)
-    local = [link or source for link, source in links if not link.startswith("http")]
+    local = [link or source for link, source in links if not link.startswith(("http", "#"))]
     assert len(local) >= 9
     for target in local:
         assert (ROOT / target).is_file(), target

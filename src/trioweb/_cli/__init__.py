@@ -16,11 +16,10 @@ from typing import Any, NoReturn
 import trio
 
 from .._errors import single_cause
-from .._http import check_headers
 from .._policy import Limits, check_message
 from ._connect import connect
 from ._serve import serve
-from ._terminal import Formatter, UsageError
+from ._terminal import Formatter, UsageError, prepare_standard_streams
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,10 +66,6 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
-    try:
-        check_headers("it", [(name.strip(), value.strip())])
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
     return name.strip(), value.strip()
 
 
@@ -208,6 +203,7 @@ def _add_log_level(command: argparse.ArgumentParser, default: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    prepare_standard_streams()
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as exc:

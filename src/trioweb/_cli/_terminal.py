@@ -1,4 +1,4 @@
-"""What the commands share: errors for users, escaping, colour."""
+"""What the commands share: errors for users, the standard streams, escaping, colour."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from io import TextIOWrapper
 from typing import Any, Final
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -35,6 +36,31 @@ class Formatter(logging.Formatter):
         return "\n".join(f"  {escape(line)}" for line in lines)
 
 
+def prepare_standard_streams() -> None:
+    """See to it that there are three, and that what is read is what was written.
+
+    One that the shell closed (`<&-`) is None, and its descriptor would be the next socket's.
+    In the C locale Python would let bytes through that are not text.
+    """
+    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(null, mode, closefd=False))
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")
+
+
+def write_line(text: str) -> None:
+    """Write *text* to standard output as a line; block until it is.
+
+    Past Python's buffer: at exit, that would be written again after a failure, or waited for
+    while a thread is stuck in it.
+    """
+    data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
+
+
 class Notices:
     """Lines on standard error about what happens, in colour where it is a terminal.
 
@@ -43,7 +69,8 @@ class Notices:
 
     def __init__(self) -> None:
         self._console: Any = None
-        self._coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._coloured = sys.stderr.isatty() and not plain
         if self._coloured:
             try:
                 from rich.console import Console
@@ -54,12 +81,15 @@ class Notices:
 
     def tell(self, mark: str, text: str, colour: str) -> None:
         """Print one line: *mark* in *colour*, and *text*, which peers may have written."""
-        text = escape(text)
+        text = f": {escape(text)}" if text else ""
         if self._console is not None:
             from rich.text import Text
 
-            self._console.log(Text.assemble((mark, f"bold {colour}"), " ", text))
-        elif self._coloured:
-            print(f"\x1b[1;{_COLOURS[colour]}m{mark}\x1b[m {text}", file=sys.stderr, flush=True)
+            self._console.log(Text.assemble((mark, f"bold {colour}"), text))
         else:
-            print(mark, *filter(None, [text]), file=sys.stderr, flush=True)
+            if self._coloured:
+                mark = f"\x1b[1;{_COLOURS[colour]}m{mark}\x1b[m"
+            # In one piece: `print` would write the line's end by itself, behind what others
+            # write to the terminal meanwhile.
+            sys.stderr.write(f"{mark}{text}\n")
+            sys.stderr.flush()
