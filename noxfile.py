@@ -4,7 +4,9 @@ Every session builds its own environment from PyPI; what comes from elsewhere (o
 Chromium, Node) must be installed. Arguments after `--` go to the tool that the session runs.
 """
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +90,54 @@ def browser(session: nox.Session) -> None:
     # Where `require("ws")` finds it.
     session.env["NODE_PATH"] = str(node / "node_modules")
     session.run("pytest", "-m", "browser or node", *session.posargs)
+
+
+@nox.session
+def simulation(session: nox.Session) -> None:
+    """Run trioweb for a month of virtual time while everything goes wrong; then its mutants."""
+    session.install(".", *group("tests"))
+    session.run("python", "-m", "tests.simulation.runner", *session.posargs)
+    session.run("pytest", "-m", "slow", "tests/simulation")
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Run the Autobahn testsuite against trioweb and its peers (docs/conformance.md)."""
+    python2 = find_python2()
+    if python2 is None:
+        session.skip("the Autobahn testsuite needs a Python 2.7, on the path or under pyenv")
+    # The last series that makes environments for Python 2.7.
+    session.install(".", *group("tests"), "virtualenv<20.22")
+    where = Path(session.create_tmp()).resolve()
+    suite = where / "autobahn"
+    seeds = ("--pip", "20.3.4", "--setuptools", "44.0.0", "--wheel", "0.36.2")
+    session.run("virtualenv", "--quiet", "--python", python2, *seeds, str(suite), silent=True)
+    install = (str(suite / "bin" / "pip"), "--quiet", "install", "--no-build-isolation")
+    # Without build isolation Twisted finds what it is built with only if that is there before.
+    session.run(*install, "incremental==16.10.1", external=True, silent=True)
+    requirements = "tests/conformance/requirements.txt"
+    session.run(*install, "-r", requirements, external=True, silent=True)
+    wstest = str(suite / "bin" / "wstest")
+    session.run(
+        "python", "-m", "tests.conformance", wstest, str(where / "reports"), *session.posargs
+    )
+
+
+def find_python2() -> str | None:
+    """Return a Python 2.7 that runs, if there is one."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for python in shutil.which("python2.7"), *map(str, root.glob("versions/2.7*/bin/python2.7")):
+        # pyenv puts programs on the path for Pythons that it then does not run.
+        if python and subprocess.run([python, "-V"], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory beside other libraries (some minutes; leave the machine alone)."""
+    session.install(".", "websockets", "aiohttp", "picows", "uvloop")
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session

@@ -22,8 +22,7 @@ import trustme
 
 from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
-from trioweb._cli import _serve, _terminal
-from trioweb._cli import main
+from trioweb._cli import _serve, _terminal, main
 
 
 @pytest.fixture(autouse=True)

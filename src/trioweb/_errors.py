@@ -201,7 +201,10 @@ class Unsent(TriowebError):
         self.count = count
 
     def __str__(self) -> str:
-        return f"{self.count} accepted messages were not handed over"
+        what = (
+            "1 accepted message was" if self.count == 1 else f"{self.count} accepted messages were"
+        )
+        return f"{what} not handed over"
 
 
 class OutboxFull(TriowebError):

@@ -25,6 +25,10 @@ _logger = logging.getLogger("trioweb")
 # Streams that are not kernel sockets are written to in pieces of this size, so that a peer
 # which takes some of a large frame within the write timeout is seen to take it.
 _PIECE_BYTES: Final = 16 * 2**10
+# Of each kind of answer, such as pongs, about so much waits.  Where every frame passes through
+# the drain task (TLS), answers wait for a moment even if the peer reads; and dropping the older
+# of two pongs, though allowed, is taken for a fault by some.
+_ANSWERS_BYTES: Final = 512
 # Whether such a stream had room or had to wait for the peer cannot be asked, only timed.  A
 # peer too slow to answer a ping within its timeout keeps a piece waiting for much longer than
 # this; a busy scheduler hardly ever does.
@@ -160,8 +164,9 @@ class Outgoing:
     def answer(self, key: object, frame: bytes) -> None:
         """Send an answer, or leave it to the drain task.
 
-        Only the latest answer of a kind (*key*) waits: a peer that asks without reading
-        costs one frame, however often it asks (RFC 6455 section 5.5.3 allows it).
+        A few answers of a kind (*key*) wait, of more only the latest (RFC 6455 section 5.5.3
+        allows it): so a peer that asks without reading costs next to nothing, however often
+        it asks, and one that reads gets all of them.
         """
         if not self.is_open or self.broken is not None:
             return
@@ -170,7 +175,8 @@ class Outgoing:
         else:
             if self._answers is None:
                 self._answers = {}
-            self._answers[key] = frame
+            waiting = self._answers.get(key, b"")
+            self._answers[key] = waiting + frame if len(waiting) < _ANSWERS_BYTES else frame
 
     def drop_answers(self) -> None:
         """Answers that wait are not needed any more."""

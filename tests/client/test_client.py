@@ -315,7 +315,7 @@ async def test_own_exception_comes_out_as_itself_and_nothing_is_flushed(
             raise error
     assert caught.value is error
     assert trio.current_time() == begun
-    assert "1 accepted messages were not handed over" in caplog.text
+    assert "1 accepted message was not handed over" in caplog.text
     assert client.statistics().unsent == 1
     assert client.state is State.CLOSED
 

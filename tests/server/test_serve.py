@@ -397,10 +397,24 @@ async def test_serve_listeners_takes_unix_sockets_and_several_listeners(
         await exchange(f"ws://127.0.0.1:{server.port}/")
 
 
+async def test_port_is_that_of_any_listener_whose_socket_has_one(nursery: trio.Nursery) -> None:
+    listener = Network().host("server").listen()
+    server: trioweb.Server = await nursery.start(trioweb.serve_listeners, echo, [listener])
+    assert server.port == listener.port
+
+
 async def test_port_is_a_lookup_error_when_no_listener_has_one(nursery: trio.Nursery) -> None:
-    site = await start(nursery, echo)
+    class Silent(trio.abc.Listener[trio.abc.Stream]):
+        async def accept(self) -> trio.abc.Stream:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    server: trioweb.Server = await nursery.start(trioweb.serve_listeners, echo, [Silent()])
     with pytest.raises(LookupError):
-        _ = site.server.port
+        _ = server.port
 
 
 @pytest.mark.network

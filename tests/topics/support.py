@@ -18,7 +18,8 @@ import trio
 from trioweb import Connection, Limits, Topic
 from trioweb._frames import CLOSE, Decoder, decode_close
 from trioweb._http import Request
-from trioweb._link import Link, Spawn
+from trioweb._link import Link
+from trioweb._outgoing import Spawn
 from trioweb.testing import stream_pair
 
 Transport: TypeAlias = Literal["kernel", "memory"]

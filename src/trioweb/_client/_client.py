@@ -304,7 +304,7 @@ class Client:
     def abandon(self, code: CloseCode) -> None:
         """The block was left by an exception or cancellation."""
         if self._ended is None and len(self._sender.outbox):
-            _logger.warning("%d accepted messages were not handed over", len(self._sender.outbox))
+            _logger.warning("%s", Unsent(len(self._sender.outbox)))
         self.stop(code)
 
     async def leave(self) -> None:

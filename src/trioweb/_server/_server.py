@@ -134,10 +134,10 @@ class Server:
         """
         for listener in self.listeners:
             inner = getattr(listener, "transport_listener", listener)
-            if isinstance(inner, trio.SocketListener):
-                name = inner.socket.getsockname()
-                if isinstance(name, tuple):
-                    return int(name[1])
+            socket = getattr(inner, "socket", None)
+            name = None if socket is None else socket.getsockname()
+            if isinstance(name, tuple):
+                return int(name[1])
         raise LookupError("no listener has a port")
 
     @property

@@ -1,0 +1,111 @@
+"""Run the Autobahn testsuite against trioweb and its peers, and write what came of it.
+
+    python -m tests.conformance WSTEST DIRECTORY [CASES …]
+
+WSTEST is the suite's program; logs and the suite's own reports go to DIRECTORY.  CASES, such as
+"5.*", restrict the run, and then the page is printed instead of written.  The exit code is 1 if
+trioweb failed a case, or did worse than a peer.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shutil
+import ssl
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from .report import SECTIONS, faults, tables
+from .suite import ROOT, Results, Run, make_certificates, run
+
+PAGE: Final = ROOT / "docs" / "conformance.md"
+# The slowest first, so that none of them is left for the end.
+RUNS: Final = (
+    Run("trio-websocket", "client"),
+    Run("trioweb", "client", "TLS", repeats=3),
+    Run("trioweb", "client", "plain", repeats=3),
+    Run("trioweb", "client", "pieces"),
+    Run("trioweb", "server", "pieces"),
+    Run("trioweb", "server", "TLS"),
+    Run("trioweb", "server", "plain"),
+    Run("trio-websocket", "server"),
+    Run("websockets", "client"),
+    Run("websockets", "server"),
+)
+_SHOWN: Final = sorted(
+    RUNS, key=lambda run: (run.library != "trioweb", run.library, run.side == "client")
+)
+# No compression yet, so neither 12 nor 13; 8 and 11 do not exist.
+ALL: Final = tuple(f"{section}.*" for section in SECTIONS if section not in ("12", "13"))
+# Of section 9 what is small: 16 MiB in pieces of 3 bytes would take an hour.
+SMALL: Final = (
+    *(pattern for pattern in ALL if pattern != "9.*"),
+    *("9.1.1", "9.2.1", "9.7.1", "9.7.2", "9.7.3", "9.8.1", "9.8.2", "9.8.3"),
+)
+# Most of the time goes into waiting for what must not come.
+_AT_ONCE: Final = 3
+
+
+def main(wstest: str, where: str, *cases: str) -> int:
+    directory = Path(where).resolve()
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    make_certificates(directory)
+
+    def timed(one: Run) -> Results:
+        own = directory / str(one).replace(", ", "-").replace(" ", "-")
+        own.mkdir()
+        started = time.monotonic()
+        results = run(one, wstest, cases or (SMALL if one.way == "pieces" else ALL), own)
+        print(f"{one}: {len(results)} cases, {time.monotonic() - started:.0f} s", flush=True)
+        return results
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = dict(zip(RUNS, pool.map(timed, RUNS), strict=True))
+    outcome = {one: found[one] for one in _SHOWN}
+    page = _page(tables(outcome), time.monotonic() - started)
+    if cases:
+        print(page)
+    else:
+        PAGE.write_text(page)
+    wrong = list(faults(outcome))
+    print("\n".join(wrong) or "Nothing failed.")
+    return 1 if wrong else 0
+
+
+def _page(tables: str, seconds: float) -> str:
+    libraries = ", ".join(
+        f"{name} {version(name)}" for name in ("trioweb", "trio", "trio-websocket", "websockets")
+    )
+    sections = ", ".join(
+        f"{number} {subject}" for number, subject in SECTIONS.items() if f"{number}.*" in ALL
+    )
+    return f"""# Conformance
+
+What the [Autobahn testsuite](https://github.com/crossbario/autobahn-testsuite) says of trioweb, and
+of two peers in the same run. Written by `nox -s conformance` on {datetime.date.today():%Y-%m-%d}, \
+in {seconds / 60:.0f} minutes:
+autobahntestsuite 25.10.1, {libraries}, Python {platform.python_version()}, {ssl.OPENSSL_VERSION}.
+
+The suite's sections are {sections}. Sections 12 and 13 are about compression, which trioweb does
+not have yet. "Pieces" is behind a proxy that cuts the bytes, both ways, into pieces of 1 to 5; of
+section 9 it gets the cases with small messages only, for the others would take hours that way. Of
+repeated cases the worst verdict counts. Every library has its compression and heartbeat off and
+takes messages of 17 MiB.
+
+{tables}
+"""
+
+
+if __name__ == "__main__":
+    arguments: Sequence[str] = sys.argv[1:]
+    if len(arguments) < 2:
+        sys.exit(__doc__)
+    sys.exit(main(*arguments))

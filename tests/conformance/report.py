@@ -1,0 +1,127 @@
+"""What the suite found, as a page for people, and whether it will do.
+
+Knows nothing of how the suite was run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from .suite import VERDICTS, Results, Run, Verdict
+
+SECTIONS: Final = {
+    "1": "framing",
+    "2": "pings and pongs",
+    "3": "reserved bits",
+    "4": "opcodes",
+    "5": "fragmentation",
+    "6": "UTF-8",
+    "7": "closing",
+    "9": "limits: up to 16 MiB, up to 1,000 messages",
+    "10": "fragments of its own choice",
+    "12": "compression",
+    "13": "compression parameters",
+}
+
+# Why a case is not OK, by the beginning of its number; for others the suite's own words must do.
+_EARLY: Final = (
+    "A message, and behind it what must not be: the peer fails the connection at once (RFC 6455 "
+    "section 7.1.7), and the echo of the message comes too late. Whether both arrive in one read "
+    "is a matter of microseconds, so the verdict changes from run to run."
+)
+REASONS: Final = {
+    "3.": _EARLY,
+    "4.": _EARLY,
+    "5.15": _EARLY,
+    "7.1.6": "The suite sends 256 KiB, Close and a ping at once, and only notes how the peer ends.",
+    "7.13.": "The suite closes with a code that does not exist (5000, 65536), and only notes what "
+    "becomes of it. trioweb answers 1002.",
+}
+
+_COLUMNS: Final[tuple[Verdict, ...]] = ("OK", "INFORMATIONAL", "NON-STRICT", "FAILED")
+
+Outcome = Mapping[Run, Results]
+
+
+def counts(results: Results, section: str) -> Counter[Verdict]:
+    """The verdicts on the cases of a section; of several repeats the worst counts."""
+    return Counter(
+        max((result.verdict for result in repeats), key=VERDICTS.index)
+        for case, repeats in results.items()
+        if case.split(".")[0] == section
+    )
+
+
+def faults(outcome: Outcome) -> Iterator[str]:
+    """Say what must not be: cases that trioweb failed, sections in which it was worse."""
+    for run, results in outcome.items():
+        if run.library != "trioweb":
+            continue
+        for case, repeats in results.items():
+            for result in repeats:
+                if result.verdict == "FAILED":
+                    yield f"{run}: {case} FAILED: {result.text}"
+        for other, theirs in outcome.items():
+            if (other.side, other.way) != (run.side, run.way):
+                continue
+            for section in SECTIONS:
+                ours, others = (_badness(counts(them, section)) for them in (results, theirs))
+                if ours > others:
+                    yield f"{run}: section {section} is worse than {other}"
+
+
+def _badness(verdicts: Counter[Verdict]) -> list[int]:
+    # Not the non-strict ones: they are allowed, and change from run to run (see REASONS).
+    return [verdicts["FAILED"], verdicts["UNIMPLEMENTED"]]
+
+
+def tables(outcome: Outcome) -> str:
+    """All results by section, and what was not OK by case, in Markdown."""
+    sections = [
+        section for section in SECTIONS if any(counts(them, section) for them in outcome.values())
+    ]
+    rows = [["", *sections, *_COLUMNS]]
+    for run, results in outcome.items():
+        by_section = [counts(results, section) for section in sections]
+        total = sum(by_section, Counter[Verdict]())
+        rows.append(
+            [
+                str(run),
+                *map(_cell, by_section),
+                *(str(total[verdict]) for verdict in _COLUMNS),
+            ]
+        )
+    cases = sorted(
+        {case for results in outcome.values() for case in results},
+        key=lambda case: [int(part) for part in case.split(".")],
+    )
+    bad = [["case", "verdict", "of", "reason"]]
+    for case in cases:
+        for verdict in VERDICTS[1:]:
+            runs = [
+                run
+                for run, results in outcome.items()
+                if any(result.verdict == verdict for result in results.get(case, ()))
+            ]
+            if runs:
+                text = next(
+                    result.text for result in outcome[runs[0]][case] if result.verdict == verdict
+                )
+                bad.append([case, verdict, "; ".join(map(str, runs)), _reason(case, text)])
+    return f"{_table(rows)}\n\n{_table(bad)}"
+
+
+def _cell(verdicts: Counter[Verdict]) -> str:
+    parts = [f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict]]
+    return "<br>".join(parts)
+
+
+def _reason(case: str, text: str) -> str:
+    return next((why for start, why in REASONS.items() if case.startswith(start)), text)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
