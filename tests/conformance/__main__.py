@@ -14,6 +14,7 @@ import platform
 import shutil
 import ssl
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,27 +82,31 @@ def main(wstest: str, where: str, *cases: str) -> int:
 
 
 def _page(tables: str, seconds: float) -> str:
+    pins = (Path(__file__).parent / "requirements.txt").read_text().splitlines()
+    suite = next(pin for pin in pins if pin.startswith("autobahntestsuite==")).replace("==", " ")
     libraries = ", ".join(
         f"{name} {version(name)}" for name in ("trioweb", "trio", "trio-websocket", "websockets")
     )
     sections = ", ".join(
         f"{number} {subject}" for number, subject in SECTIONS.items() if f"{number}.*" in ALL
     )
-    return f"""# Conformance
-
-What the [Autobahn testsuite](https://github.com/crossbario/autobahn-testsuite) says of trioweb, and
-of two peers in the same run. Written by `nox -s conformance` on {datetime.date.today():%Y-%m-%d}, \
-in {seconds / 60:.0f} minutes:
-autobahntestsuite 25.10.1, {libraries}, Python {platform.python_version()}, {ssl.OPENSSL_VERSION}.
-
-The suite's sections are {sections}. Sections 12 and 13 are about compression, which trioweb does
-not have yet. "Pieces" is behind a proxy that cuts the bytes, both ways, into pieces of 1 to 5; of
-section 9 it gets the cases with small messages only, for the others would take hours that way. Of
-repeated cases the worst verdict counts. Every library has its compression and heartbeat off and
-takes messages of 17 MiB.
-
-{tables}
-"""
+    paragraphs = (
+        "What the [Autobahn testsuite](https://github.com/crossbario/autobahn-testsuite) says of "
+        "trioweb, and of two peers in the same run. Written by `nox -s conformance` on "
+        f"{datetime.date.today()}, in {seconds / 60:.0f} minutes: {suite}, {libraries}, "
+        f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}.",
+        f"The suite's sections are {sections}. Sections 12 and 13 are about compression, which "
+        "trioweb does not have yet.",
+        '"Pieces" is behind a proxy that cuts the bytes, both ways, into pieces of 1 to 5; of '
+        "section 9 it gets cases with small messages only, for the others would take hours that "
+        "way. Of repeated cases the worst verdict counts. Every library has its compression and "
+        "its heartbeat off and takes messages of 17 MiB.",
+    )
+    text = "\n\n".join(
+        textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+        for text in paragraphs
+    )
+    return f"# Conformance\n\n{text}\n\n{tables}\n"
 
 
 if __name__ == "__main__":

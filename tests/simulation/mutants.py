@@ -1,0 +1,72 @@
+"""Mutants: each switches off one thing that trioweb does, to prove that the checks can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+import trio
+
+from trioweb import Connection
+from trioweb._client._outbox import OutboxQueue
+from trioweb._client._retry import Schedule
+from trioweb._client._sending import Sender
+from trioweb._heartbeat import Monitor
+from trioweb._link import Link
+from trioweb._server._server import Server
+from trioweb._topics._feed import Subscription
+
+
+class _Leak(BaseException):
+    """What nobody contains."""
+
+
+def _forget_what_is_in_flight(self: OutboxQueue) -> None:
+    self.settle(self.sent)
+
+
+async def _look_at_nothing(self: Monitor) -> NoReturn:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def _ask_without_a_deadline(self: Sender, link: Link) -> None:
+    while True:
+        if self.outbox.sent > self._asked and not self.outbox.waiting:
+            self._ask(link)
+        await link.wait_change()
+
+
+def _call_everything_stable(self: Schedule, seconds: float) -> None:
+    self.attempts = 0
+
+
+def _skip_in_silence(self: Subscription, cursor: int) -> None:
+    self.cursor = max(self.cursor, cursor)
+
+
+def _contain_nothing(self: Server, error: Exception, connection: Connection) -> NoReturn:
+    raise _Leak from error
+
+
+MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
+    "nothing is sent again": (OutboxQueue, "rewind", _forget_what_is_in_flight),
+    "no heartbeat": (Monitor, "run", _look_at_nothing),
+    "a confirming ping may stay unanswered": (Sender, "confirm", _ask_without_a_deadline),
+    "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),
+    "skipped publications are not counted": (Subscription, "skip_to", _skip_in_silence),
+    "a handler's error is not contained": (Server, "_contain", _contain_nothing),
+}
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Let a mutant live for the length of a block."""
+    owner, attribute, replacement = MUTANTS[name]
+    original = getattr(owner, attribute)
+    setattr(owner, attribute, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, original)

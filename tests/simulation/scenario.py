@@ -1,0 +1,247 @@
+"""What a seed chooses: who takes part, under which policies, and what goes wrong when.
+
+Rules kept here: a scenario is data and its `repr` makes it again, so that one that failed can be
+kept and cut down by hand; swarm style, each seed switches on some kinds of trouble only, because
+a run with all of them hides what needs a stretch of calm.
+
+Knows nothing of servers and clients; `world` makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final, Literal, TypeVar, get_args
+
+from trioweb import Heartbeat, Limits, Retain, Retry
+from trioweb.testing import Conditions, Fault, Plan
+from trioweb.testing._faults import HOST_KINDS, KINDS, Kind
+
+_T = TypeVar("_T")
+
+TroubleKind = Literal[
+    "restart",  # a server is drained, and starts anew
+    "sick",  # a server accepts connections, and its handler ends them at once
+    "poison",  # a message on which the handler raises
+    "cancel",  # a client is cancelled, and another one takes its place
+    "leave",  # the same, but its block is left normally
+]
+
+Slow = Literal["evict", "skip", "latest"]
+
+# The same everywhere, so that one bound holds for all: see `Scenario.recovery`.
+RETRY: Final = Retry(initial=0.5, maximum=10, stable_after=5)
+GRACE: Final = 5.0  # of a drain
+SPREAD: Final = 2.0
+RESTART_PAUSE: Final = 3.0  # until a drained server is back
+SLACK: Final = 2.0  # for what policies say nothing about: latency, a tick more
+
+_CONDITIONS: Final = (
+    Conditions(segment=1),
+    Conditions(latency=2),
+    Conditions(latency=0.1, jitter=1),
+    Conditions(bandwidth=500),
+    Conditions(bandwidth=10, segment=1),
+)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One client: what it does, and how carefully.
+
+    Args:
+        confirm: `Outbox(confirm=True)`.
+        subscribes: it resumes the topic where it left it.
+        outbox: messages that its outbox holds.
+        size: about how many characters its messages have.
+        fickle: what it waits for is often cancelled.
+        nap: seconds that it takes for each message received.
+    """
+
+    name: str
+    confirm: bool = True
+    subscribes: bool = True
+    outbox: int = 1000
+    size: int = 20
+    fickle: bool = False
+    nap: float = 0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that goes wrong with a program, not with the network; `target` is its host."""
+
+    kind: TroubleKind
+    target: str
+    at: float
+    duration: float = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything that decides a run; what is left to chance in it comes from `seed`.
+
+    Args:
+        busy: seconds in which messages are sent and things go wrong.
+        quiet: seconds after that, in which nothing may go wrong.
+        pause: seconds between two messages of a client, on average.
+        echo: who publishes gets it back.
+        nap: seconds that a server takes for each message.
+        max_bytes: what a connection holds in each direction, see `Network`.
+    """
+
+    seed: int
+    servers: tuple[str, ...] = ("north",)
+    people: tuple[Person, ...] = (Person("ann"), Person("bob"))
+    heartbeat: Heartbeat = Heartbeat()
+    limits: Limits = Limits(close_timeout=5, connect_timeout=8)
+    retain: Retain = Retain()
+    slow: Slow = "evict"
+    echo: bool = True
+    nap: float = 0
+    conditions: Conditions = field(default=Conditions())
+    max_bytes: int = 65536
+    busy: float = 100
+    quiet: float = 0
+    pause: float = 5
+    plan: Plan = field(default=Plan())
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def noticing(self) -> float:
+        """Seconds of silence within which a dead peer must have been noticed."""
+        return self.heartbeat.interval + self.heartbeat.timeout
+
+    @property
+    def recovery(self) -> float:
+        """Seconds after healing within which everybody must be connected and caught up.
+
+        The worst that the policies allow: a connection died just before; that is noticed, its
+        close timeout passes, the longest wait of the retry policy, and a slow handshake.  Who
+        has come back has up to a full inbox and outbox to go through.
+        """
+        backlog = 400 * (self.nap + max(person.nap for person in self.people))
+        limits = self.limits
+        ending = max(self.noticing, limits.connect_timeout, limits.write_timeout)
+        opening = RETRY.maximum + limits.connect_timeout
+        return ending + limits.close_timeout + opening + backlog + SLACK
+
+    @classmethod
+    def of(cls, seed: int) -> Scenario:
+        """What *seed* chooses."""
+        return _Choice(seed).scenario()
+
+
+class _Choice:
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._random = Random(seed)
+
+    def scenario(self) -> Scenario:
+        one_of, chance = self._random.choice, self._chance
+        # Long silences make long runs, which cost hardly more.
+        interval = one_of((20, 60, 300))
+        busy = 60 + 2.0 * interval
+        names = ("ann", "bob", "cas", "dan")[: one_of((2, 3, 3, 4))]
+        servers = one_of((("north",), ("north",), ("north", "south")))
+        small = chance(0.5)
+        slow: Slow = one_of(("evict", "skip", "latest"))
+        calm = Scenario(
+            seed=self._seed,
+            servers=servers,
+            people=tuple(self._person(name, slow, small=small) for name in names),
+            heartbeat=Heartbeat(interval=interval, timeout=one_of((5, 20))),
+            limits=Limits(
+                close_timeout=5,
+                connect_timeout=8,
+                inbox_messages=one_of((4, 256)),
+                send_bytes=one_of((1000, 65536)),
+            ),
+            retain=Retain(
+                max_messages=one_of((10, 10, 1000) if slow == "evict" else (3, 10, 1000)),
+                max_age=one_of((None, None, busy / 4)),
+            ),
+            slow=slow,
+            echo=chance(0.7),
+            nap=one_of((0, 0, 0, 0.1)),
+            conditions=Conditions(
+                latency=one_of((None, 0.01, 0.2)),
+                jitter=one_of((None, 0.05)),
+                segment=one_of((None, None, 300)),
+            ),
+            max_bytes=one_of((1000, 4096)) if small else 65536,
+            busy=busy,
+            quiet=8.0 * interval,
+            pause=busy / 6,
+        )
+        return replace(calm, plan=self._plan(calm), troubles=self._troubles(calm))
+
+    def _person(self, name: str, slow: Slow, *, small: bool) -> Person:
+        one_of, chance = self._random.choice, self._chance
+        return Person(
+            name,
+            confirm=chance(0.65),
+            subscribes=chance(0.8),
+            # NOTE: a topic that evicts has room for what its publishers send at a time.
+            # Otherwise its echo evicts them before that is confirmed, again and again.
+            outbox=3 if slow == "evict" else one_of((3, 1000)),
+            size=one_of((20, 300)) if small else 20,
+            fickle=chance(0.3),
+            nap=0.2 if chance(0.15) else 0,
+        )
+
+    def _plan(self, calm: Scenario) -> Plan:
+        kinds = self._some(KINDS)
+        return Plan(tuple(self._fault(one, calm) for one in self._times(kinds, 0, 6)))
+
+    def _fault(self, kind: Kind, calm: Scenario) -> Fault:
+        one_of = self._random.choice
+        people = tuple(person.name for person in calm.people)
+        fault = Fault(kind, (one_of(people),), at=self._moment(calm), duration=self._length(calm))
+        if kind in ("stall", "freeze"):
+            return replace(fault, hosts=(one_of(people + calm.servers),))
+        if kind in HOST_KINDS:
+            # Clients do not listen, and when they die there is nobody left to look.
+            return replace(fault, hosts=(one_of(calm.servers),))
+        some = tuple(self._some(people))
+        there, back = (some, calm.servers), (calm.servers, some)
+        fault = replace(fault, hosts=some, others=calm.servers)
+        if kind == "reset":
+            return replace(fault, duration=one_of((0, 0, fault.duration)))
+        if kind == "shape":
+            return replace(fault, conditions=one_of(_CONDITIONS))
+        if self._chance(0.5):
+            hosts, others = one_of((there, back))
+            return replace(fault, hosts=hosts, others=others, one_way=True)
+        return fault
+
+    def _troubles(self, calm: Scenario) -> tuple[Trouble, ...]:
+        kinds = self._some(get_args(TroubleKind))
+        people = tuple(person.name for person in calm.people)
+        return tuple(
+            Trouble(
+                kind,
+                self._random.choice(calm.servers if kind in ("restart", "sick") else people),
+                self._moment(calm),
+                round(self._random.uniform(20, 60), 3) if kind == "sick" else 0,
+            )
+            for kind in self._times(kinds, 0, 3)
+        )
+
+    def _moment(self, calm: Scenario) -> float:
+        return round(self._random.uniform(0, calm.busy * 0.8), 3)
+
+    def _length(self, calm: Scenario) -> float:
+        """Seconds: from a hiccup to more than a heartbeat takes to notice."""
+        longest = self._random.choice((0.5, 5, 40, calm.noticing * 1.5))
+        return round(min(self._random.uniform(0.3, 1) * longest, calm.busy), 3)
+
+    def _times(self, kinds: list[_T], least: int, most: int) -> list[_T]:
+        return [self._random.choice(kinds) for _ in range(self._random.randint(least, most))]
+
+    def _some(self, what: tuple[_T, ...]) -> list[_T]:
+        """A random subset, of one at least."""
+        return [each for each in what if self._chance(0.35)] or [self._random.choice(what)]
+
+    def _chance(self, probability: float) -> bool:
+        return self._random.random() < probability

@@ -1,0 +1,60 @@
+"""The simulation with the ordinary tests: 200 seeds, determinism, and proof that it can fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.mutants import MUTANTS, mutated
+from tests.simulation.runner import Result, run, run_seed, run_seeds
+from tests.simulation.scenario import Scenario
+
+_ROOT = Path(__file__).parents[2]
+_SEEDS = range(200)
+
+
+def test_simulation_finds_nothing_and_reaches_everything() -> None:
+    total = Result()
+    for result in run_seeds(_SEEDS, processes=2):
+        total.add(result)
+    assert total.seeds == len(_SEEDS)
+    assert not total.violations, total
+    assert not total.unreached, total
+
+
+def test_simulation_of_a_seed_is_the_same_whatever_the_hashes() -> None:
+    seed = "7"
+
+    def play(hash_seed: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.simulation.runner", "--seed", seed, "--events", "100000"],
+            cwd=_ROOT,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    first = play("0")
+    assert first.count("\n") > 500
+    assert play("1") == first
+
+
+def test_simulation_of_a_scenario_can_be_written_down() -> None:
+    scenario = Scenario.of(3)
+    names: dict[str, object] = {}
+    exec("from trioweb import *; from trioweb.testing import *", names)
+    exec("from tests.simulation.scenario import *", names)
+    again = eval(repr(scenario), names)
+    assert again == scenario
+    assert str(run(again)[1].network.trace) == str(run(scenario)[1].network.trace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_simulation_catches_a_mutant(name: str) -> None:
+    with mutated(name):
+        assert any(run_seed(seed).violations for seed in _SEEDS)
