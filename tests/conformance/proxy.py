@@ -1,43 +1,35 @@
-"""A TCP proxy that cuts what passes, both ways, into pieces of 1 to 5 bytes."""
+"""A TCP proxy that cuts what passes, both ways, into pieces of 1 to 5 bytes.
+
+python -m tests.conformance.proxy OWN_PORT PORT
+"""
 
 from __future__ import annotations
 
 import random
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
+_HOST: Final = "127.0.0.1"
 _MAX_PIECE: Final = 5
-# Between two pieces: the kernel joins what its reader has not taken in time.
+# Between two pieces, for the kernel joins what its reader has not taken in time.  Not in the
+# middle of long payloads: the suite waits 10 seconds for 64 KiB to come back.
 _PAUSE: Final = 20e-6
+_PAUSED_BYTES: Final = 2**12
 
 
-@contextmanager
-def cutting(port: int) -> Iterator[int]:
-    """Stand before the local server on *port* for the length of the block; yields the own port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        acceptor = threading.Thread(target=_accept, args=(listening, port))
-        acceptor.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            # Wakes `accept`, which closing does not.
-            listening.shutdown(socket.SHUT_RDWR)
-            acceptor.join()
-
-
-def _accept(listening: socket.socket, port: int) -> None:
-    with suppress(OSError):
+def main(own_port: int, port: int) -> None:
+    with socket.create_server((_HOST, own_port)) as listening:
         while True:
             near, _ = listening.accept()
             threading.Thread(target=_carry, args=(near, port), daemon=True).start()
 
 
 def _carry(near: socket.socket, port: int) -> None:
-    with near, socket.create_connection(("127.0.0.1", port)) as far:
+    with near, suppress(ConnectionRefusedError), socket.create_connection((_HOST, port)) as far:
         back = threading.Thread(target=_cut, args=(far, near), daemon=True)
         back.start()
         _cut(near, far)
@@ -55,6 +47,11 @@ def _cut(source: socket.socket, sink: socket.socket) -> None:
                 following = position + rng.randint(1, _MAX_PIECE)
                 sink.sendall(data[position:following])
                 position = following
-                time.sleep(_PAUSE)
+                if position < _PAUSED_BYTES:
+                    time.sleep(_PAUSE)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

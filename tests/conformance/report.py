@@ -35,8 +35,9 @@ REASONS: Final = {
     "3.": _EARLY,
     "4.": _EARLY,
     "5.15": _EARLY,
+    "6.4.": "Invalid UTF-8 is refused when the message is whole instead of at once.",
     "7.1.6": "The suite sends 256 KiB, Close and a ping at once, and only notes how the peer ends.",
-    "7.13.": "The suite closes with a code that does not exist (5000, 65536), and only notes what "
+    "7.13.": "The suite closes with a code that does not exist (5000, 65535), and only notes what "
     "becomes of it. trioweb answers 1002.",
 }
 

@@ -18,8 +18,6 @@ from typing import Any, Final, Literal, TypeAlias
 
 import trustme
 
-from .proxy import cutting
-
 ROOT: Final = Path(__file__).parents[2]
 _START_SECONDS: Final = 30
 # A run takes minutes; a hanging one must not take the day.
@@ -95,7 +93,12 @@ def run(run: Run, wstest: str, cases: Sequence[str], directory: Path) -> Results
     port = _free_port()
     with ExitStack() as stack:
         log = stack.enter_context((directory / "log").open("w"))
-        seen = stack.enter_context(cutting(port)) if run.way == "pieces" else port
+        seen = port
+        if run.way == "pieces":
+            seen = _free_port()
+            proxy = [sys.executable, "-m", "tests.conformance.proxy", str(seen), str(port)]
+            stack.enter_context(_process(proxy, log))
+            _wait_for(seen)
         asked: dict[str, Any] = {"cases": list(cases), "outdir": str(directory / "reports")}
         if run.side == "server":
             server = [*echo, "serve", str(port), certificates]
