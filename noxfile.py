@@ -136,7 +136,7 @@ def find_python2() -> str | None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside other libraries (some minutes; leave the machine alone)."""
-    session.install(".", "websockets", "aiohttp", "picows", "uvloop")
+    session.install(".", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
