@@ -103,13 +103,7 @@ def _add_serve(commands: Any) -> None:
         metavar="ORIGIN",
         help="let pages of this Origin connect, too; may be repeated; '*' for all",
     )
-    add(
-        "--max-message-bytes",
-        type=_whole,
-        default=Limits().max_message_bytes,
-        metavar="N",
-        help="larger messages are refused with Close 1009",
-    )
+    _add_max_message_bytes(command)
     add(
         "--max-connections",
         type=_whole,
@@ -181,15 +175,19 @@ def _add_connect(commands: Any) -> None:
         metavar="S",
         help="after the end of the input, show for so long what still arrives",
     )
-    add(
+    _add_max_message_bytes(command)
+    add("--tls-ca", metavar="FILE", help="trust this certificate authority, too, for wss")
+    _add_log_level(command, "error")
+
+
+def _add_max_message_bytes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--max-message-bytes",
         type=_whole,
         default=Limits().max_message_bytes,
         metavar="N",
         help="larger messages are refused with Close 1009",
     )
-    add("--tls-ca", metavar="FILE", help="trust this certificate authority, too, for wss")
-    _add_log_level(command, "error")
 
 
 def _add_log_level(command: argparse.ArgumentParser, default: str) -> None:
