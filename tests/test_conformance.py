@@ -594,7 +594,7 @@ async def test_an_inbox_is_bounded_in_bytes_too(ends: Ends) -> None:
 
 
 @pytest.mark.parametrize("transport", BOUNDED)
-async def test_a_peer_that_asks_without_reading_costs_few_answers_of_a_kind(ends: Ends) -> None:
+async def test_a_peer_that_asks_without_reading_costs_one_answer_of_a_kind(ends: Ends) -> None:
     """Invariants 1, 3 and 8: RFC 6455 section 5.5.3 lets the latest ping alone be answered.
 
     The answers go ahead of the messages that have not been begun, and never into one that has.
@@ -616,12 +616,7 @@ async def test_a_peer_that_asks_without_reading_costs_few_answers_of_a_kind(ends
     while (frame := await peer.frame()) and frame.opcode != BINARY:
         answers.append(frame)
     assert frame == Frame(BINARY, messages[1])
-    pongs = [frame.payload for frame in answers if frame.opcode == PONG]
-    assert pongs == [b"%d" % number for number in range(1000 - len(pongs), 1000)]
-    replies = answers[len(pongs) :]
-    assert replies == [Frame(TEXT, b"!")] * len(replies)
-    for kind in pongs, replies:
-        assert 1 <= len(kind) <= 512 // 3 + 1
+    assert answers == [Frame(PONG, b"999"), Frame(TEXT, b"!")]
     assert await peer.frame() == Frame(BINARY, messages[2])
     # And from here on each is answered as it comes.
     await peer.send(Frame(TEXT, b"?"), Frame(PING, b"1"))

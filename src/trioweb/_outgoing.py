@@ -25,9 +25,9 @@ _logger = logging.getLogger("trioweb")
 # Streams that are not kernel sockets are written to in pieces of this size, so that a peer
 # which takes some of a large frame within the write timeout is seen to take it.
 _PIECE_BYTES: Final = 16 * 2**10
-# Of each kind of answer, such as pongs, about so much waits.  Where every frame passes through
-# the drain task (TLS), answers wait for a moment even if the peer reads; and dropping the older
-# of two pongs, though allowed, is taken for a fault by some.
+# While less than this is queued, answers such as pongs queue up, too: where everything passes
+# through the queue, they wait for a moment even if the peer reads, and dropping the older of two
+# pongs, though allowed, is taken for a fault by some.
 _ANSWERS_BYTES: Final = 512
 # Whether such a stream had room or had to wait for the peer cannot be asked, only timed.  A
 # peer too slow to answer a ping within its timeout keeps a piece waiting for much longer than
@@ -72,7 +72,7 @@ class Outgoing:
     delivery of a topic one step shorter.
 
     Attributes:
-        writable: nothing is queued, the transport works, and the link is open.
+        writable: the link is open, and its transport works and has room.
         buffered_amount: bytes queued.
         heard_at: when the peer last gave a sign of life.
         asked_at: since when one that was asked for is awaited; None if none is.
@@ -86,6 +86,7 @@ class Outgoing:
         "_fileno",
         "_is_draining",
         "_queue",
+        "_room",
         "_spawn",
         "_stream",
         "asked_at",
@@ -106,6 +107,10 @@ class Outgoing:
         self.broken: str | None = None
         self._stream = stream
         self._fileno = kernel_fileno(stream)
+        # Up to here there is room although something is queued.  Where everything passes through
+        # the queue, it takes the place of the kernel's: what is written at one go must not look
+        # like a peer that does not read.
+        self._room = limits.send_bytes if self._fileno is None else 0
         self._spawn = spawn
         self._change: trio.Event | None = None
         self._close_hooks: dict[object, Callable[[], None]] | None = None
@@ -123,6 +128,11 @@ class Outgoing:
     def abort(self, reason: str) -> None:
         """End the link at once."""
         raise NotImplementedError
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether what `offer` says was taken is with the kernel, and nothing else is."""
+        return self._fileno is not None
 
     async def wait_change(self) -> None:
         """Wait until anything about this link has changed; then look again."""
@@ -145,7 +155,7 @@ class Outgoing:
         self, key: object, *, closed: Callable[[], None], drained: Callable[[], None]
     ) -> None:
         """Have *closed* called once, when the state leaves OPEN, and *drained* whenever
-        what was queued is written and the link is writable again."""
+        all that was queued is written and the link is writable."""
         if self._close_hooks is None or self._drain_hooks is None:
             self._close_hooks, self._drain_hooks = {}, {}
         self._close_hooks[key] = closed
@@ -164,19 +174,18 @@ class Outgoing:
     def answer(self, key: object, frame: bytes) -> None:
         """Send an answer, or leave it to the drain task.
 
-        A few answers of a kind (*key*) wait, of more only the latest (RFC 6455 section 5.5.3
-        allows it): so a peer that asks without reading costs next to nothing, however often
-        it asks, and one that reads gets all of them.
+        Where more is queued, the latest answer of a kind (*key*) is all that waits (RFC 6455
+        section 5.5.3 allows it): so a peer that asks without reading costs next to nothing,
+        however often it asks, and one that reads gets all of them.
         """
         if not self.is_open or self.broken is not None:
             return
-        if not self._is_draining:
+        if self.buffered_amount < _ANSWERS_BYTES:
             self.put(frame)
         else:
             if self._answers is None:
                 self._answers = {}
-            waiting = self._answers.get(key, b"")
-            self._answers[key] = waiting + frame if len(waiting) < _ANSWERS_BYTES else frame
+            self._answers[key] = frame
 
     def drop_answers(self) -> None:
         """Answers that wait are not needed any more."""
@@ -186,7 +195,7 @@ class Outgoing:
         """Hand *data* to the transport; return how many bytes of it were taken.
 
         A kernel socket takes what it has room for, any other transport takes all, which is
-        then queued.
+        then queued: see `is_direct`.
 
         NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
         the rest of that frame before anything else is written.
@@ -209,7 +218,8 @@ class Outgoing:
             self._queue = deque()
         self._queue.append(rest)
         self.buffered_amount += len(rest)
-        self.writable = False
+        if self.buffered_amount > self._room:
+            self.writable = False
         if not self._is_draining:
             self._is_draining = True
             self._spawn(self._drain)

@@ -149,16 +149,16 @@ class _Choice:
         calm = Scenario(
             seed=self._seed,
             servers=servers,
-            people=tuple(self._person(name, slow, small=small) for name in names),
+            people=tuple(self._person(name, small=small) for name in names),
             heartbeat=Heartbeat(interval=interval, timeout=one_of((5, 20))),
             limits=Limits(
                 close_timeout=5,
                 connect_timeout=8,
                 inbox_messages=one_of((4, 256)),
-                send_bytes=one_of((1000, 65536)),
+                send_bytes=one_of((200, 65536)),
             ),
             retain=Retain(
-                max_messages=one_of((10, 10, 1000) if slow == "evict" else (3, 10, 1000)),
+                max_messages=one_of((3, 10, 1000)),
                 max_age=one_of((None, None, busy / 4)),
             ),
             slow=slow,
@@ -176,15 +176,13 @@ class _Choice:
         )
         return replace(calm, plan=self._plan(calm), troubles=self._troubles(calm))
 
-    def _person(self, name: str, slow: Slow, *, small: bool) -> Person:
+    def _person(self, name: str, *, small: bool) -> Person:
         one_of, chance = self._random.choice, self._chance
         return Person(
             name,
             confirm=chance(0.65),
             subscribes=chance(0.8),
-            # NOTE: a topic that evicts has room for what its publishers send at a time.
-            # Otherwise its echo evicts them before that is confirmed, again and again.
-            outbox=3 if slow == "evict" else one_of((3, 1000)),
+            outbox=one_of((3, 1000)),
             size=one_of((20, 300)) if small else 20,
             fickle=chance(0.3),
             nap=0.2 if chance(0.15) else 0,

@@ -470,7 +470,7 @@ async def test_pump_lets_others_run_while_it_evicts(hub: Hub, peers: Peers) -> N
     topic = hub.topic("news", retain=Retain(max_messages=1))
     crowd = [peers.open(reading=False, max_bytes=16) for _ in range(150)]
     for peer in crowd:
-        peer.connection.send_nowait(bytes(100))
+        peer.connection.send_nowait(bytes(100_000))
         topic.subscribe(peer.connection)
     await settle()
     publish(topic, 2)
@@ -519,7 +519,7 @@ async def test_link_that_drains_in_the_middle_of_a_pass_takes_its_turns_first(
 ) -> None:
     calm, busy = hub.topic("calm"), hub.topic("busy")
     crowds = [Crowd(peers, busy) for _ in range(6)]
-    peer = peers.open(reading=False)
+    peer = peers.open("kernel", reading=False)
     await peer.clog()
     calm.subscribe(peer.connection)
     busy.subscribe(peer.connection)

@@ -139,21 +139,22 @@ class Sender:
     def write_waiting(self) -> None:
         """Write what waits in the outbox, as far as the transport takes it."""
         link = self._signal.link
-        # What is not a kernel socket queues all that it is given, and when it dies, nobody
-        # knows how much of that it wrote.  So the first message goes alone.
-        max_messages = 1
-        while link is not None and link.writable and self.outbox.waiting:
-            self._write(link, max_messages)
-            max_messages = _BATCH_MESSAGES
+        if link is not None:
+            # What is not a kernel socket queues what it is given, and when it dies, nobody knows
+            # how much of that it wrote.  So there each message waits until the last is written.
+            max_messages = _BATCH_MESSAGES if link.is_direct else 1
+            while self.outbox.waiting and link.writable and not link.buffered_amount:
+                self._write(link, max_messages)
         self._signal.changed()
 
     def _write(self, link: Link, max_messages: int) -> None:
         batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
         frames = [encode_frame(opcode, payload, masked=True) for opcode, payload in batch]
         taken = link.offer(b"".join(frames))
-        if not link.writable:
-            # All of it is queued, or refused because the link is broken.
-            self._unfinished = len(frames[0]) if link.buffered_amount else 0
+        if link.buffered_amount:
+            self._unfinished = len(frames[0])  # the only one, and queued
+            return
+        if link.broken is not None:
             return
         count = size = 0
         for frame in frames:
