@@ -92,6 +92,8 @@ async def open_picows(target: Target) -> AsyncGenerator[Client]:
     transport, _ = await ws_connect(
         lambda: listener, target.url, ssl_context=target.ssl_context(), extra_headers=headers
     )
-    yield _Picows(transport, listener)
-    transport.disconnect()
-    await transport.wait_disconnected()
+    try:
+        yield _Picows(transport, listener)
+    finally:
+        transport.disconnect()
+        await transport.wait_disconnected()
