@@ -76,11 +76,16 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Try the server with a real Chromium and with Node's ws client."""
-    if shutil.which("chromium") is None:
-        session.error("no chromium on the path: apt-get install chromium")
-    if shutil.which("npm") is None:
-        session.error("no npm on the path: apt-get install nodejs npm")
+    """Try the server and its pages in a real Chromium."""
+    require(session, "chromium")
+    session.install(".", *group("tests"), *group("browser"))
+    session.run("pytest", "--all-peers", "-m", "browser", *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Try server and client with other people's: Chromium, Node, and Python's libraries."""
+    require(session, "chromium", "node", "npm")
     session.install(".", *group("tests"), *group("browser"))
     node = Path(session.create_tmp()).resolve() / "node"
     node.mkdir(exist_ok=True)
@@ -89,7 +94,16 @@ def browser(session: nox.Session) -> None:
         session.run("npm", "install", "--no-audit", "--no-fund", external=True)
     # Where `require("ws")` finds it.
     session.env["NODE_PATH"] = str(node / "node_modules")
-    session.run("pytest", "-m", "browser or node", *session.posargs)
+    where = ("tests/interop", "tests/node", "tests/browser")
+    session.run("pytest", "--all-peers", *where, *session.posargs)
+
+
+def require(session: nox.Session, *programs: str) -> None:
+    """End the session unless these are on the path; say which packages of Debian's bring them."""
+    packages = {"chromium": "chromium", "node": "nodejs", "npm": "npm"}
+    missing = [packages[program] for program in programs if shutil.which(program) is None]
+    if missing:
+        session.error(f"something is missing: apt-get install {' '.join(missing)}")
 
 
 @nox.session

@@ -1,12 +1,34 @@
-"""What pytest must know before it collects: which tests cannot be imported here."""
+"""What pytest must know of the machine: which tests cannot run here, and how to take that."""
+
+from __future__ import annotations
 
 import signal
 from importlib.util import find_spec
+
+import pytest
+
+from tests.interop.javascript import missing_for_browser, missing_for_node
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every
 # program that the tests start, and end with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The browser tests import Playwright, which only their own session installs.
+# The browser tests import Playwright, which only their own sessions install.
 collect_ignore = [] if find_spec("playwright") else ["browser"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-peers",
+        action="store_true",
+        help="fail, rather than skip, the tests that want Node or Chromium where it is missing",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, missing in ("node", missing_for_node), ("browser", missing_for_browser):
+        if item.get_closest_marker(marker) and (what := missing()):
+            if item.config.getoption("all_peers"):
+                pytest.fail(what, pytrace=False)
+            pytest.skip(what)

@@ -370,21 +370,6 @@ async def test_accept_answers_the_key_however_it_is_written(line: str) -> None:
     assert _parse_response(transport.sent)[1]["sec-websocket-accept"] == _ACCEPT
 
 
-async def test_accept_says_so_when_the_transport_fails() -> None:
-    """Invariant 7."""
-    for error in (
-        trio.BrokenResourceError("gone"),
-        trio.ClosedResourceError("shut"),
-        OSError("io"),
-    ):
-        with pytest.raises(HandshakeFailed, match=f"handshake failed: {error}") as caught:
-            await accept(
-                Script(fault=error), encode_request(upgrade()), subprotocol=None, headers=()
-            )
-        assert caught.value.__cause__ is error
-        _check_ours(caught.value)
-
-
 async def test_accept_can_be_cancelled_while_the_peer_does_not_read(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -686,19 +671,6 @@ async def test_connect_fails_when_the_peer_ends_at_any_byte_of_its_answer(
     assert size > 100
 
 
-async def test_connect_fails_when_the_request_cannot_be_sent() -> None:
-    """Invariant 7."""
-    for error in (
-        trio.BrokenResourceError("gone"),
-        trio.ClosedResourceError("shut"),
-        OSError("io"),
-    ):
-        with pytest.raises(HandshakeFailed, match=f"handshake failed: {error}") as caught:
-            await _connect(Script(fault=error, silent=True))
-        assert caught.value.__cause__ is error
-        _check_ours(caught.value)
-
-
 async def test_connect_names_the_kind_of_an_error_without_text() -> None:
     with pytest.raises(HandshakeFailed, match="the opening handshake failed: BrokenResourceError"):
         await _connect(Script(fault=trio.BrokenResourceError()))
@@ -766,6 +738,27 @@ def _check_ours(error: OpenFailed) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
+async def _open(side: str, transport: trio.abc.Stream) -> None:
+    if side == "client":
+        await _connect(transport)
+    else:
+        await accept(transport, encode_request(upgrade()), subprotocol=None, headers=())
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize(
+    "error",
+    [trio.BrokenResourceError("gone"), trio.ClosedResourceError("shut"), OSError("io")],
+    ids=str,
+)
+async def test_a_handshake_whose_transport_takes_nothing_fails(side: str, error: Exception) -> None:
+    """Invariant 7."""
+    with pytest.raises(HandshakeFailed, match=f"handshake failed: {error}") as caught:
+        await _open(side, Script(fault=error, silent=True))
+    assert caught.value.__cause__ is error
+    _check_ours(caught.value)
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_handshake_that_trio_websocket_refuses_after_all_fails(
     side: str, monkeypatch: pytest.MonkeyPatch
@@ -779,10 +772,7 @@ async def test_a_handshake_that_trio_websocket_refuses_after_all_fails(
 
     monkeypatch.setattr(trio_websocket, f"wrap_{side}_stream", refuse)
     with pytest.raises(HandshakeFailed, match="trio-websocket refused the handshake") as caught:
-        if side == "client":
-            await _connect(Script(silent=True))
-        else:
-            await accept(Script(), encode_request(upgrade()), subprotocol=None, headers=())
+        await _open(side, Script(silent=True))
     _check_ours(caught.value)
 
 

@@ -1,7 +1,7 @@
-"""Other people's clients behind one face, so that each test is written once.
+"""Other people's clients in Python, and the table of all of them.
 
-They block or run under asyncio, so a test runs them in a thread, with `run`.  Knows nothing of the
-server.
+They block or run under asyncio, so a test runs them in a thread, with `Peer.run`; all but one,
+which runs under Trio.  Knows nothing of the server.
 """
 
 from __future__ import annotations
@@ -9,42 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 import aiohttp
+import pytest
 import trio
 import websocket
 import websockets
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as websockets_connect
+from websockets.asyncio.client import connect as connect_asyncio
+from websockets.trio.client import ClientConnection as TrioClientConnection
+from websockets.trio.client import connect as connect_trio
 
-Message: TypeAlias = str | bytes
-
-PATIENCE: Final = 30  # seconds; real sockets on a busy machine
-
-
-class Client(Protocol):
-    """What all of them can do."""
-
-    @property
-    def subprotocol(self) -> str | None: ...
-    @property
-    def extensions(self) -> bool:
-        """Whether the server accepted any."""
-
-    async def send(self, message: Message) -> None: ...
-    async def send_fragments(self, parts: Sequence[str]) -> None: ...
-    async def receive(self) -> Message: ...
-    async def ping(self, payload: bytes) -> None:
-        """Send a ping and wait for its pong, while nobody else receives."""
-
-    async def close(self, code: int, reason: str) -> None: ...
-    async def receive_close(self) -> tuple[int, str]:
-        """Wait for the server's Close."""
+from tests.interop.javascript import open_chromium, open_node, open_ws
+from tests.interop.peer import PATIENCE, Client, Message, Target
+from tests.interop.picows_client import open_picows
 
 
 class _Websockets:
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection | TrioClientConnection) -> None:
         self._connection = connection
 
     @property
@@ -65,10 +49,16 @@ class _Websockets:
         return await self._connection.recv()
 
     async def ping(self, payload: bytes) -> None:
-        await (await self._connection.ping(payload))
+        if isinstance(self._connection, TrioClientConnection):
+            await (await self._connection.ping(payload)).wait()
+        else:
+            await (await self._connection.ping(payload))
 
     async def close(self, code: int, reason: str) -> None:
-        await self._connection.close(code, reason)
+        if isinstance(self._connection, TrioClientConnection):
+            await self._connection.aclose(code, reason)
+        else:
+            await self._connection.close(code, reason)
 
     async def receive_close(self) -> tuple[int, str]:
         with suppress(websockets.ConnectionClosed):
@@ -170,39 +160,50 @@ class _WebsocketClient:
         return int.from_bytes(data[:2], "big"), data[2:].decode()
 
 
-class Connect(Protocol):
-    """Opens one of them; all offer permessage-deflate."""
-
-    def __call__(
-        self, url: str, subprotocols: Sequence[str] = ()
-    ) -> AbstractAsyncContextManager[Client]: ...
-
-
 @asynccontextmanager
-async def _connect_websockets(url: str, subprotocols: Sequence[str] = ()) -> AsyncGenerator[Client]:
-    offered = [websockets.Subprotocol(name) for name in subprotocols] or None
-    async with websockets_connect(url, subprotocols=offered, proxy=None) as connection:
+async def _open_websockets(target: Target) -> AsyncGenerator[Client]:
+    async with connect_asyncio(target.url, **_options(target)) as connection:
         yield _Websockets(connection)
 
 
 @asynccontextmanager
-async def _connect_aiohttp(url: str, subprotocols: Sequence[str] = ()) -> AsyncGenerator[Client]:
+async def _open_websockets_on_trio(target: Target) -> AsyncGenerator[Client]:
+    async with connect_trio(target.url, **_options(target)) as connection:
+        yield _Websockets(connection)
+
+
+def _options(target: Target) -> dict[str, Any]:
+    return {
+        "subprotocols": target.subprotocols or None,
+        "additional_headers": target.headers,
+        "ssl": target.ssl_context(),
+        "proxy": None,
+    }
+
+
+@asynccontextmanager
+async def _open_aiohttp(target: Target) -> AsyncGenerator[Client]:
     async with aiohttp.ClientSession() as session:
         async with session.ws_connect(
-            url, protocols=subprotocols, compress=15, autoping=False
+            target.url,
+            protocols=target.subprotocols,
+            headers=target.headers,
+            ssl=target.ssl_context() or True,
+            compress=15,
+            autoping=False,
         ) as connection:
             yield _Aiohttp(connection)
 
 
 @asynccontextmanager
-async def _connect_websocket_client(
-    url: str, subprotocols: Sequence[str] = ()
-) -> AsyncGenerator[Client]:
+async def _open_websocket_client(target: Target) -> AsyncGenerator[Client]:
+    headers = {"Sec-WebSocket-Extensions": "permessage-deflate", **target.headers}
     connection = websocket.create_connection(
-        url,
+        target.url,
         timeout=PATIENCE,
-        subprotocols=list(subprotocols) or None,
-        header=["Sec-WebSocket-Extensions: permessage-deflate"],
+        subprotocols=list(target.subprotocols) or None,
+        header=headers,
+        sslopt={"context": target.ssl_context()},
     )
     try:
         yield _WebsocketClient(connection)
@@ -212,18 +213,66 @@ async def _connect_websocket_client(
         connection.shutdown()  # type: ignore[no-untyped-call]
 
 
-CLIENTS: Final[Mapping[str, Connect]] = {
-    "websockets": _connect_websockets,
-    "aiohttp": _connect_aiohttp,
-    "websocket-client": _connect_websocket_client,
-}
+Program: TypeAlias = Callable[[], Awaitable[None]]
 
 
-async def run(program: Callable[[], Awaitable[None]]) -> None:
-    """Run what uses the clients, in a thread with a loop of asyncio's."""
+async def run_in_thread(program: Program) -> None:
+    """Run what uses clients in a thread with a loop of asyncio's."""
 
     async def limited() -> None:
         async with asyncio.timeout(PATIENCE):
             await program()
 
     await trio.to_thread.run_sync(lambda: asyncio.run(limited()))
+
+
+async def run_here(program: Program) -> None:
+    with trio.fail_after(PATIENCE):
+        await program()
+
+
+Ability: TypeAlias = Literal["ping", "fragments", "headers", "deflate"]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of other people's clients.
+
+    Attributes:
+        can: what a program can have it do: send a ping, choose the fragments of a message, add
+            headers to the request; and that it offers permessage-deflate.
+        run: runs a program that uses it.
+        mark: what tests with it are marked, if it needs more than Python.
+    """
+
+    open: Callable[[Target], AbstractAsyncContextManager[Client]]
+    can: frozenset[Ability]
+    run: Callable[[Program], Awaitable[None]] = run_in_thread
+    mark: Literal["node", "browser"] | None = None
+
+    def connect(self, url: str, **options: Any) -> AbstractAsyncContextManager[Client]:
+        """Open it; *options* are those of Target."""
+        return self.open(Target(url, **options))
+
+
+_ALL: Final = frozenset[Ability](["ping", "fragments", "headers", "deflate"])
+
+CLIENTS: Final[Mapping[str, Peer]] = {
+    "websockets": Peer(_open_websockets, _ALL),
+    "websockets on Trio": Peer(_open_websockets_on_trio, _ALL, run_here),
+    "aiohttp": Peer(_open_aiohttp, _ALL - {"fragments"}),
+    "websocket-client": Peer(_open_websocket_client, _ALL),
+    "picows": Peer(open_picows, _ALL - {"deflate"}),
+    "ws": Peer(open_ws, _ALL, mark="node"),
+    "Node": Peer(open_node, frozenset(["headers", "deflate"]), mark="node"),
+    "Chromium": Peer(open_chromium, frozenset(["deflate"]), mark="browser"),
+}
+
+
+def clients(*abilities: Ability) -> list[Any]:
+    """Those which can do all that, for `parametrize`."""
+    return [
+        pytest.param(peer, id=name, marks=getattr(pytest.mark, peer.mark) if peer.mark else ())
+        for name, peer in CLIENTS.items()
+        if peer.can.issuperset(abilities)
+    ]

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 import trio
 
-from tests.interop.clients import PATIENCE
+from tests.interop.peer import PATIENCE
 from tests.processes import ROOT, Program, python, running
 
 _SERVERS: Final = "tests.interop.servers"
@@ -23,7 +23,9 @@ COMMANDS: Final[Mapping[str, Sequence[str]]] = {
     "ws": (*_WS, "alone"),
     "ws on Express": (*_WS, "express"),
     "websockets": python("-m", f"{_SERVERS}.websockets_server"),
+    "websockets on Trio": python("-m", f"{_SERVERS}.websockets_trio_server"),
     "aiohttp": python("-m", f"{_SERVERS}.aiohttp_server"),
+    "picows": python("-m", f"{_SERVERS}.picows_server"),
     "trio-websocket": python("-m", f"{_SERVERS}.trio_websocket_server"),
     "trioweb": python("-m", f"{_SERVERS}.trioweb_server"),
     "naughty": python("-m", f"{_SERVERS}.naughty_server"),
@@ -31,13 +33,13 @@ COMMANDS: Final[Mapping[str, Sequence[str]]] = {
 
 # The well-behaved ones, which all do the same, for `parametrize`.
 EXPRESS: Final = pytest.param("ws on Express", marks=pytest.mark.node)
-SERVERS: Final = [
+FRAGMENTING: Final = [
     pytest.param("ws", marks=pytest.mark.node),
-    EXPRESS,
     "websockets",
-    "aiohttp",
-    "trio-websocket",
+    "websockets on Trio",
+    "picows",
 ]
+SERVERS: Final = [*FRAGMENTING, EXPRESS, "aiohttp", "trio-websocket"]
 
 
 class OtherServer:

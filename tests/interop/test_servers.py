@@ -9,9 +9,21 @@ import pytest
 import trio
 
 import trioweb
-from tests.interop.clients import PATIENCE
-from tests.interop.others import SERVERS, serving_other
-from tests.interop.servers.common import CLOSE_CODE, CLOSE_ME, CLOSE_REASON, SUBPROTOCOL
+from tests.interop.others import FRAGMENTING, SERVERS, serving_other
+from tests.interop.peer import PATIENCE
+from tests.interop.servers.common import (
+    CLOSE_CODE,
+    CLOSE_ME,
+    CLOSE_REASON,
+    FRAGMENT_ME,
+    FRAGMENTS,
+    HEADER,
+    PING_ME,
+    PONGED,
+    SHOW_HEADER,
+    SUBPROTOCOL,
+    Certificates,
+)
 
 pytestmark = pytest.mark.network
 
@@ -40,6 +52,44 @@ async def test_connection_pings_the_server(url: str) -> None:
     with trio.fail_after(PATIENCE):
         async with connect(url) as connection:
             assert 0 < await connection.ping() < PATIENCE
+
+
+async def test_connection_answers_the_servers_ping(url: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with connect(url) as connection:
+            await connection.send(PING_ME)
+            assert await connection.receive() == PONGED
+
+
+@pytest.mark.parametrize("name", FRAGMENTING)
+async def test_connection_puts_fragments_together(name: str) -> None:
+    async with serving_other(name) as server, connect(server.url()) as connection:
+        await connection.send(FRAGMENT_ME)
+        assert await connection.receive() == "".join(FRAGMENTS)
+
+
+async def test_server_sees_the_headers_of_the_connection(url: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with connect(url, headers={HEADER: "green, or blue"}) as connection:
+            await connection.send(SHOW_HEADER)
+            assert await connection.receive() == "green, or blue"
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_connection_and_client_talk_over_tls(name: str, certificates: Certificates) -> None:
+    messages: list[str | bytes] = ["hello", b"\xff" * 2**20]
+    context = certificates.client_context()
+    async with serving_other(name, "--certificate", str(certificates.server)) as server:
+        url = server.url(scheme="wss")
+        async with trioweb.open_connection(url, ssl_context=context) as connection:
+            for message in messages:
+                await connection.send(message)
+                assert await connection.receive() == message
+        assert await server.program.output.next() == "closed 1000 "
+        async with trioweb.open_client(url, ssl_context=context) as client:
+            for message in messages:
+                await client.send(message)
+                assert await client.receive() == message
 
 
 async def test_connection_lives_on_heartbeats_alone(url: str) -> None:

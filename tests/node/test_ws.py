@@ -1,4 +1,7 @@
-"""Node's `ws` client, and the wild wrappers on top of it, against the real server."""
+"""Node's `ws` client, and the wild wrappers on top of it, against `trioweb serve`.
+
+What it has in common with other clients is in `tests.interop.test_clients`.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,7 @@ def server() -> Iterator[Server]:
     "scenario",
     [
         "broadcast",
-        "fragments",
         "states_and_close_codes",
-        "message_that_is_too_large",
-        "ping_and_pong",
-        "offers_that_are_declined",
         "heartbeat_wrapper",
         "keepalive_wrapper",
         "shared_wrapper",

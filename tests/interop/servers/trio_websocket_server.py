@@ -16,13 +16,17 @@ from tests.interop.servers.common import (
     CLOSE_CODE,
     CLOSE_ME,
     CLOSE_REASON,
+    HEADER,
+    PING_ME,
+    PONGED,
+    SHOW_HEADER,
     SUBPROTOCOL,
     arguments,
     say,
     say_closed,
 )
 
-PORT, RECORD = arguments()
+PORT, TLS, RECORD = arguments()
 everybody: set[WebSocketConnection] = set()
 
 
@@ -30,12 +34,18 @@ async def talk(request: WebSocketRequest) -> None:
     connection = await request.accept(
         subprotocol=SUBPROTOCOL if SUBPROTOCOL in request.proposed_subprotocols else None
     )
+    headers = dict(request.headers)
     everybody.add(connection)
     try:
         while True:
             message = await connection.get_message()
             if message == CLOSE_ME:
                 await connection.aclose(CLOSE_CODE, CLOSE_REASON)
+            elif message == PING_ME:
+                await connection.ping()
+                await connection.send_message(PONGED)
+            elif message == SHOW_HEADER:
+                await connection.send_message(headers[HEADER.lower().encode()].decode())
             elif RECORD is None:
                 for peer in everybody.copy():
                     with suppress(ConnectionClosed):
@@ -52,7 +62,7 @@ async def talk(request: WebSocketRequest) -> None:
 async def main() -> None:
     async with trio.open_nursery() as nursery:
         server: WebSocketServer = await nursery.start(
-            partial(serve_websocket, talk, "127.0.0.1", PORT, ssl_context=None)
+            partial(serve_websocket, talk, "127.0.0.1", PORT, ssl_context=TLS)
         )
         say(server.port)
 

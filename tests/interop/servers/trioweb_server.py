@@ -7,7 +7,7 @@ import trio
 import trioweb
 from tests.interop.servers.common import arguments, say, say_closed
 
-PORT, RECORD = arguments()
+PORT, TLS, RECORD = arguments()
 
 
 async def record(connection: trioweb.Connection) -> None:
@@ -21,7 +21,7 @@ async def record(connection: trioweb.Connection) -> None:
 async def main() -> None:
     async with trio.open_nursery() as nursery:
         server: trioweb.Server = await nursery.start(
-            partial(trioweb.serve, record, PORT, host="127.0.0.1")
+            partial(trioweb.serve, record, PORT, host="127.0.0.1", ssl_context=TLS)
         )
         say(server.port)
 
