@@ -28,6 +28,7 @@ import trustme
 
 from trioweb import Connection, Limits, Request
 from trioweb._link import Link
+from trioweb._server._reader import Reader
 from trioweb.testing import stream_pair
 
 TEXT: Final = 0x1
@@ -109,6 +110,7 @@ async def _tls_memory() -> Streams:
 
 TRANSPORTS: Final[Mapping[str, Callable[[], Awaitable[Streams]]]] = {
     "tcp": _tcp,
+    "gathered": _tcp,  # read by a server's reader, where `Ends` has one
     "unix": _unix,
     "tls-tcp": _tls_tcp,
     "tls-memory": _tls_memory,
@@ -136,12 +138,13 @@ def start_connection(
     limits: Limits = Limits(),
     replies: Mapping[str | bytes, str | bytes | None] | None = None,
     rest: bytes = b"",
+    reader: Reader | None = None,
 ) -> Connection:
     """A connection that is open over *stream*, as if its handshake had just ended."""
     link = Link(
         stream, rest, is_client=is_client, limits=limits, spawn=nursery.start_soon, replies=replies
     )
-    nursery.start_soon(link.carry)
+    link.start(reader)
     return Connection(link, Request("GET", "/"))
 
 
@@ -323,14 +326,27 @@ class _Counted:
 class Ends:
     """The two ends of a transport: ours, which is tested, and theirs."""
 
-    def __init__(self, nursery: trio.Nursery, streams: Streams, *, is_client: bool) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        streams: Streams,
+        *,
+        is_client: bool,
+        reader: Reader | None = None,
+    ) -> None:
         self.nursery = nursery
+        self.reader = reader
         self.is_client = is_client
         self.our_stream, self.their_stream = streams if is_client else streams[::-1]
 
     def ours(self, limits: Limits = Limits(), **options: Any) -> Connection:
         return start_connection(
-            self.nursery, self.our_stream, is_client=self.is_client, limits=limits, **options
+            self.nursery,
+            self.our_stream,
+            is_client=self.is_client,
+            limits=limits,
+            reader=self.reader,
+            **options,
         )
 
     def theirs(self, limits: Limits = Limits(), **options: Any) -> Connection:

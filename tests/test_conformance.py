@@ -37,6 +37,7 @@ from trioweb import (
     Limits,
     State,
 )
+from trioweb._server._reader import open_reader
 
 # Those that hold up a sender whose peer does not read.
 BOUNDED = [name for name in TRANSPORTS if name != "trio-memory"]
@@ -52,8 +53,17 @@ def transport(request: pytest.FixtureRequest) -> str:
 async def ends(
     transport: str, request: pytest.FixtureRequest, nursery: trio.Nursery
 ) -> AsyncGenerator[Ends]:
+    is_client = request.param == "client"
     async with open_streams(transport) as streams:
-        yield Ends(nursery, streams, is_client=request.param == "client")
+        if transport == "gathered":
+            with open_reader() as reader:
+                assert reader is not None
+                async with trio.open_nursery() as own:
+                    own.start_soon(reader.run)
+                    yield Ends(nursery, streams, is_client=is_client, reader=reader)
+                    own.cancel_scope.cancel()
+        else:
+            yield Ends(nursery, streams, is_client=is_client)
 
 
 @pytest.fixture
@@ -492,6 +502,7 @@ async def test_nothing_outlives_a_connection(ends: Ends, kind: type[ConnectionCl
         await transport_of(ends.our_stream).receive_some(1)
 
 
+@pytest.mark.parametrize("transport", [name for name in TRANSPORTS if name != "gathered"])
 async def test_cancelling_the_nursery_closes_the_transport(ends: Ends) -> None:
     """Invariants 1, 6 and 10: with a queue, and nobody who would take it."""
     peer = ends.raw()

@@ -142,6 +142,7 @@ class Decoder:
         on_control: called with opcode and payload of every control frame, in its place
             among the messages.  What its chunk holds behind a Close is dropped, and the
             decoder must not be fed again.
+        rest: what has arrived already; `feed(b"", …)` decodes it.
     """
 
     __slots__ = (
@@ -165,13 +166,14 @@ class Decoder:
         masked: bool,
         max_message_bytes: int,
         on_control: Callable[[int, bytes], None],
+        rest: bytes = b"",
     ) -> None:
         self._mask_bit = _MASKED if masked else 0
         self._head_bytes = 6 if masked else 2  # of a frame of less than 126 bytes
         self._max_message_bytes = max_message_bytes
         self._on_control = on_control
         # Bytes that do not make a whole head (or a whole control frame) yet.
-        self._buffer = b""
+        self._buffer = rest
         # The message under way: its opcode (0: none) and what has come of it.
         self._opcode = 0
         self._payload = bytearray()

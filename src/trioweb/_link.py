@@ -1,8 +1,9 @@
 """The link: what carries a connection's bytes once it is open.
 
 Inbound, `Link.feed` decodes a chunk, fills the inbox, answers pings and sees to the peer's
-Close, all synchronously; who reads the bytes is `Link.carry`'s business alone.  The writing
-half is `_outgoing`'s.
+Close, all synchronously; it does not know who read the bytes.  That is `Link.carry`, or while
+the link is open something that reads for many links (`Reads`).  The writing half is
+`_outgoing`'s.
 
 NOTE: These rules hold between any two awaits.
 - Everything that waits, waits in `wait_change`, and everything that changes what somebody
@@ -24,7 +25,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -52,6 +53,7 @@ from ._policy import Limits, Message
 _logger = logging.getLogger("trioweb")
 
 _READ_BYTES: Final = 64 * 2**10
+END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 Replies = Mapping[Message, Message | None]
 
 
@@ -93,6 +95,14 @@ class LinkStatistics:
     buffered_amount: int
 
 
+class Reads(Protocol):
+    """What reads for many links whose transports are the kernel's, and feeds them."""
+
+    def watch(self, link: Link, fileno: int, /) -> None: ...
+
+    def unwatch(self, link: Link, fileno: int, /) -> None: ...
+
+
 class Link(Outgoing):
     """One open WebSocket over a transport.
 
@@ -101,7 +111,7 @@ class Link(Outgoing):
         rest: bytes that came behind the opening handshake.
         is_client: which side we are (RFC 6455 section 5.1: clients mask).
         limits: see `Limits`.
-        spawn: starts a task in the nursery that also runs `carry`.
+        spawn: starts a task in the nursery that holds the link's tasks.
         replies: messages that are answered here (None: swallowed) and reach nobody else.
     """
 
@@ -109,20 +119,21 @@ class Link(Outgoing):
         "_deaf",
         "_decoder",
         "_ended",
+        "_fault",
         "_ping_key",
         "_pings",
         "_pings_sent",
+        "_reads",
         "_replies",
-        "_rest",
         "_scope",
         "_stretch",
-        "_undecoded",
         "bytes_received",
         "close_code",
         "close_reason",
         "discarded",
         "inbox",
         "is_client",
+        "is_undecoded",
         "latency",
         "messages_received",
         "messages_sent",
@@ -146,21 +157,25 @@ class Link(Outgoing):
         self.close_code: int | None = None
         self.close_reason = ""
         self.messages_sent = 0
-        self._rest = rest
-        self._scope = trio.CancelScope()
+        self._reads: Reads | None = None
+        self._scope: trio.CancelScope | None = None
         self._ended: type[ConnectionClosed] = ConnectionLost
 
         # Inbound.
         self.inbox: deque[Message] = deque()
         self.paused_at: float | None = None
-        self.messages_received = self.bytes_received = self.discarded = 0
+        self.messages_received = self.discarded = 0
+        self.bytes_received = len(rest)
         self._replies = replies
         self._decoder = Decoder(
             masked=not is_client,
             max_message_bytes=limits.max_message_bytes,
             on_control=self._on_control,
+            rest=rest,
         )
-        self._undecoded = False
+        # Whether `feed(b"")` has something to do; and the fault that it will find.
+        self.is_undecoded = bool(rest)
+        self._fault: FrameError | None = None
         self._stretch = 1
         self._deaf = False
 
@@ -202,15 +217,21 @@ class Link(Outgoing):
             self.heard()
             self.bytes_received += len(data)
         if self._deaf:
+            self.is_undecoded = False
+            return
+        if self._fault is not None:
+            self.is_undecoded = False
+            self._fail(self._fault)
             return
         # What arrives after our Close reaches nobody; what came before the peer's does.
         open_before = self.state is State.OPEN
         messages: list[Message] = []
         try:
-            self._undecoded = self._decoder.feed(data, messages)
+            self.is_undecoded = self._decoder.feed(data, messages)
         except FrameError as exc:
-            self._undecoded = False
-            self._fail(exc)
+            # Once what came before the fault could be received, and answered.
+            self.is_undecoded = True
+            self._fault = exc
         if messages:
             self.messages_received += len(messages)
             if self._replies:
@@ -273,6 +294,13 @@ class Link(Outgoing):
             or sum(map(len, self.inbox)) >= limits.inbox_bytes * stretch
         )
 
+    def pause_if_full(self) -> bool:
+        """Stop reading while the inbox is full, so that TCP slows the peer down."""
+        if self._fault is not None or not self.is_full():
+            return False
+        self.paused_at = trio.current_time()
+        return True
+
     def has_room(self) -> bool:
         """Whether the inbox is down to half of its bounds, so that reading goes on."""
         limits, stretch = self.limits, self._stretch
@@ -282,8 +310,8 @@ class Link(Outgoing):
         )
 
     def taken(self) -> None:
-        """Say that `inbox` was taken from while the link was paused; go on if there is room."""
-        if self.has_room():
+        """Say that `inbox` was taken from; go on reading if there is room again."""
+        if self.paused_at is not None and self.has_room():
             self._resume()
 
     def _resume(self) -> None:
@@ -291,6 +319,8 @@ class Link(Outgoing):
         self.paused_at = None
         # The peer could not be heard, which is no fault of its own.
         self.heard()
+        if self._reads is not None and self._fileno is not None:
+            self._reads.watch(self, self._fileno())
         self.changed()
 
     # Outbound.
@@ -337,17 +367,17 @@ class Link(Outgoing):
 
     def abort(self, reason: str) -> None:
         """End the link without a closing handshake, and at once."""
-        self._lost(reason)
-        self._scope.cancel()
+        self.lost(reason)
+        self._closing_scope().cancel()
+
+    def lost(self, reason: str) -> None:
+        """Nothing more comes from the transport."""
+        self._end(ConnectionLost, CloseCode.ABNORMAL, reason)
 
     def _fail(self, error: FrameError) -> None:
         """Fail the connection (section 7.1.7): send Close, and listen no more."""
         self._begin_close(ConnectionLost, error.code, error.reason, echo=False)
         self._deaf = True
-
-    def _lost(self, reason: str) -> None:
-        """The transport has ended, and whatever we wanted to write has nowhere to go."""
-        self._end(ConnectionLost, CloseCode.ABNORMAL, reason)
 
     def _begin_close(
         self, kind: type[ConnectionClosed], code: int, reason: str, *, echo: bool
@@ -370,25 +400,47 @@ class Link(Outgoing):
         self._ended = kind
         self.close_code = code
         self.close_reason = reason
-        self._scope.deadline = trio.current_time() + self.limits.close_timeout
+        self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
+        if self._reads is not None and self._fileno is not None:
+            self._reads.unwatch(self, self._fileno())
+            self._reads = None
+            self._spawn(self.carry)
         hooks = self._close_hooks
         self._close_hooks = self._drain_hooks = None
         for hook in (hooks or {}).values():
             hook()
         self.changed()
 
+    def _closing_scope(self) -> trio.CancelScope:
+        """The scope of `carry`, which gets a deadline when the state leaves OPEN."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+        return self._scope
+
+    def start(self, reads: Reads | None = None) -> None:
+        """Begin to read: in a task of this link's own, or by *reads* where that can.
+
+        NOTE: With *reads* there is no task to be cancelled while the link is open, so whoever
+        starts it sees to it that it is closed.
+        """
+        if reads is None or self._fileno is None:
+            self._spawn(self.carry)
+            return
+        self._reads = reads
+        reads.watch(self, self._fileno())
+
     async def carry(self) -> None:
         """Read until the connection is over, then close the transport.
 
-        The one task of a link that always exists.  Cancelling it sends Close 1001 if the
-        kernel takes it at once, and closes the transport.
+        Every link has this task in the end, if something else reads for it while it is open.
+        Cancelling it sends Close 1001 if the kernel takes it at once, and closes the transport.
         """
         try:
-            with self._scope:
+            with self._closing_scope():
                 await self._read()
                 await self._finish()
         except Exception as exc:
-            self._lost(describe(exc))
+            self.lost(describe(exc))
         finally:
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)
@@ -400,12 +452,11 @@ class Link(Outgoing):
 
     async def _read(self) -> None:
         """Feed what arrives, until both Closes have passed or nothing more can come."""
-        data, self._rest = self._rest, b""
         while True:
-            if data:
-                self.feed(data)
-            while self._undecoded and not self._deaf:
+            while self.is_undecoded:
                 await self._wait_room()
+                # Twice: whoever was woken by what was decoded runs between the two.
+                await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
                 self.feed(b"")
             if self._deaf:
@@ -413,13 +464,12 @@ class Link(Outgoing):
             await self._wait_room()
             data = bytes(await self._stream.receive_some(_READ_BYTES))
             if not data:
-                self._lost("the peer ended the transport without a Close")
+                self.lost(END_OF_TRANSPORT)
                 return
+            self.feed(data)
 
     async def _wait_room(self) -> None:
-        """While the inbox is full, do not read: so TCP slows the peer down."""
-        if self.state is State.OPEN and self.is_full():
-            self.paused_at = trio.current_time()
+        if self.state is State.OPEN and self.pause_if_full():
             while self.paused_at is not None:
                 await self.wait_change()
 

@@ -15,6 +15,7 @@ from .._policy import Heartbeat, Limits, Message, check_message
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
+from ._reader import open_reader
 from ._server import Handler, Server
 
 
@@ -46,22 +47,24 @@ async def serve_listeners(
             check_message("app_heartbeats", reply)
         replies[message] = reply
     try:
-        async with trio.open_nursery() as nursery:
-            server = Server(
-                handler,
-                listeners,
-                admit=admit,
-                http=http,
-                origins=origins,
-                subprotocols=subprotocols,
-                heartbeat=heartbeat,
-                replies=replies,
-                limits=limits,
-                hub=hub,
-                nursery=nursery,
-            )
-            await server._serve(task_status)
-            nursery.cancel_scope.cancel()
+        with open_reader() as reader:
+            async with trio.open_nursery() as nursery:
+                server = Server(
+                    handler,
+                    listeners,
+                    admit=admit,
+                    http=http,
+                    origins=origins,
+                    subprotocols=subprotocols,
+                    heartbeat=heartbeat,
+                    replies=replies,
+                    limits=limits,
+                    hub=hub,
+                    nursery=nursery,
+                    reader=reader,
+                )
+                await server._serve(task_status)
+                nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise single_cause(group) from None
 

@@ -27,6 +27,7 @@ from .._policy import Heartbeat, Limits
 from .._topics import Hub, HubStatistics
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
 from ._front import Http, answer, bound_kernel_queue, read_request, refusal, shake_tls
+from ._reader import Reader
 
 _logger = logging.getLogger("trioweb.server")
 
@@ -97,6 +98,7 @@ class Server:
         limits: Limits,
         hub: Hub | None,
         nursery: trio.Nursery,
+        reader: Reader | None,
     ) -> None:
         self.listeners = list(listeners)
         self.draining = False
@@ -109,6 +111,7 @@ class Server:
         self._limits = limits
         self._hub = hub
         self._nursery = nursery
+        self._reader = reader
         self._monitor = Monitor(heartbeat) if heartbeat is not None else None
         self._connections: dict[Connection, None] = {}
         self._hosts: Counter[str] = Counter()
@@ -217,6 +220,8 @@ class Server:
     async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
         if self._monitor is not None:
             self._nursery.start_soon(self._monitor.run)
+        if self._reader is not None:
+            self._nursery.start_soon(self._reader.run)
         async with trio.open_nursery() as accepting:
             listen = partial(trio.serve_listeners, handler_nursery=self._nursery)
             accepting.start_soon(listen, self._run, self.listeners)
@@ -346,7 +351,7 @@ class Server:
             spawn=self._nursery.start_soon,
             replies=self._replies,
         )
-        self._nursery.start_soon(link.carry)
+        link.start(self._reader)
         return Connection(link, request, subprotocol=accepted.subprotocol, user=accepted.user)
 
     async def _handle(self, connection: Connection) -> None:

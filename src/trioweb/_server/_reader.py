@@ -1,0 +1,122 @@
+"""One task that reads for all connections of a server.
+
+A task that waits for each socket is most of what an idle connection costs, and most of what
+it costs to read a small message is to wake that task and to put it to sleep again.  Here one
+task waits for an epoll object, and reads whatever became readable meanwhile.
+
+NOTE: A link is read from here for as long as its state is OPEN; from then on `Link.carry` is
+at it, which alone closes the transport.  So no descriptor is closed that is still watched.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
+from types import TracebackType
+from typing import Final, NoReturn
+
+import trio
+
+from .._link import END_OF_TRANSPORT, Link, State
+from .._outgoing import describe
+
+_READ_BYTES: Final = 64 * 2**10
+_EVENTS_PER_POLL: Final = 256
+# After so long, others get their turn.
+_TURN_SECONDS: Final = 0.001
+
+
+class Reader:
+    """Reads for links whose transport is a kernel socket.  A context manager; `run` is its task."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._links: dict[int, Link] = {}
+        # Links with a part of their last chunk still to decode, whose turn has come for that.
+        self._unfinished: dict[Link, int] = {}
+        # Wakes the task for those.
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._bell, select.EPOLLIN)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._epoll.close()
+        os.close(self._bell)
+
+    def watch(self, link: Link, fileno: int) -> None:
+        """Read for *link* from now on."""
+        if link.is_undecoded:
+            self._unfinished[link] = fileno
+            os.eventfd_write(self._bell, 1)
+        else:
+            self._links[fileno] = link
+            self._epoll.register(fileno, select.EPOLLIN)
+
+    def unwatch(self, link: Link, fileno: int) -> None:
+        """Read for *link* no more, or not for now."""
+        self._unfinished.pop(link, None)
+        if self._links.pop(fileno, None) is not None:
+            self._epoll.unregister(fileno)
+
+    async def run(self) -> NoReturn:
+        while True:
+            if self._unfinished:
+                # Twice: whoever was woken by what was decoded runs between the two.
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            began_at = perf_counter()
+            if self._unfinished:
+                link = next(iter(self._unfinished))
+                self._feed(link, self._unfinished.pop(link), b"")
+            for fileno, _ in self._epoll.poll(0, _EVENTS_PER_POLL):
+                if perf_counter() - began_at > _TURN_SECONDS:
+                    await trio.lowlevel.checkpoint()
+                    began_at = perf_counter()
+                # Others have run since the poll, so what stands there may be gone, or may be
+                # another link that has nothing to read.
+                if (ready := self._links.get(fileno)) is not None:
+                    self._read(ready, fileno)
+                elif fileno == self._bell:
+                    os.eventfd_read(self._bell)
+
+    def _read(self, link: Link, fileno: int) -> None:
+        try:
+            data = os.read(fileno, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            link.lost(describe(exc))
+            return
+        if data:
+            self._feed(link, fileno, data)
+        else:
+            link.lost(END_OF_TRANSPORT)
+
+    def _feed(self, link: Link, fileno: int, data: bytes) -> None:
+        link.feed(data)
+        # In all other states somebody else reads.
+        if link.state is State.OPEN:
+            if link.pause_if_full():
+                self.unwatch(link, fileno)
+            elif link.is_undecoded:
+                self.unwatch(link, fileno)
+                self._unfinished[link] = fileno
+            elif not data:
+                self.watch(link, fileno)
+
+
+def open_reader() -> AbstractContextManager[Reader | None]:
+    """A reader where the system can have one; without it every link reads for itself."""
+    return Reader() if sys.platform == "linux" else nullcontext()
