@@ -29,7 +29,9 @@ from tests.support import (
 from trioweb._errors import CloseCode, FrameError
 from trioweb._frames import (
     FRAMES_PER_FEED,
+    SERVER_FORM,
     Decoder,
+    WireForm,
     check_close,
     decode_close,
     encode_close,
@@ -664,7 +666,7 @@ def test_encode_frame_masks_with_a_new_key_each_time() -> None:
 def test_encode_message_makes_text_of_str_and_binary_of_bytes(
     message: Any, opcode: int, payload: bytes, masked: bool
 ) -> None:
-    data = encode_message(message, masked=masked)
+    data = encode_message(message, WireForm(masked))
     assert split_frame(data, masked=masked) == (Frame(opcode, payload), b"")
     assert read(data, masked=masked)[0] == [payload.decode() if opcode == TEXT else payload]
 
@@ -673,9 +675,9 @@ def test_encode_message_makes_text_of_str_and_binary_of_bytes(
 def test_encode_message_refuses_anything_else(message: Any) -> None:
     name = type(message).__name__
     with pytest.raises(TypeError, match=f"a message must be str or bytes, not {name}"):
-        encode_message(message, masked=False)
+        encode_message(message, SERVER_FORM)
 
 
 def test_encode_message_refuses_a_lone_surrogate() -> None:
     with pytest.raises(ValueError, match="surrogate"):
-        encode_message("\ud800", masked=False)
+        encode_message("\ud800", SERVER_FORM)

@@ -28,6 +28,7 @@ from typing import Final
 
 import trio
 
+from ._deflate import Agreement
 from ._errors import (
     CloseCode,
     ClosedByPeer,
@@ -37,9 +38,12 @@ from ._errors import (
     FrameError,
 )
 from ._frames import (
+    CLIENT_FORM,
     PING,
     PONG,
+    SERVER_FORM,
     Decoder,
+    WireForm,
     decode_close,
     encode_close,
     encode_frame,
@@ -103,6 +107,10 @@ class Link(Outgoing):
         limits: see `Limits`.
         spawn: starts a task in the nursery that also runs `carry`.
         replies: messages that are answered here (None: swallowed) and reach nobody else.
+        compression: what was agreed upon, if anything was.
+
+    Attributes:
+        form: how messages are written to this peer, by whomever.
     """
 
     __slots__ = (
@@ -121,6 +129,7 @@ class Link(Outgoing):
         "close_code",
         "close_reason",
         "discarded",
+        "form",
         "inbox",
         "is_client",
         "latency",
@@ -139,9 +148,13 @@ class Link(Outgoing):
         limits: Limits,
         spawn: Spawn,
         replies: Replies | None = None,
+        compression: Agreement | None = None,
     ) -> None:
         super().__init__(stream, limits=limits, spawn=spawn)
         self.is_client = is_client
+        self.form = CLIENT_FORM if is_client else SERVER_FORM
+        if compression is not None:
+            self.form = WireForm(is_client, compression.compressor)
         self.state = State.OPEN
         self.close_code: int | None = None
         self.close_reason = ""
@@ -159,6 +172,7 @@ class Link(Outgoing):
             masked=not is_client,
             max_message_bytes=limits.max_message_bytes,
             on_control=self._on_control,
+            inflater=None if compression is None else compression.make_inflater(),
         )
         self._undecoded = False
         self._stretch = 1
@@ -255,7 +269,7 @@ class Link(Outgoing):
             return False
         reply = self._replies[message]
         if reply is not None:
-            self.answer(message, encode_message(reply, masked=self.is_client))
+            self.answer(message, encode_message(reply, self.form))
         return True
 
     def stretch_inbox(self, factor: int) -> None:
@@ -321,7 +335,7 @@ class Link(Outgoing):
         self.asked_at = trio.current_time()
         if message is None:
             return self.ping()
-        self.put(encode_message(message, masked=self.is_client))
+        self.put(encode_message(message, self.form))
         return None
 
     def forget_ping(self, ping: Ping) -> None:
