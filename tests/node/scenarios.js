@@ -110,6 +110,34 @@ const scenarios = {
     ws.close();
   },
 
+  // Against a server that compresses.
+  async compression() {
+    for (const perMessageDeflate of [
+      { threshold: 0 },
+      { threshold: 0, clientNoContextTakeover: true, serverNoContextTakeover: true },
+      { threshold: 0, serverMaxWindowBits: 9, clientMaxWindowBits: 9 },
+      { threshold: 0, serverMaxWindowBits: 15, clientMaxWindowBits: 12 },
+    ]) {
+      const ws = await open("/compression", { perMessageDeflate });
+      const { params } = ws._extensions["permessage-deflate"];
+      assert.equal(params.server_no_context_takeover, true);
+      assert.equal(params.server_max_window_bits, perMessageDeflate.serverMaxWindowBits);
+      assert.equal(params.client_max_window_bits, perMessageDeflate.clientMaxWindowBits);
+      for (const message of ["text ✓", "é".repeat(250_000), "", Buffer.alloc(2 ** 20), "again"]) {
+        // Twice: the second refers to the first, if there is context takeover.
+        for (const _ of [1, 2]) {
+          ws.send(message);
+          assert.deepEqual(await ws.next(), message);
+        }
+      }
+      assert.ok(ws._socket.bytesRead < 2 ** 16 && ws._socket.bytesWritten < 2 ** 16);
+      ws.close();
+    }
+    const refused = await open("/compression", { perMessageDeflate: { serverMaxWindowBits: 8 } });
+    assert.equal(refused.extensions, "");
+    refused.close();
+  },
+
   async heartbeat_wrapper() {
     const other = await open("/heartbeat");
     const feed = new HeartbeatSocket(server + "/heartbeat", { interval: 50, timeout: 2000 });

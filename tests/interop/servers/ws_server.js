@@ -17,15 +17,17 @@ function listening() {
 
 const handleProtocols = (offered) => offered.has("chat") && "chat";
 
+const options = { handleProtocols, perMessageDeflate: true };
+
 let server;
 if (kind === "express") {
   const application = require("express")();
   application.get("/hello", (request, response) => response.send("hello from Express"));
   const front = http.createServer(application);
-  server = new WebSocketServer({ server: front, handleProtocols });
+  server = new WebSocketServer({ server: front, ...options });
   front.listen(Number(port), "127.0.0.1", listening);
 } else {
-  server = new WebSocketServer({ host: "127.0.0.1", port: Number(port), handleProtocols });
+  server = new WebSocketServer({ host: "127.0.0.1", port: Number(port), ...options });
   server.on("listening", listening);
 }
 
