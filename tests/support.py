@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import zlib
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -36,6 +37,8 @@ BINARY: Final = 0x2
 CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
+# With an opcode: the first frame of a compressed message.
+RSV1: Final = 0x40
 
 HOST: Final = "trioweb.test"
 
@@ -150,11 +153,23 @@ def start_connection(
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, unmasked."""
+    """One frame, unmasked.  Reserved bits that are set stand with the opcode."""
 
     opcode: int
     payload: bytes = b""
     fin: bool = True
+
+
+def compressed(message: bytes) -> bytes:
+    """*message* as any peer may send it in a frame with RSV1: without context, best effort."""
+    deflate = zlib.compressobj(9, wbits=-15)
+    return (deflate.compress(message) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def inflated(frame: Frame) -> bytes:
+    """The message in *frame*, which must be compressed, and by itself."""
+    assert frame.fin and frame.opcode & 0x70 == RSV1, frame
+    return zlib.decompressobj(-15).decompress(frame.payload + b"\x00\x00\xff\xff")
 
 
 def close_frame(code: int, reason: str = "") -> Frame:
@@ -196,7 +211,7 @@ def split_frame(data: bytes, *, masked: bool) -> tuple[Frame, bytes] | None:
         # Whole words at once: some payloads here are large.
         word = int.from_bytes((key * (size // 4 + 1))[:size], "big")
         payload = (int.from_bytes(payload, "big") ^ word).to_bytes(size, "big")
-    return Frame(data[0] & 0x0F, payload, bool(data[0] & 0x80)), data[start + size :]
+    return Frame(data[0] & 0x7F, payload, bool(data[0] & 0x80)), data[start + size :]
 
 
 class RawPeer:

@@ -6,7 +6,9 @@ a `Frame`, in the order in which they came.
 
 from __future__ import annotations
 
+import random
 import tracemalloc
+import zlib
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -20,16 +22,23 @@ from tests.support import (
     CLOSE,
     PING,
     PONG,
+    RSV1,
     TEXT,
     Frame,
     close_frame,
+    compressed,
     encode,
+    inflated,
     split_frame,
 )
+from trioweb import Deflate
+from trioweb._deflate import Compressor, Inflater
 from trioweb._errors import CloseCode, FrameError
 from trioweb._frames import (
     FRAMES_PER_FEED,
+    SERVER_FORM,
     Decoder,
+    WireForm,
     check_close,
     decode_close,
     encode_close,
@@ -47,11 +56,20 @@ _LIMIT: Final = 200  # bytes in a message, where a test does not say otherwise
 class Reader:
     """A decoder, and in order what came out of it."""
 
-    def __init__(self, *, masked: bool = False, max_message_bytes: int = _LIMIT) -> None:
+    def __init__(
+        self,
+        *,
+        masked: bool = False,
+        max_message_bytes: int = _LIMIT,
+        inflater: Inflater | None = None,
+    ) -> None:
         self.events: list[Any] = []
         self.fault: CloseCode | None = None
         self._decoder = Decoder(
-            masked=masked, max_message_bytes=max_message_bytes, on_control=self._on_control
+            masked=masked,
+            max_message_bytes=max_message_bytes,
+            on_control=self._on_control,
+            inflater=inflater,
         )
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
@@ -177,7 +195,7 @@ def _events(units: Sequence[tuple[Event, list[Frame]]]) -> list[Event]:
     """What the frames of *units* stand for: a message comes when its last frame does."""
     events: list[Event] = []
     for event, frames in units:
-        events += [frame for frame in frames if frame.opcode >= CLOSE and frame is not event]
+        events += [frame for frame in frames if frame.opcode & 0x0F >= CLOSE and frame is not event]
         events.append(event)
     return events
 
@@ -664,7 +682,7 @@ def test_encode_frame_masks_with_a_new_key_each_time() -> None:
 def test_encode_message_makes_text_of_str_and_binary_of_bytes(
     message: Any, opcode: int, payload: bytes, masked: bool
 ) -> None:
-    data = encode_message(message, masked=masked)
+    data = encode_message(message, WireForm(masked))
     assert split_frame(data, masked=masked) == (Frame(opcode, payload), b"")
     assert read(data, masked=masked)[0] == [payload.decode() if opcode == TEXT else payload]
 
@@ -673,9 +691,197 @@ def test_encode_message_makes_text_of_str_and_binary_of_bytes(
 def test_encode_message_refuses_anything_else(message: Any) -> None:
     name = type(message).__name__
     with pytest.raises(TypeError, match=f"a message must be str or bytes, not {name}"):
-        encode_message(message, masked=False)
+        encode_message(message, SERVER_FORM)
 
 
 def test_encode_message_refuses_a_lone_surrogate() -> None:
     with pytest.raises(ValueError, match="surrogate"):
-        encode_message("\ud800", masked=False)
+        encode_message("\ud800", SERVER_FORM)
+
+
+# Compressed messages (RFC 7692 section 6).
+
+
+def _inflater() -> Inflater:
+    return Inflater(15, takeover=False)
+
+
+@st.composite
+def _maybe_compressed(draw: st.DrawFn) -> tuple[Event, list[Frame]]:
+    """As `_fragmented`, and in half of the cases compressed first."""
+    message, frames = draw(_fragmented())
+    if draw(st.booleans()):
+        data = [frame for frame in frames if frame.opcode < CLOSE]
+        payload = compressed(b"".join(frame.payload for frame in data))
+        cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=3)))
+        frames = [
+            Frame(CONTINUATION if start else data[0].opcode | RSV1, payload[start:stop], False)
+            for start, stop in pairwise([0, *(cut for cut in cuts if cut), len(payload)])
+        ]
+        frames[-1] = Frame(frames[-1].opcode, frames[-1].payload)
+        if len(frames) > 1:
+            frames[1:1] = draw(st.lists(_controls, max_size=1))
+    return message, frames
+
+
+@_sides
+@given(units=st.lists(_maybe_compressed(), max_size=5), cuts=_cuts)
+@settings(deadline=None)
+def test_decoder_inflates_what_is_compressed_however_the_bytes_are_split(
+    masked: bool, units: list[tuple[Event, list[Frame]]], cuts: list[int]
+) -> None:
+    data = _wire((frame for _, frames in units for frame in frames), masked=masked)
+    options: dict[str, Any] = {"masked": masked, "max_message_bytes": 1000}
+    expected = (_events(units), None)
+    assert read(data, inflater=_inflater(), **options) == expected
+    cuts = [cut for cut in cuts if cut < len(data)]
+    assert read_in_pieces(data, cuts, inflater=_inflater(), **options) == expected
+
+
+_HELLO: Final = compressed(b"Hello")
+_RESERVED_BITS: Final = {
+    "on a continuation": [Frame(TEXT | RSV1, _HELLO[:2], False), Frame(RSV1, _HELLO[2:])],
+    "on the continuation of a plain message": [Frame(TEXT, b"", False), Frame(RSV1, _HELLO)],
+    "on a ping": [Frame(PING | RSV1, _HELLO)],
+    "on a Close": [Frame(CLOSE | RSV1)],
+    "with another one": [Frame(TEXT | RSV1 | 0x20, _HELLO)],
+    "another one": [Frame(TEXT | 0x10, _HELLO)],
+    "on an unknown opcode": [Frame(0x3 | RSV1, _HELLO)],
+}
+
+
+@pytest.mark.parametrize("frames", _RESERVED_BITS.values(), ids=_RESERVED_BITS)
+def test_decoder_refuses_the_bit_for_compression_anywhere_else(frames: list[Frame]) -> None:
+    assert read(_wire(frames, masked=False), inflater=_inflater()) == ([], 1002)
+
+
+def test_decoder_refuses_compression_that_was_not_agreed_upon() -> None:
+    assert read(_wire([Frame(TEXT | RSV1, _HELLO)], masked=False)) == ([], 1002)
+
+
+@pytest.mark.parametrize("size", [_LIMIT, _LIMIT + 1, 10**6])
+@pytest.mark.parametrize("pieces", [1, 2, 7], ids=["whole", "in two", "in seven"])
+def test_decoder_counts_the_size_of_a_compressed_message_inflated(size: int, pieces: int) -> None:
+    payload = compressed(b"x" * size)
+    cuts = [len(payload) * i // pieces for i in range(pieces + 1)]
+    parts = [payload[start:stop] for start, stop in pairwise(cuts)]
+    frames = [
+        Frame(CONTINUATION if i else BINARY | RSV1, part, i == pieces - 1)
+        for i, part in enumerate(parts)
+    ]
+    data = _wire([*frames, Frame(TEXT, b"next")], masked=False)
+    expected = ([b"x" * size, "next"], None) if size <= _LIMIT else ([], 1009)
+    assert read(data, inflater=_inflater()) == expected
+
+
+def test_decoder_takes_what_compression_has_made_larger() -> None:
+    noise = random.Random(1).randbytes(_LIMIT)
+    payload = compressed(noise)
+    assert len(payload) > _LIMIT
+    data = _wire([Frame(BINARY | RSV1, payload)], masked=False)
+    assert read(data, inflater=_inflater()) == ([noise], None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xc2\x7f" + (2**62).to_bytes(8, "big"),
+        b"\x42\x00" + b"\x00\x00" * 1_000_000,
+        # Empty blocks, which make no message.
+        _wire([Frame(BINARY | RSV1, bytes.fromhex("000000ffff") * 1000)], masked=False),
+        _wire(
+            [Frame(BINARY | RSV1, b"", False)]
+            + [Frame(CONTINUATION, b"\x00\x00\x00\xff\xff", False)] * 1000,
+            masked=False,
+        ),
+    ],
+    ids=["declared", "empty fragments", "empty blocks", "fragments of them"],
+)
+def test_decoder_refuses_a_compressed_message_that_only_takes_room(data: bytes) -> None:
+    assert read(data, inflater=_inflater()) == ([], 1009)
+
+
+@pytest.mark.parametrize("pieces", [1, 1000], ids=["whole", "fragmented"])
+def test_a_bomb_is_refused_at_the_limit_and_costs_no_more_memory(pieces: int) -> None:
+    limit = 2**20
+    payload = compressed(bytes(2**26))
+    size = len(payload) // pieces + 1
+    parts = [payload[start : start + size] for start in range(0, len(payload), size)]
+    frames = [
+        Frame(CONTINUATION if i else TEXT | RSV1, part, i == len(parts) - 1)
+        for i, part in enumerate(parts)
+    ]
+    data = _wire(frames, masked=False)
+    chunks = [data[start : start + 2**16] for start in range(0, len(data), 2**16)]
+    reader = Reader(max_message_bytes=limit, inflater=_inflater())
+    tracemalloc.start()
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert reader.outcome == ([], 1009)
+    # What there is of the message, and what is joined to it.
+    assert peak < 3 * limit
+
+
+def test_feed_stops_when_much_was_inflated_and_goes_on_without_data() -> None:
+    """Invariant 8: between two stops there is time to ask whether the inbox has room."""
+    payload = compressed(bytes(2**20))
+    data = _wire([Frame(BINARY | RSV1, payload)] * 40, masked=False)
+    assert len(data) < 2**16
+    messages: list[str | bytes] = []
+    decoder = Decoder(
+        masked=False,
+        max_message_bytes=2**20,
+        on_control=lambda opcode, payload: None,
+        inflater=_inflater(),
+    )
+    assert decoder.feed(data, messages)
+    assert len(messages) == 1
+    while decoder.feed(b"", messages):
+        pass
+    assert messages == [bytes(2**20)] * 40
+
+
+def test_decoder_tells_of_invalid_utf_8_in_compressed_text_at_once() -> None:
+    """Section 8.1 of RFC 6455, on what was inflated; the end of the message is not needed."""
+    payload = compressed("grüße".encode())
+    assert read(_wire([Frame(TEXT | RSV1, payload)], masked=False), inflater=_inflater()) == (
+        ["grüße"],
+        None,
+    )
+    flushed = zlib.compressobj(wbits=-15)
+    begun = flushed.compress(b"a\xff") + flushed.flush(zlib.Z_SYNC_FLUSH)
+    frame = Frame(TEXT | RSV1, begun, False)
+    assert read(_wire([frame], masked=False), inflater=_inflater()) == ([], 1007)
+    cut = _wire([Frame(TEXT | RSV1, compressed(b"\xc3"))], masked=False)
+    assert read(cut, inflater=_inflater()) == ([], 1007)
+
+
+def test_decoder_refuses_corrupt_compressed_data_and_keeps_what_came_before() -> None:
+    frames = [Frame(TEXT | RSV1, _HELLO), Frame(BINARY | RSV1, b"\xff\xff")]
+    assert read(_wire(frames, masked=False), inflater=_inflater()) == (["Hello"], 1007)
+
+
+@_sides
+@given(data=st.binary(), opcode=st.sampled_from([TEXT, BINARY]), fin=st.booleans())
+def test_decoder_raises_only_its_own_error_for_any_compressed_data(
+    masked: bool, data: bytes, opcode: int, fin: bool
+) -> None:
+    read(
+        _wire([Frame(opcode | RSV1, data, fin)], masked=masked), masked=masked, inflater=_inflater()
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_encode_message_compresses_in_the_form_that_says_so(masked: bool) -> None:
+    form = WireForm(masked, Compressor(Deflate(), 15))
+    text = "compressible " * 20
+    split = split_frame(encode_message(text, form), masked=masked)
+    assert split is not None
+    assert split[0].opcode == TEXT | RSV1
+    assert inflated(split[0]) == text.encode()
+    small = split_frame(encode_message(b"small", form), masked=masked)
+    assert small == (Frame(BINARY, b"small"), b"")

@@ -17,8 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import BINARY, TEXT, Frame, RawPeer, Script, encode, one_by_one
-from trioweb import HandshakeFailed, HandshakeRejected, Headers, OpenFailed, Request, TriowebError
+from trioweb import (
+    Deflate,
+    HandshakeFailed,
+    HandshakeRejected,
+    Headers,
+    OpenFailed,
+    Request,
+    TriowebError,
+)
 from trioweb._handshake import (
+    Switch,
     accept,
     accept_token,
     check_request_headers,
@@ -351,6 +360,15 @@ async def test_accept_sends_the_subprotocol_and_headers_it_is_given() -> None:
     assert answered.get_all("set-cookie") == ["a=b", "c=d"]
 
 
+async def test_accept_sends_the_extensions_agreed_upon() -> None:
+    transport = Script(silent=True)
+    head = encode_request(upgrade({"Sec-WebSocket-Extensions": "permessage-deflate"}))
+    text = "permessage-deflate; server_no_context_takeover"
+    await accept(transport, head, subprotocol=None, extensions=text, headers=())
+    _, answered = _parse_response(transport.sent)
+    assert answered.get_all("sec-websocket-extensions") == [text]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -462,12 +480,14 @@ async def _connect(
     *,
     subprotocols: Sequence[str] = (),
     headers: Sequence[tuple[str, str]] = (),
-) -> tuple[Headers, str | None, bytes]:
+    compression: Deflate | None = None,
+) -> Switch:
     return await connect(
         transport,
         parse_url(url),
         subprotocols=subprotocols,
         headers=headers,
+        compression=compression,
         max_head_bytes=_MAX,
     )
 
@@ -519,10 +539,10 @@ async def test_connect_gives_headers_subprotocol_and_the_frames_behind_the_answe
     template = _GOOD.replace("\n\n", "\nSec-WebSocket-Protocol: b\nX-Server: 1\n\n")
     answer = answering(template, behind=behind)
     transport = Script(split(answer) if cut else answer, silent=True)
-    headers, subprotocol, rest = await _connect(transport, subprotocols=["a", "b"])
-    assert headers["x-server"] == "1"
-    assert subprotocol == "b"
-    assert rest == (b"" if cut else behind)
+    switch = await _connect(transport, subprotocols=["a", "b"])
+    assert switch.headers["x-server"] == "1"
+    assert switch.subprotocol == "b"
+    assert switch.rest == (b"" if cut else behind)
     if cut:  # what was not read is still there
         assert await transport.receive_some() == behind[:1]
 
@@ -544,8 +564,8 @@ _GOOD_ANSWERS: Mapping[str, str] = {
 @pytest.mark.parametrize("template", _GOOD_ANSWERS.values(), ids=_GOOD_ANSWERS)
 async def test_connect_takes_a_good_answer(template: str) -> None:
     for answer in (answering(template), split(answering(template))):
-        _, subprotocol, rest = await _connect(Script(answer, silent=True), subprotocols=["a"])
-        assert (subprotocol, rest) == (None, b"")
+        switch = await _connect(Script(answer, silent=True), subprotocols=["a"])
+        assert (switch.subprotocol, switch.rest) == (None, b"")
 
 
 def _without(header: str) -> str:
@@ -605,6 +625,34 @@ async def test_connect_refuses_a_bad_answer_and_says_why(template: str, text: st
         with pytest.raises(HandshakeFailed, match=re.escape(text)) as caught:
             await _connect(Script(answer, silent=True), subprotocols=["a", "b"])
         _check_ours(caught.value)
+
+
+def _answer_with(extensions: str) -> str:
+    return _GOOD.replace("\n\n", f"\nSec-WebSocket-Extensions: {extensions}\n\n")
+
+
+async def test_connect_offers_compression_and_takes_what_the_server_says_of_it() -> None:
+    transport = Script(answering(_answer_with("permessage-deflate; server_max_window_bits=10")))
+    switch = await _connect(transport, compression=Deflate())
+    request = parse_request(transport.sent, remote="", local="")
+    check_upgrade(request)
+    offer = "permessage-deflate; client_no_context_takeover; client_max_window_bits"
+    assert request.headers.get_all("sec-websocket-extensions") == [offer]
+    assert switch.compression is not None
+    assert switch.compression.peer_bits == 10
+
+
+async def test_connect_does_without_compression_when_the_server_declines_it() -> None:
+    switch = await _connect(Script(answering(_GOOD)), compression=Deflate())
+    assert switch.compression is None
+
+
+@pytest.mark.parametrize("extensions", ["", "x-other", "permessage-deflate; x=1"])
+async def test_connect_refuses_an_extension_that_it_did_not_offer(extensions: str) -> None:
+    answer = answering(_answer_with(extensions))
+    with pytest.raises(HandshakeFailed, match="Sec-WebSocket-Extensions: ") as caught:
+        await _connect(Script(answer, silent=True), compression=Deflate())
+    _check_ours(caught.value)
 
 
 _REJECTIONS: Mapping[str, tuple[str, int, bytes]] = {
@@ -792,7 +840,7 @@ async def test_connect_opens_a_connection_to_trio_websockets_server() -> None:
             )
 
         nursery.start_soon(serve)
-        headers, subprotocol, rest = await _connect(
+        switch = await _connect(
             ours,
             "ws://trioweb.test:8000/lobby?uid=1",
             subprotocols=["chat", "superchat"],
@@ -800,11 +848,11 @@ async def test_connect_opens_a_connection_to_trio_websockets_server() -> None:
         )
         await trio.testing.wait_all_tasks_blocked()
 
-        assert headers["x-server"] == "2"
-        assert subprotocol == "superchat"
+        assert switch.headers["x-server"] == "2"
+        assert switch.subprotocol == "superchat"
         [connection] = accepted
         peer = RawPeer(ours, is_client=True)
-        peer.unparsed = rest
+        peer.unparsed = switch.rest
         await connection.send_message("to us")
         assert await peer.frame() == Frame(TEXT, b"to us")
         await peer.send(Frame(BINARY, b"to them"))
@@ -842,10 +890,8 @@ async def test_connect_and_accept_understand_each_other(max_bytes: int) -> None:
             served.append(request)
 
         nursery.start_soon(serve)
-        headers, subprotocol, rest = await _connect(
-            ours, "ws://bücher.example:81/é", subprotocols=["a", "b"]
-        )
-    assert (headers["x-s"], subprotocol, rest) == ("1", "b", b"")
+        switch = await _connect(ours, "ws://bücher.example:81/é", subprotocols=["a", "b"])
+    assert (switch.headers["x-s"], switch.subprotocol, switch.rest) == ("1", "b", b"")
     assert served[0].path == "/é"
     assert served[0].headers["host"] == "xn--bcher-kva.example:81"
 
@@ -876,8 +922,8 @@ async def test_connect_opens_or_fails_with_one_of_our_errors_whatever_it_hears(
         return [data[start : start + size] for start in range(0, len(data), size)]
 
     try:
-        headers, _, _ = await _connect(Script(answer), subprotocols=["a"])
+        switch = await _connect(Script(answer), subprotocols=["a"])
     except OpenFailed as exc:
         _check_ours(exc)
     else:
-        assert "sec-websocket-accept" in headers
+        assert "sec-websocket-accept" in switch.headers

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from trioweb import Heartbeat, Limits, Outbox, Retain, Retry
+from trioweb import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from trioweb._policy import check_message
 
 # Called with whatever a test likes, so not by their types.
 Policy = type[Any]
 
-_POLICIES: tuple[Policy, ...] = (Limits, Heartbeat, Retain, Retry, Outbox)
+_POLICIES: tuple[Policy, ...] = (Limits, Heartbeat, Deflate, Retain, Retry, Outbox)
 _COUNTS: list[tuple[Policy, str]] = [
     (Limits, "max_message_bytes"),
     (Limits, "max_request_bytes"),
@@ -23,6 +23,8 @@ _COUNTS: list[tuple[Policy, str]] = [
     (Limits, "send_bytes"),
     (Limits, "max_connections"),
     (Limits, "max_connections_per_host"),
+    (Deflate, "level"),
+    (Deflate, "min_bytes"),
     (Retain, "max_messages"),
     (Retain, "max_bytes"),
     (Retry, "max_attempts"),
@@ -65,6 +67,7 @@ def test_policy_has_the_defaults_that_the_documents_promise() -> None:
         max_connections_per_host=None,
     )
     assert Heartbeat() == Heartbeat(interval=20, timeout=20, message=None, reply=None)
+    assert Deflate() == Deflate(level=6, min_bytes=128)
     assert Retain() == Retain(max_messages=1000, max_bytes=1_048_576, max_age=None)
     assert Retry() == Retry(
         initial=0.5, maximum=20, stable_after=5, max_attempts=None, max_elapsed=None, worth=None
@@ -126,6 +129,12 @@ def test_policy_takes_none_only_for_what_may_be_without_limit(kind: Policy, name
     else:
         with pytest.raises(TypeError, match=f"{name}=None"):
             kind(**{name: None})
+
+
+def test_deflate_has_nine_levels() -> None:
+    assert Deflate(level=9).level == 9
+    with pytest.raises(ValueError, match=re.escape("Deflate(level=10): must be from 1 to 9")):
+        Deflate(level=10)
 
 
 @pytest.mark.parametrize("name", ["initial", "maximum"])

@@ -25,7 +25,7 @@ from ._errors import (
 from ._http import Headers, Request, Response
 from ._link import LinkStatistics as ConnectionStatistics
 from ._link import State
-from ._policy import Heartbeat, Limits, Outbox, Retain, Retry
+from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._server import Accept, Server, ServerStatistics, serve, serve_listeners
 from ._topics import (
     Hub,
@@ -49,6 +49,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionLost",
     "ConnectionStatistics",
+    "Deflate",
     "GaveUp",
     "HandshakeFailed",
     "HandshakeRejected",

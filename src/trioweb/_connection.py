@@ -34,9 +34,11 @@ class Connection(trio.abc.AsyncResource):
         request: the request that opened it.
         user: what `admit` gave in `Accept(user=…)`; None without.
         subprotocol: the one agreed upon, or None.
+        extensions: those agreed upon, in the server's words, as in the browser: "" or
+            "permessage-deflate" with its parameters.
     """
 
-    __slots__ = ("__weakref__", "_sends", "link", "request", "subprotocol", "user")
+    __slots__ = ("__weakref__", "_sends", "extensions", "link", "request", "subprotocol", "user")
 
     def __init__(
         self,
@@ -44,12 +46,14 @@ class Connection(trio.abc.AsyncResource):
         request: Request,
         *,
         subprotocol: str | None = None,
+        extensions: str = "",
         user: Any = None,
     ) -> None:
         # For the layers above this one; users have no business with it.
         self.link = link
         self.request = request
         self.subprotocol = subprotocol
+        self.extensions = extensions
         self.user = user
         self._sends = 0
 
@@ -121,7 +125,7 @@ class Connection(trio.abc.AsyncResource):
         Source: RFC 6455 section 6.1.
         """
         link = self.link
-        frame = encode_message(message, masked=link.is_client)
+        frame = encode_message(message, link.form)
         self._sends += 1
         if self._sends % _SENDS_PER_CHECKPOINT:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -144,7 +148,7 @@ class Connection(trio.abc.AsyncResource):
         Checkpoint: never.
         """
         link = self.link
-        frame = encode_message(message, masked=link.is_client)
+        frame = encode_message(message, link.form)
         link.check_writable()
         if link.buffered_amount > link.limits.send_bytes:
             raise trio.WouldBlock

@@ -5,7 +5,8 @@ handshake) is the link's business; here is only how it looks and whether it is a
 
 Speed: a message of up to 125 bytes that lies whole within its chunk, which is what almost
 every message is, takes one short path through `Decoder.feed`; everything else (longer
-lengths, fragments, frames cut by the end of a chunk, control frames) takes the general one.
+lengths, fragments, frames cut by the end of a chunk, control frames, compressed messages)
+takes the general one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from ._deflate import Compressor, Inflater
 from ._errors import CloseCode, FrameError, is_wire_code
 from ._policy import Message
 
@@ -26,6 +29,9 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 _FIN: Final = 0x80
+# RFC 7692 section 6: on the first frame of a message, "compressed".
+_RSV1: Final = 0x40
+_RESERVED: Final = 0x70
 _MASKED: Final = 0x80
 _FIN_TEXT: Final = _FIN | TEXT
 _WHOLE_MESSAGE: Final = (_FIN_TEXT, _FIN | BINARY)
@@ -40,6 +46,15 @@ FRAMES_PER_FEED: Final = 1024
 # An empty fragment adds nothing to its message but costs its frame's handling; counted as
 # this many bytes, a million of them are a message too big instead of a free ride.
 _EMPTY_FRAGMENT_BYTES: Final = 64
+
+# Compressed data may be larger than the message: other people's encoders are wasteful with
+# what is random, and flush in between.  More than so many times as large, and so many bytes
+# beside, is none that anybody means.
+_COMPRESSED_TIMES: Final = 2
+_COMPRESSED_BYTES: Final = 1024
+# `feed` stops after about so much was inflated, too.  A chunk can hold many messages a
+# thousand times its size, which no inbox was asked about.
+_INFLATED_PER_FEED: Final = 64 * 2**10
 
 # Up to here one big-integer XOR is the fastest mask in pure Python, then four translations.
 _XOR_BYTES: Final = 1024
@@ -77,7 +92,25 @@ def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True)
     return head + key + mask(payload, key)
 
 
-def encode_message(message: Message | bytearray | memoryview, *, masked: bool) -> bytes:
+@dataclass(frozen=True, slots=True)
+class WireForm:
+    """How messages look on a wire.  Equal forms make equal frames, but for the mask.
+
+    Args:
+        masked: see `encode_frame`.
+        compressor: how they are compressed; None for not at all.
+    """
+
+    masked: bool
+    compressor: Compressor | None = None
+
+
+# Without compression.
+SERVER_FORM: Final = WireForm(masked=False)
+CLIENT_FORM: Final = WireForm(masked=True)
+
+
+def encode_message(message: Message | bytearray | memoryview, form: WireForm) -> bytes:
     """Encode a message as one frame: text for str, binary for bytes; buffers are copied.
 
     Raises:
@@ -85,11 +118,20 @@ def encode_message(message: Message | bytearray | memoryview, *, masked: bool) -
         ValueError: text with a lone surrogate, which UTF-8 cannot hold.
     """
     opcode, payload = encode_payload(message)
-    return encode_frame(opcode, payload, masked=masked)
+    return encode_data(opcode, payload, form)
+
+
+def encode_data(opcode: int, payload: bytes, form: WireForm) -> bytes:
+    """Encode as one frame the message that `encode_payload` has taken apart."""
+    if form.compressor is not None:
+        compressed = form.compressor.compress(payload)
+        if compressed is not None:
+            return encode_frame(opcode | _RSV1, compressed, masked=form.masked)
+    return encode_frame(opcode, payload, masked=form.masked)
 
 
 def encode_payload(message: Message | bytearray | memoryview) -> tuple[int, bytes]:
-    """The opcode and payload of the frame that *message* makes.  Raises as `encode_message`."""
+    """The opcode and payload of *message*, uncompressed.  Raises as `encode_message`."""
     if isinstance(message, str):
         return TEXT, message.encode()
     if isinstance(message, (bytes, bytearray, memoryview)):
@@ -143,12 +185,16 @@ class Decoder:
             among the messages.  What its chunk holds behind a Close is dropped, and the
             decoder must not be fed again.
         rest: what has arrived already; `feed(b"", …)` decodes it.
+        inflater: for compressed messages; None where none are agreed upon.
     """
 
     __slots__ = (
         "_buffer",
+        "_compressed",
         "_fin",
         "_head_bytes",
+        "_inflated",
+        "_inflater",
         "_key",
         "_left",
         "_mask_bit",
@@ -167,15 +213,20 @@ class Decoder:
         max_message_bytes: int,
         on_control: Callable[[int, bytes], None],
         rest: bytes = b"",
+        inflater: Inflater | None = None,
     ) -> None:
         self._mask_bit = _MASKED if masked else 0
         self._head_bytes = 6 if masked else 2  # of a frame of less than 126 bytes
         self._max_message_bytes = max_message_bytes
         self._on_control = on_control
+        self._inflater = inflater
+        # How much was inflated since `feed` last stopped for that.
+        self._inflated = 0
         # Bytes that do not make a whole head (or a whole control frame) yet.
         self._buffer = rest
         # The message under way: its opcode (0: none) and what has come of it.
         self._opcode = 0
+        self._compressed = False
         self._payload = bytearray()
         self._size = 0
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -231,6 +282,10 @@ class Decoder:
                 if following is None:
                     break
                 position = following
+                if self._inflated >= _INFLATED_PER_FEED:
+                    self._inflated = 0
+                    self._buffer = data[position:]
+                    return True
             else:
                 self._buffer = data[position:]
                 return True
@@ -275,15 +330,17 @@ class Decoder:
             return len(data) if opcode == CLOSE else stop
 
         self._fin = bool(first & _FIN)
-        self._size += size if size or self._fin else _EMPTY_FRAGMENT_BYTES
-        if self._size > self._max_message_bytes:
-            raise FrameError(
-                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_bytes} bytes"
-            )
         if opcode != CONTINUATION:
             self._opcode = opcode
+            self._compressed = first & _RSV1 != 0
             if opcode == TEXT:
                 self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._size += size if size or self._fin else _EMPTY_FRAGMENT_BYTES
+        limit = self._max_message_bytes
+        if self._size > limit and not (
+            self._compressed and self._size <= limit * _COMPRESSED_TIMES + _COMPRESSED_BYTES
+        ):
+            raise self._too_big()
         self._key = data[start - 4 : start] if self._mask_bit else b""
         self._left = size
         return self._continue_frame(data, start, messages)
@@ -291,7 +348,7 @@ class Decoder:
     def _check_head(self, first: int, opcode: int, size: int) -> None:
         """Check what the first two bytes of a frame tell (section 5.2, 5.4 and 5.5)."""
         match opcode:
-            case _ if first & 0x70:
+            case _ if first & _RESERVED and not self._may_be_compressed(first, opcode):
                 fault = "reserved bits set"
             case _ if size > 127:
                 fault = "frame not masked" if self._mask_bit else "frame masked"
@@ -311,6 +368,11 @@ class Decoder:
                 fault = f"unknown opcode {opcode}"
         raise FrameError(CloseCode.PROTOCOL_ERROR, fault)
 
+    def _may_be_compressed(self, first: int, opcode: int) -> bool:
+        """Whether the reserved bits say what RFC 7692 section 6 lets them say."""
+        compressed = self._inflater is not None and first & _RESERVED == _RSV1
+        return compressed and opcode in (TEXT, BINARY)
+
     def _continue_frame(self, data: bytes, position: int, messages: list[Message]) -> int:
         """Take what *data* has of the data frame under way; return where that ends."""
         piece = data[position : position + self._left]
@@ -322,6 +384,8 @@ class Decoder:
             turn = len(piece) & 3
             self._key = key[turn:] + key[:turn]
             piece = mask(piece, key)
+        if self._compressed:
+            piece = self._inflate(piece, last=complete)
         try:
             # Text is checked as it comes, so that a fault is told at once (section 8.1).
             if self._utf8 is not None:
@@ -338,3 +402,17 @@ class Decoder:
         else:
             self._payload += piece
         return position
+
+    def _inflate(self, piece: bytes, *, last: bool) -> bytes:
+        """Inflate a piece of the message under way, no further than the limit."""
+        assert self._inflater is not None, "_check_head has seen it"
+        room = self._max_message_bytes - len(self._payload)
+        data = self._inflater.inflate(piece, room, last=last)
+        if len(data) > room:
+            raise self._too_big()
+        self._inflated += len(data)
+        return data
+
+    def _too_big(self) -> FrameError:
+        text = f"message over {self._max_message_bytes} bytes"
+        return FrameError(CloseCode.MESSAGE_TOO_BIG, text)

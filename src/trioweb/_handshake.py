@@ -26,8 +26,10 @@ from urllib.parse import quote, unquote, urlsplit
 import trio
 import trio_websocket
 
+from ._deflate import OFFER, Agreement, read_answer
 from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed
 from ._http import BadHead, Headers, Request, check_headers, is_token, read_response
+from ._policy import Deflate
 
 _T = TypeVar("_T")
 
@@ -43,6 +45,7 @@ _ANY_HOST_LINE: Final = b"\r\nHost: -\r\n"
 _RESERVED_HEADERS: Final = frozenset(
     {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
 )
+_EXTENSIONS: Final = "Sec-WebSocket-Extensions"
 _HOST: Final = re.compile(r"[0-9A-Za-z_.:%\[\]\-~!$&'()*+,;=]+")
 
 
@@ -205,12 +208,14 @@ async def accept(
     head: bytes,
     *,
     subprotocol: str | None,
+    extensions: str = "",
     headers: Sequence[tuple[str, str]],
 ) -> None:
     """Answer the upgrade *head*, which `check_upgrade` has passed, with a 101.
 
     Args:
         subprotocol: one of those that the peer offers, or None.
+        extensions: those agreed upon.
         headers: sent along with the 101.
 
     Raises:
@@ -233,11 +238,24 @@ async def accept(
 
     async def answer(nursery: trio.Nursery) -> None:
         request = await trio_websocket.wrap_server_stream(nursery, opening)
-        await request.accept(subprotocol=subprotocol, extra_headers=_encode_pairs(headers))
+        # trio-websocket does not know that there are extensions.
+        pairs = [(_EXTENSIONS, extensions), *headers] if extensions else headers
+        await request.accept(subprotocol=subprotocol, extra_headers=_encode_pairs(pairs))
         await transport.send_all(await opening.handed_down())
         opening.hand_up(b"")
 
     await _shake_hands(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """What a client gets with a 101: its headers, what they choose of what was offered, and
+    the bytes behind the head."""
+
+    headers: Headers
+    subprotocol: str | None
+    compression: Agreement | None
+    rest: bytes
 
 
 async def connect(
@@ -246,12 +264,10 @@ async def connect(
     *,
     subprotocols: Sequence[str],
     headers: Sequence[tuple[str, str]],
+    compression: Deflate | None,
     max_head_bytes: int,
-) -> tuple[Headers, str | None, bytes]:
+) -> Switch:
     """Ask the server at the other end of *transport* for a WebSocket.
-
-    Returns:
-        The response's headers, the subprotocol chosen, and the bytes behind the head.
 
     Raises:
         HandshakeRejected: another status than 101.
@@ -260,7 +276,8 @@ async def connect(
     Cancellation: a part of the request may have been sent.
     """
     opening = _Opening()
-    answers: list[tuple[Headers, bytes]] = []
+    switches: list[Switch] = []
+    offer = [] if compression is None else [(_EXTENSIONS, OFFER)]
 
     async def exchange() -> None:
         request = await opening.handed_down()
@@ -273,7 +290,8 @@ async def connect(
         assert key is not None, "trio-websocket sends one"
         accept = accept_token(key[1])
         subprotocol = _check_switch(answer_headers, accept, subprotocols)
-        answers.append((answer_headers, rest))
+        agreement = _check_extensions(answer_headers, compression)
+        switches.append(Switch(answer_headers, subprotocol, agreement, rest))
         lines = [
             "HTTP/1.1 101 Switching Protocols",
             "Upgrade: websocket",
@@ -283,21 +301,20 @@ async def connect(
         opening.hand_up(_encode_head(lines, subprotocol))
         opening.hand_up(b"")
 
-    async def ask(nursery: trio.Nursery) -> str | None:
+    async def ask(nursery: trio.Nursery) -> None:
         nursery.start_soon(exchange)
-        opened = await trio_websocket.wrap_client_stream(
+        await trio_websocket.wrap_client_stream(
             nursery,
             opening,  # type: ignore[arg-type]  # any stream will do
             _ANY_HOST,
             target.resource,
             subprotocols=subprotocols,
-            extra_headers=_encode_pairs((*target.headers, *headers)),
+            extra_headers=_encode_pairs((*target.headers, *offer, *headers)),
         )
-        return opened.subprotocol
 
-    subprotocol = await _shake_hands(ask)
-    [(answer_headers, rest)] = answers
-    return answer_headers, subprotocol, rest
+    await _shake_hands(ask)
+    [switch] = switches
+    return switch
 
 
 def _check_switch(headers: Headers, accept: str, subprotocols: Sequence[str]) -> str | None:
@@ -312,12 +329,27 @@ def _check_switch(headers: Headers, accept: str, subprotocols: Sequence[str]) ->
         raise HandshakeFailed("the server's 101 lacks Connection: Upgrade")
     if headers.get("sec-websocket-accept") != accept:
         raise HandshakeFailed("Sec-WebSocket-Accept does not answer our key")
-    if "sec-websocket-extensions" in headers:
-        raise HandshakeFailed("the server chose an extension that was not offered")
     subprotocol = headers.get("sec-websocket-protocol")
     if subprotocol is not None and subprotocol not in subprotocols:
         raise HandshakeFailed(f"the server chose subprotocol {subprotocol!r}, not offered")
     return subprotocol
+
+
+def _check_extensions(headers: Headers, compression: Deflate | None) -> Agreement | None:
+    """What a 101 says of our offer (RFC 6455 section 4.1, RFC 7692 section 5.1).
+
+    Raises:
+        HandshakeFailed: it must not be taken.
+    """
+    chosen = headers.get(_EXTENSIONS)
+    if chosen is None:
+        return None
+    if compression is None:
+        raise HandshakeFailed("the server chose an extension that was not offered")
+    try:
+        return read_answer(chosen, compression)
+    except ValueError as exc:
+        raise HandshakeFailed(f"the server's {_EXTENSIONS}: {exc}") from exc
 
 
 def _encode_head(lines: Sequence[str], subprotocol: str | None) -> bytes:

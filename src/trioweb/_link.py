@@ -29,6 +29,7 @@ from typing import Final, Protocol
 
 import trio
 
+from ._deflate import Agreement
 from ._errors import (
     CloseCode,
     ClosedByPeer,
@@ -38,9 +39,12 @@ from ._errors import (
     FrameError,
 )
 from ._frames import (
+    CLIENT_FORM,
     PING,
     PONG,
+    SERVER_FORM,
     Decoder,
+    WireForm,
     decode_close,
     encode_close,
     encode_frame,
@@ -113,6 +117,10 @@ class Link(Outgoing):
         limits: see `Limits`.
         spawn: starts a task in the nursery that holds the link's tasks.
         replies: messages that are answered here (None: swallowed) and reach nobody else.
+        compression: what was agreed upon, if anything was.
+
+    Attributes:
+        form: how messages are written to this peer, by whomever.
     """
 
     __slots__ = (
@@ -131,6 +139,7 @@ class Link(Outgoing):
         "close_code",
         "close_reason",
         "discarded",
+        "form",
         "inbox",
         "is_client",
         "is_undecoded",
@@ -150,9 +159,13 @@ class Link(Outgoing):
         limits: Limits,
         spawn: Spawn,
         replies: Replies | None = None,
+        compression: Agreement | None = None,
     ) -> None:
         super().__init__(stream, limits=limits, spawn=spawn)
         self.is_client = is_client
+        self.form = CLIENT_FORM if is_client else SERVER_FORM
+        if compression is not None:
+            self.form = WireForm(is_client, compression.compressor)
         self.state = State.OPEN
         self.close_code: int | None = None
         self.close_reason = ""
@@ -172,6 +185,7 @@ class Link(Outgoing):
             max_message_bytes=limits.max_message_bytes,
             on_control=self._on_control,
             rest=rest,
+            inflater=None if compression is None else compression.make_inflater(),
         )
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest)
@@ -276,7 +290,7 @@ class Link(Outgoing):
             return False
         reply = self._replies[message]
         if reply is not None:
-            self.answer(message, encode_message(reply, masked=self.is_client))
+            self.answer(message, encode_message(reply, self.form))
         return True
 
     def stretch_inbox(self, factor: int) -> None:
@@ -351,7 +365,7 @@ class Link(Outgoing):
         self.asked_at = trio.current_time()
         if message is None:
             return self.ping()
-        self.put(encode_message(message, masked=self.is_client))
+        self.put(encode_message(message, self.form))
         return None
 
     def forget_ping(self, ping: Ping) -> None:

@@ -8,6 +8,7 @@ CERTIFICATES is a directory (see `suite`), or "-" for no TLS.  A client runs the
 testsuite's server at URL has, REPEATS times, and has it write its reports.  PORT is a proxy's;
 the suite's server insists on being called by its own.
 
+All of them compress, if they can; only the suite's sections 12 and 13 ask for it.
 Nothing here may time out or refuse: the suite sends 16 MiB in one message and takes its time.
 """
 
@@ -37,6 +38,8 @@ LIMITS: Final = trioweb.Limits(
     connect_timeout=60,
     write_timeout=600,
 )
+# For all sizes, however little there is to gain.
+COMPRESSION: Final = trioweb.Deflate(min_bytes=1)
 # A case that has not ended by then never will; the suite's own patience ends earlier.
 CASE_SECONDS: Final = 120
 
@@ -49,7 +52,15 @@ async def serve_with_trioweb(port: int, context: ssl.SSLContext | None) -> None:
         async for message in connection:
             await connection.send(message)
 
-    await trioweb.serve(echo, port, host=HOST, ssl_context=context, heartbeat=None, limits=LIMITS)
+    await trioweb.serve(
+        echo,
+        port,
+        host=HOST,
+        ssl_context=context,
+        heartbeat=None,
+        limits=LIMITS,
+        compression=COMPRESSION,
+    )
 
 
 async def run_with_trioweb(
@@ -62,7 +73,12 @@ async def run_with_trioweb(
         message: str | bytes = ""
         with trio.fail_after(CASE_SECONDS), suppress(trioweb.ConnectionClosed):
             async with trioweb.open_connection(
-                url + path, ssl_context=context, heartbeat=None, limits=LIMITS, dial=dial
+                url + path,
+                ssl_context=context,
+                heartbeat=None,
+                limits=LIMITS,
+                compression=COMPRESSION,
+                dial=dial,
             ) as connection:
                 async for message in connection:
                     await connection.send(message)
@@ -105,7 +121,7 @@ async def serve_with_websockets(port: int, context: ssl.SSLContext | None) -> No
                 await connection.send(message)
 
     async with websockets.asyncio.server.serve(
-        echo, HOST, port, ssl=context, compression=None, max_size=None, ping_interval=None
+        echo, HOST, port, ssl=context, max_size=None, ping_interval=None
     ) as server:
         await server.serve_forever()
 
@@ -116,7 +132,7 @@ async def run_with_websockets(url: str, repeats: int, context: ssl.SSLContext | 
         async with asyncio.timeout(CASE_SECONDS):
             with suppress(websockets.exceptions.ConnectionClosed):
                 async with websockets.asyncio.client.connect(
-                    url + path, ssl=context, compression=None, max_size=None, ping_interval=None
+                    url + path, ssl=context, max_size=None, ping_interval=None
                 ) as connection:
                     async for message in connection:
                         await connection.send(message)

@@ -124,10 +124,12 @@ def in_words(name: str, value: object) -> str:
             return "yes" if value else "no"
         case str():
             return f'"{value}"'
+        case int() if name.endswith("_bytes") and value < 1024:
+            return f"{value} bytes"
         case int() if name.endswith("_bytes"):
             big = value % 2**20 == 0
             return f"{value >> 20} MiB" if big else f"{value >> 10} KiB"
-        case int() if name.startswith("max_") or name.endswith("_messages"):
+        case int() if name.startswith("max_") or name.endswith("_messages") or name == "level":
             return f"{value:,}"
         case _:
             return f"{value} s"
@@ -137,6 +139,7 @@ def in_words(name: str, value: object) -> str:
     ("heading", "made", "left_out"),
     [
         ("`Limits`", trioweb.Limits, set()),
+        ("`Deflate`", trioweb.Deflate, set()),
         ("`Heartbeat`", trioweb.Heartbeat, {"message", "reply"}),
         ("`Retry`", trioweb.Retry, {"worth"}),
         ("`Outbox`", trioweb.Outbox, set()),

@@ -231,7 +231,7 @@ async def run_here(program: Program) -> None:
         await program()
 
 
-Ability: TypeAlias = Literal["ping", "fragments", "headers", "deflate"]
+Ability: TypeAlias = Literal["ping", "fragments", "headers", "deflate", "inflate"]
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Peer:
 
     Attributes:
         can: what a program can have it do: send a ping, choose the fragments of a message, add
-            headers to the request; and that it offers permessage-deflate.
+            headers to the request; that it offers permessage-deflate, and that it inflates.
         run: runs a program that uses it.
         mark: what tests with it are marked, if it needs more than Python.
     """
@@ -255,17 +255,17 @@ class Peer:
         return self.open(Target(url, **options))
 
 
-_ALL: Final = frozenset[Ability](["ping", "fragments", "headers", "deflate"])
+_ALL: Final = frozenset[Ability](["ping", "fragments", "headers", "deflate", "inflate"])
 
 CLIENTS: Final[Mapping[str, Peer]] = {
     "websockets": Peer(_open_websockets, _ALL),
     "websockets on Trio": Peer(_open_websockets_on_trio, _ALL, run_here),
     "aiohttp": Peer(_open_aiohttp, _ALL - {"fragments"}),
-    "websocket-client": Peer(_open_websocket_client, _ALL),
-    "picows": Peer(open_picows, _ALL - {"deflate"}),
+    "websocket-client": Peer(_open_websocket_client, _ALL - {"inflate"}),
+    "picows": Peer(open_picows, _ALL - {"deflate", "inflate"}),
     "ws": Peer(open_ws, _ALL, mark="node"),
-    "Node": Peer(open_node, frozenset(["headers", "deflate"]), mark="node"),
-    "Chromium": Peer(open_chromium, frozenset(["deflate"]), mark="browser"),
+    "Node": Peer(open_node, frozenset(["headers", "deflate", "inflate"]), mark="node"),
+    "Chromium": Peer(open_chromium, frozenset(["deflate", "inflate"]), mark="browser"),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import trioweb
+import trioweb.testing
 from tests.interop.clients import CLIENTS, Peer, clients, run_in_thread
 from tests.interop.peer import PATIENCE
 from tests.interop.servers.common import Certificates
@@ -192,6 +193,32 @@ async def test_server_declines_the_compression_that_a_client_offers(peer: Peer) 
     async with serving(handler) as url:
         await peer.run(client)
     assert "permessage-deflate" in offers[0]
+
+
+@pytest.mark.parametrize("peer", clients("inflate"))
+async def test_server_and_client_compress_for_each_other(peer: Peer) -> None:
+    received: list[int] = []
+
+    async def handler(connection: trioweb.Connection) -> None:
+        assert connection.extensions.startswith("permessage-deflate; server_no_context_takeover")
+        await echo(connection)
+        received.append(connection.statistics().bytes_received)
+
+    async def client() -> None:
+        async with peer.connect(url) as connection:
+            assert connection.extensions
+            # Twice each: the second refers to the first, if the client has context takeover.
+            for size in (0, 1, 125, 126, 65535, 65536, 2**20):
+                for message in ("x✓" * (size // 4), bytes(range(256)) * (size // 256)) * 2:
+                    await connection.send(message)
+                    assert await connection.receive() == message
+            await connection.close(1000, "")
+
+    async with serving(handler, compression=trioweb.Deflate(min_bytes=1)) as url:
+        await peer.run(client)
+        await trioweb.testing.wait_until(lambda: received)
+    # Of 7 MiB; Node compresses nothing that it sends.
+    assert received[0] < 2**18 or peer is CLIENTS["Node"]
 
 
 async def test_different_clients_on_one_topic_get_the_same_messages_in_the_same_order() -> None:

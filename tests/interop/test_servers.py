@@ -48,6 +48,22 @@ async def test_connection_gets_back_what_it_sends(url: str) -> None:
                     assert await connection.receive() == message
 
 
+@pytest.mark.parametrize("name", SERVERS)
+async def test_connection_and_server_compress_for_each_other(name: str) -> None:
+    async with serving_other(name) as server:
+        async with connect(server.url(), compression=trioweb.Deflate(min_bytes=1)) as connection:
+            # trio-websocket has none.
+            agreed = connection.extensions.startswith("permessage-deflate")
+            assert agreed is (name not in ("picows", "trio-websocket"))
+            for size in (0, 1, 125, 126, 65535, 65536, 2**20):
+                # Twice each: the second refers to the first, if the server has takeover.
+                for message in ("x✓" * (size // 4), bytes(range(256)) * (size // 256)) * 2:
+                    await connection.send(message)
+                    assert await connection.receive() == message
+            received = connection.statistics().bytes_received
+    assert (received < 2**18) is agreed  # of 7 MiB
+
+
 async def test_connection_pings_the_server(url: str) -> None:
     with trio.fail_after(PATIENCE):
         async with connect(url) as connection:

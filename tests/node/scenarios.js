@@ -19,8 +19,8 @@ const SharedSocket = require("../browser/wrappers/shared.js");
 const [name, server] = process.argv.slice(2);
 
 // A client that keeps what arrives until somebody asks: text as strings, binary as buffers.
-async function open(path) {
-  const ws = new WebSocket(server + path);
+async function open(path, options) {
+  const ws = new WebSocket(server + path, options);
   const arrived = [];
   let wake = () => {};
   ws.on("message", (data, isBinary) => {
@@ -69,6 +69,34 @@ const scenarios = {
     const bare = await open("/close");
     bare.close();
     assert.equal((await bare.end)[0], 1005);
+  },
+
+  // Against a server that compresses.
+  async compression() {
+    for (const perMessageDeflate of [
+      { threshold: 0 },
+      { threshold: 0, clientNoContextTakeover: true, serverNoContextTakeover: true },
+      { threshold: 0, serverMaxWindowBits: 9, clientMaxWindowBits: 9 },
+      { threshold: 0, serverMaxWindowBits: 15, clientMaxWindowBits: 12 },
+    ]) {
+      const ws = await open("/compression", { perMessageDeflate });
+      const { params } = ws._extensions["permessage-deflate"];
+      assert.equal(params.server_no_context_takeover, true);
+      assert.equal(params.server_max_window_bits, perMessageDeflate.serverMaxWindowBits);
+      assert.equal(params.client_max_window_bits, perMessageDeflate.clientMaxWindowBits);
+      for (const message of ["text ✓", "é".repeat(250_000), "", Buffer.alloc(2 ** 20), "again"]) {
+        // Twice: the second refers to the first, if there is context takeover.
+        for (const _ of [1, 2]) {
+          ws.send(message);
+          assert.deepEqual(await ws.next(), message);
+        }
+      }
+      assert.ok(ws._socket.bytesRead < 2 ** 16 && ws._socket.bytesWritten < 2 ** 16);
+      ws.close();
+    }
+    const refused = await open("/compression", { perMessageDeflate: { serverMaxWindowBits: 8 } });
+    assert.equal(refused.extensions, "");
+    refused.close();
   },
 
   async heartbeat_wrapper() {

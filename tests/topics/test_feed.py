@@ -22,7 +22,7 @@ from tests.topics.support import (
     settle,
 )
 from trioweb import Hub, Publication, Retain, Topic, open_hub
-from trioweb._frames import encode_message
+from trioweb._frames import SERVER_FORM, encode_message
 from trioweb._topics import Slow
 from trioweb._topics._log import BLOCK_BYTES
 
@@ -232,7 +232,7 @@ async def test_subscriber_of_a_client_side_gets_masked_frames(
     assert all(peer.raw[1] & 0x80 for peer in clients)
     # Masked once: the same bytes for both.
     assert clients[0].link.offers[0] is clients[1].link.offers[0]
-    assert server.raw == encode_message("hello", masked=False)
+    assert server.raw == encode_message("hello", SERVER_FORM)
 
 
 @pytest.mark.parametrize("result", [ValueError("no such thing"), 1, "\ud800"])

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import trio
 
+from .._deflate import check_compression
 from .._errors import (
     CloseCode,
     ClosedLocally,
@@ -25,7 +26,7 @@ from .._errors import (
 from .._frames import encode_payload
 from .._handshake import check_subprotocols, parse_url
 from .._link import Link, State
-from .._policy import Heartbeat, Limits, Message, Outbox, Retry
+from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
 from ._open import Dial, header_pairs
 from ._sending import Sender
 from ._signal import Signal
@@ -367,6 +368,7 @@ async def open_client(
     subprotocols: Sequence[str] = (),
     ssl_context: ssl.SSLContext | None = None,
     limits: Limits = Limits(),
+    compression: Deflate | None = None,
     dial: Dial | None = None,
     random: Random | None = None,
 ) -> AsyncGenerator[Client]:
@@ -387,7 +389,7 @@ async def open_client(
             subscribe, load a snapshot).
         receive: False if this program only sends: what arrives is counted and dropped.
         headers: sent along with the handshake; or an async callable, as `url`.
-        subprotocols, ssl_context, limits, dial: as for `open_connection`.
+        subprotocols, ssl_context, limits, compression, dial: as for `open_connection`.
         random: where the jitter comes from; for tests.
 
     Yields:
@@ -412,6 +414,7 @@ async def open_client(
     if not callable(headers):
         headers = header_pairs("open_client", headers)
     check_subprotocols("open_client", subprotocols)
+    check_compression(compression)
     plan = Plan(
         url=url,
         headers=headers,
@@ -422,6 +425,7 @@ async def open_client(
         retry=retry,
         heartbeat=heartbeat,
         limits=limits,
+        compression=compression,
     )
     client = Client(plan, outbox, receive=receive, random=random or Random())
     body_error: BaseException | None = None

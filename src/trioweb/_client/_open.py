@@ -13,8 +13,10 @@ from typing import TypeAlias
 import trio
 
 from .._connection import Connection
+from .._deflate import check_compression
 from .._errors import CloseCode, ConnectFailed, HandshakeFailed
 from .._handshake import (
+    Switch,
     Target,
     check_request_headers,
     check_subprotocols,
@@ -24,7 +26,7 @@ from .._handshake import (
 from .._heartbeat import Monitor, heartbeat_replies
 from .._http import Request, addresses
 from .._link import Link
-from .._policy import Heartbeat, Limits
+from .._policy import Deflate, Heartbeat, Limits
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 HeaderArgument: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -39,6 +41,7 @@ async def open_connection(
     ssl_context: ssl.SSLContext | None = None,
     heartbeat: Heartbeat | None = Heartbeat(),
     limits: Limits = Limits(),
+    compression: Deflate | None = None,
     dial: Dial | None = None,
 ) -> AsyncGenerator[Connection]:
     """Connect to a WebSocket server and hold the connection for the length of the block.
@@ -55,6 +58,8 @@ async def open_connection(
         heartbeat: how a dead server is noticed; None for not at all.
         limits: see `Limits`; `connect_timeout` covers name resolution, TCP, TLS and the
             handshake together.
+        compression: offered to the server, which may decline it; by default, it is not.  See
+            `Deflate`.
         dial: an async callable of host and port that returns a stream to the server, in
             place of TCP: for proxies, Unix sockets, networks in memory.  TLS goes on top.
 
@@ -72,12 +77,13 @@ async def open_connection(
     Source: RFC 6455 section 4.1.
     """
     target = parse_url(url)
+    check_compression(compression)
     pairs = header_pairs("open_connection", headers)
     check_subprotocols("open_connection", subprotocols)
     if ssl_context is not None and not target.secure:
         raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
 
-    opened = await establish(target, pairs, subprotocols, ssl_context, limits, dial)
+    opened = await establish(target, pairs, subprotocols, ssl_context, limits, compression, dial)
     body_error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -113,27 +119,33 @@ class Established:
 
     stream: trio.abc.Stream
     request: Request
-    subprotocol: str | None
-    rest: bytes
+    switch: Switch
 
     def start(
         self, nursery: trio.Nursery, heartbeat: Heartbeat | None, limits: Limits
     ) -> Connection:
         """Have *nursery* hold the connection that this is."""
+        agreed = self.switch.compression
         link = Link(
             self.stream,
-            self.rest,
+            self.switch.rest,
             is_client=True,
             limits=limits,
             spawn=nursery.start_soon,
             replies=heartbeat_replies(heartbeat),
+            compression=agreed,
         )
         nursery.start_soon(link.carry)
         if heartbeat is not None:
             monitor = Monitor(heartbeat)
             monitor.add(link)
             nursery.start_soon(monitor.run)
-        return Connection(link, self.request, subprotocol=self.subprotocol)
+        return Connection(
+            link,
+            self.request,
+            subprotocol=self.switch.subprotocol,
+            extensions="" if agreed is None else agreed.text,
+        )
 
 
 async def establish(
@@ -142,6 +154,7 @@ async def establish(
     subprotocols: Sequence[str],
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
+    compression: Deflate | None,
     dial: Dial | None,
 ) -> Established:
     """Dial *target* and open a WebSocket there, within the connect timeout.
@@ -159,16 +172,17 @@ async def establish(
                 context = ssl_context or ssl.create_default_context()
                 stream = trio.SSLStream(stream, context, server_hostname=target.host)
                 await _shake_tls(stream, where)
-            _, subprotocol, rest = await connect(
+            switch = await connect(
                 stream,
                 target,
                 subprotocols=subprotocols,
                 headers=headers,
+                compression=compression,
                 max_head_bytes=limits.max_request_bytes,
             )
             remote, local = addresses(stream)
             request = Request("GET", target.resource, headers, remote=remote, local=local)
-            established = Established(stream, request, subprotocol, rest)
+            established = Established(stream, request, switch)
             return established
     finally:
         if established is None and stream is not None:

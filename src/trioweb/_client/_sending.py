@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from .._errors import OutboxFull
-from .._frames import encode_frame
+from .._frames import encode_data
 from .._link import Link, Ping
 from .._policy import Outbox
 from ._outbox import Entry, OutboxQueue
@@ -149,7 +149,7 @@ class Sender:
 
     def _write(self, link: Link, max_messages: int) -> None:
         batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
-        frames = [encode_frame(opcode, payload, masked=True) for opcode, payload in batch]
+        frames = [encode_data(opcode, payload, link.form) for opcode, payload in batch]
         taken = link.offer(b"".join(frames))
         if link.buffered_amount:
             self._unfinished = len(frames[0])  # the only one, and queued

@@ -32,7 +32,7 @@ from .._errors import (
 )
 from .._handshake import Target, parse_url
 from .._link import State
-from .._policy import Heartbeat, Limits, Retry
+from .._policy import Deflate, Heartbeat, Limits, Retry
 from ._open import Dial, Established, HeaderArgument, establish, header_pairs
 from ._retry import Schedule
 from ._sending import Sender
@@ -67,6 +67,7 @@ class Plan:
     retry: Retry
     heartbeat: Heartbeat | None
     limits: Limits
+    compression: Deflate | None
 
 
 class TheirError(Exception):
@@ -175,7 +176,13 @@ class Supervisor:
         for _ in range(_MAX_REDIRECTS + 1):
             try:
                 return await establish(
-                    target, headers, plan.subprotocols, plan.ssl_context, plan.limits, plan.dial
+                    target,
+                    headers,
+                    plan.subprotocols,
+                    plan.ssl_context,
+                    plan.limits,
+                    plan.compression,
+                    plan.dial,
                 )
             except HandshakeRejected as exc:
                 location = exc.header("location")

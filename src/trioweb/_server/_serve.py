@@ -8,10 +8,11 @@ from typing import Any
 
 import trio
 
+from .._deflate import check_compression
 from .._errors import single_cause
 from .._handshake import check_subprotocols
 from .._heartbeat import heartbeat_replies
-from .._policy import Heartbeat, Limits, Message, check_message
+from .._policy import Deflate, Heartbeat, Limits, Message, check_message
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
@@ -30,6 +31,7 @@ async def serve_listeners(
     heartbeat: Heartbeat | None = Heartbeat(),
     app_heartbeats: Mapping[Message, Message | None] | None = None,
     limits: Limits = Limits(),
+    compression: Deflate | None = None,
     hub: Hub | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -40,6 +42,7 @@ async def serve_listeners(
     if isinstance(origins, str):
         raise TypeError(f"origins={origins!r}: must be a collection of str")
     check_subprotocols("serve", subprotocols)
+    check_compression(compression)
     replies = dict(heartbeat_replies(heartbeat))
     for message, reply in (app_heartbeats or {}).items():
         check_message("app_heartbeats", message)
@@ -59,6 +62,7 @@ async def serve_listeners(
                     heartbeat=heartbeat,
                     replies=replies,
                     limits=limits,
+                    compression=compression,
                     hub=hub,
                     nursery=nursery,
                     reader=reader,
@@ -82,6 +86,7 @@ async def serve(
     heartbeat: Heartbeat | None = Heartbeat(),
     app_heartbeats: Mapping[Message, Message | None] | None = None,
     limits: Limits = Limits(),
+    compression: Deflate | None = None,
     hub: Hub | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -108,6 +113,7 @@ async def serve(
             if that is None, and that reach neither the handler nor anyone else.  A browser
             cannot send pings.
         limits: see `Limits`.
+        compression: agreed to with peers that offer it; by default, with none.  See `Deflate`.
         hub: the hub that the handlers use, so that `drain` can wait for its subscribers and
             `statistics` can tell about it.
 
@@ -136,6 +142,7 @@ async def serve(
             heartbeat=heartbeat,
             app_heartbeats=app_heartbeats,
             limits=limits,
+            compression=compression,
             hub=hub,
             task_status=task_status,
         )

@@ -17,13 +17,14 @@ from typing import Any, TypeAlias
 import trio
 
 from .._connection import Connection, is_own_end
+from .._deflate import Agreement, choose_offer
 from .._errors import CloseCode, OpenFailed, Reject
 from .._frames import check_close
 from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
 from .._http import Address, BadHead, Request, Response, addresses, format_address
 from .._link import Link, Replies
-from .._policy import Heartbeat, Limits
+from .._policy import Deflate, Heartbeat, Limits
 from .._topics import Hub, HubStatistics
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
 from ._front import Http, answer, bound_kernel_queue, read_request, refusal, shake_tls
@@ -96,6 +97,7 @@ class Server:
         heartbeat: Heartbeat | None,
         replies: Replies,
         limits: Limits,
+        compression: Deflate | None,
         hub: Hub | None,
         nursery: trio.Nursery,
         reader: Reader | None,
@@ -109,6 +111,7 @@ class Server:
         self._subprotocols = subprotocols
         self._replies = replies
         self._limits = limits
+        self._compression = compression
         self._hub = hub
         self._nursery = nursery
         self._reader = reader
@@ -333,12 +336,18 @@ class Server:
     async def _upgrade(
         self, stream: trio.abc.Stream, request: Request, head: bytes, rest: bytes, accepted: Accept
     ) -> Connection:
+        agreed: Agreement | None = None
+        if self._compression is not None:
+            offers = request.headers.get("sec-websocket-extensions", "")
+            agreed = choose_offer(offers, self._compression)
+        extensions = "" if agreed is None else agreed.text
         try:
             with trio.fail_after(self._limits.connect_timeout):
                 await accept(
                     stream,
                     head,
                     subprotocol=accepted.subprotocol,
+                    extensions=extensions,
                     headers=tuple(accepted.headers),
                 )
         except trio.TooSlowError:
@@ -350,9 +359,16 @@ class Server:
             limits=self._limits,
             spawn=self._nursery.start_soon,
             replies=self._replies,
+            compression=agreed,
         )
         link.start(self._reader)
-        return Connection(link, request, subprotocol=accepted.subprotocol, user=accepted.user)
+        return Connection(
+            link,
+            request,
+            subprotocol=accepted.subprotocol,
+            extensions=extensions,
+            user=accepted.user,
+        )
 
     async def _handle(self, connection: Connection) -> None:
         """Run the handler, contain its errors (invariant 2), see the connection to its end."""

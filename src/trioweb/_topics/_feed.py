@@ -19,7 +19,7 @@ from weakref import ref
 
 from .._connection import Connection
 from .._errors import CloseCode
-from .._frames import encode_message
+from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message
 from ._log import Log, Publication
 
@@ -127,19 +127,20 @@ class Subscription:
 
 
 class Feed:
-    """One encoding of a topic, with those who subscribe to it."""
+    """One wire form of a topic, with those who subscribe to it."""
 
-    __slots__ = ("_any_latest", "_chunks", "_encode", "_frames", "_log", "_masked", "subscriptions")
+    __slots__ = ("_any_latest", "_chunks", "_encode", "_form", "_frames", "_log", "subscriptions")
 
-    def __init__(self, log: Log, encode: Encode | None, *, masked: bool) -> None:
+    def __init__(self, log: Log, encode: Encode | None, form: WireForm) -> None:
         self.subscriptions: dict[Subscription, None] = {}
         self._log = log
         self._encode = encode
-        self._masked = masked
+        self._form = form
         self._any_latest = False
         self._chunks: dict[int, Chunk] = {}
         # Frames in this form, unless it is the one in which the log itself keeps them.
-        self._frames: dict[int, bytes] | None = None if encode is None and not masked else {}
+        is_logs = encode is None and form == SERVER_FORM
+        self._frames: dict[int, bytes] | None = None if is_logs else {}
 
     def add(self, subscription: Subscription) -> None:
         self.subscriptions[subscription] = None
@@ -152,7 +153,7 @@ class Feed:
         frame = self._frames.get(publication.offset)
         if frame is None:
             message = publication.message if self._encode is None else self._encode(publication)
-            frame = encode_message(message, masked=self._masked)
+            frame = encode_message(message, self._form)
             self._frames[publication.offset] = frame
         return frame
 

@@ -12,7 +12,7 @@ import trio
 
 from .._connection import Connection
 from .._errors import CloseCode, Lagged
-from .._frames import encode_message
+from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message, Retain
 from ._feed import COST_OF_CLOSE, Encode, Feed, Slow, Subscription, _logger, check_slow
 from ._log import Log, Publication
@@ -54,7 +54,7 @@ class Topic:
         self.name = name
         self.bind(retain, slow)
         self._hub = hub
-        self._feeds: dict[tuple[Encode | None, bool], Feed] = {}
+        self._feeds: dict[tuple[Encode | None, WireForm], Feed] = {}
         self._readers = 0
         self._news: trio.Event | None = None
 
@@ -120,8 +120,8 @@ class Topic:
     ) -> int:
         """Append *message* to the topic; return its offset.
 
-        It is encoded once, however many subscribers there are, and written by the hub's
-        task; no peer can make this wait.
+        It is encoded once, however many subscribers there are (and compressed once for all who
+        have agreed to the same), and written by the hub's task; no peer can make this wait.
 
         Args:
             skip: a connection that does not get it: everyone but the sender.
@@ -135,7 +135,7 @@ class Topic:
         """
         if isinstance(message, (bytearray, memoryview)):
             message = bytes(message)
-        frame = encode_message(message, masked=False)
+        frame = encode_message(message, SERVER_FORM)
         hub = self._hub
         hub.use(self)
         # A reference that keeps nobody alive for as long as the publication is retained.
@@ -183,11 +183,11 @@ class Topic:
         cursor, missing, recovered = self._place(since, history)
         slow = self.slow if slow is None else check_slow(slow)
         connection.link.check_writable()
-        form = (encode, connection.link.is_client)
-        feed = self._feeds.get(form)
+        form = connection.link.form
+        feed = self._feeds.get((encode, form))
         self._hub.use(self)
         if feed is None:
-            feed = self._feeds[form] = Feed(self._log, encode, masked=form[1])
+            feed = self._feeds[encode, form] = Feed(self._log, encode, form)
         subscription = Subscription(self, connection, feed, slow, cursor)
         subscription.skipped = missing
         subscription.recovered = recovered
@@ -240,7 +240,7 @@ class Topic:
         """Take *subscription* off its feed."""
         del feed.subscriptions[subscription]
         if not feed.subscriptions:
-            self._feeds = {form: kept for form, kept in self._feeds.items() if kept is not feed}
+            self._feeds = {key: kept for key, kept in self._feeds.items() if kept is not feed}
         self._hub.left(subscription)
 
     def enter_reader(self, since: Since | None, history: int) -> tuple[int, int]:

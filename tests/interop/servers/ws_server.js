@@ -28,7 +28,8 @@ const front = pem
   ? https.createServer({ key: pem, cert: pem }, application)
   : http.createServer(application);
 const handleProtocols = (offered) => offered.has("chat") && "chat";
-const server = new WebSocketServer({ server: front, handleProtocols });
+const options = { handleProtocols, perMessageDeflate: true };
+const server = new WebSocketServer({ server: front, ...options });
 front.listen(Number(port), "127.0.0.1", () => console.log(front.address().port));
 
 server.on("connection", (connection, request) => {

@@ -1,0 +1,277 @@
+"""RFC 7692 permessage-deflate: what is agreed upon, and how messages shrink and grow again.
+
+Pure: no I/O, no Trio.  Which bit of a frame says that it is compressed is `_frames`' business,
+and the handshake that carries offers and answers is `_handshake`'s.
+
+What we send never uses context takeover: every message is compressed by itself, though the
+peer would allow more.  So one compressed frame serves every subscriber of a topic, a send that
+never happened cannot leave the two ends with different contexts, and a connection holds no
+compressor, which would be 256 KiB.  What we receive may use it, unless the peer promises not to.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from ._errors import CloseCode, FrameError
+from ._policy import Deflate
+
+if TYPE_CHECKING:
+    from zlib import _Compress, _Decompress
+
+_NAME: Final = "permessage-deflate"
+# The parameters of RFC 7692 section 7.1.
+_SERVER_TAKEOVER: Final = "server_no_context_takeover"
+_CLIENT_TAKEOVER: Final = "client_no_context_takeover"
+_SERVER_BITS: Final = "server_max_window_bits"
+_CLIENT_BITS: Final = "client_max_window_bits"
+_BITS: Final = {str(bits): bits for bits in range(8, 16)}
+_MAX_BITS: Final = 15
+# zlib inflates with a window of 8 bits, but its raw deflate has none: it refuses to begin, or
+# (before 1.2.9) quietly takes 9.
+_MIN_DEFLATE_BITS: Final = 9
+
+# What a client asks for.  "client_max_window_bits" says that the server may choose one.
+OFFER: Final = f"{_NAME}; {_CLIENT_TAKEOVER}; {_CLIENT_BITS}"
+
+# RFC 6455 section 9.1.  Possessive, so that each character is looked at once: a header is read
+# in linear time, whatever it holds.
+_TOKEN: Final = r"([!#$%&'*+\-.^_`|~0-9A-Za-z]++)[ \t]*+"
+_EXTENSION: Final = re.compile(r"[ \t]*+" + _TOKEN)
+_PARAMETER: Final = re.compile(
+    r";[ \t]*+" + _TOKEN + r"(?:=[ \t]*+(?:" + _TOKEN + r'|"((?:[^"\\]|\\.)*+)"[ \t]*+))?+'
+)
+_COMMA: Final = re.compile(r"[ \t]*+,")
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+# A name and, if there is one, its value.
+_Parameter: TypeAlias = tuple[str, str | None]
+
+# What ends every flush of zlib's, and is not sent (RFC 7692 section 7.2.1).
+_TAIL: Final = b"\x00\x00\xff\xff"
+# After a final block, which ordinary senders never make, zlib is given pieces of this size: it
+# copies what of them lies behind the next one.
+_CAUTIOUS_BYTES: Final = 1024
+
+# Compressors at rest, by level and window bits.  Making one touches 256 KiB of fresh memory:
+# 60 µs where the message itself, 1 KiB of JSON, takes 9.  There are as many as agreements
+# differ, 7 for each level in use.
+_idle: Final[dict[tuple[int, int], _Compress]] = {}
+
+
+def check_compression(compression: object) -> None:
+    """Raise TypeError unless *compression* is a policy or None."""
+    if compression is not None and not isinstance(compression, Deflate):
+        raise TypeError(f"compression={compression!r}: must be a Deflate, or None")
+
+
+@dataclass(frozen=True, slots=True)
+class Compressor:
+    """How one side compresses what it sends.  Equal ones make the same bytes."""
+
+    policy: Deflate
+    window_bits: int
+
+    def compress(self, payload: bytes) -> bytes | None:
+        """The compressed payload of a message; None if it should go as it is."""
+        if len(payload) < self.policy.min_bytes:
+            return None
+        key = (self.policy.level, self.window_bits)
+        # NOTE: Taken out while it is at work, so that no other thread uses it, and so that
+        # one that was interrupted half way is used no more.
+        deflate = _idle.pop(key, None) or zlib.compressobj(key[0], wbits=-self.window_bits)
+        # After a full flush nothing refers to what came before.
+        data = deflate.compress(payload) + deflate.flush(zlib.Z_FULL_FLUSH)
+        _idle[key] = deflate
+        return data[: -len(_TAIL)] if len(data) - len(_TAIL) < len(payload) else None
+
+
+class Inflater:
+    """Inflates the messages of one direction of a connection.
+
+    Args:
+        window_bits: the largest window that the peer compresses with.
+        takeover: whether its messages refer to those before.
+    """
+
+    __slots__ = ("_takeover", "_window_bits", "_zlib")
+
+    def __init__(self, window_bits: int, *, takeover: bool) -> None:
+        self._window_bits = window_bits
+        self._takeover = takeover
+        # Made when the first compressed message comes: with its window it takes 40 KiB.
+        self._zlib: _Decompress | None = None
+
+    def inflate(self, data: bytes, max_bytes: int, *, last: bool) -> bytes:
+        """Inflate *data*, the next of a message, and with *last* its end.
+
+        Returns:
+            At most *max_bytes* + 1 bytes, and so many only if there are more than *max_bytes*;
+            then the inflater must not be used again.
+
+        Raises:
+            FrameError: *data* is corrupt.
+        """
+        if last:
+            data += _TAIL
+        inflate = self._zlib or zlib.decompressobj(-self._window_bits)
+        rest, size = memoryview(data), len(data)
+        parts: list[bytes] = []
+        while rest and max_bytes >= 0:
+            piece = rest[:size]
+            try:
+                # Never 0, which would mean any number.
+                part = inflate.decompress(piece, max_bytes + 1)
+            except zlib.error:
+                raise FrameError(CloseCode.INVALID_PAYLOAD, "corrupt compressed data") from None
+            parts.append(part)
+            max_bytes -= len(part)
+            rest = rest[len(piece) - len(inflate.unused_data) :]
+            if inflate.eof:
+                # Section 7.2.1 allows final blocks.  Behind one there is no going on with zlib,
+                # and who makes them with it begins anew, too.
+                inflate = zlib.decompressobj(-self._window_bits)
+                size = _CAUTIOUS_BYTES
+        self._zlib = inflate if self._takeover or not last else None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What two peers have agreed upon, as seen by one of them.
+
+    Attributes:
+        text: the same in the server's words.
+        compressor: how we compress; None if we send everything as it is, which is always
+            allowed.
+        peer_bits, peer_takeover: see `Inflater`.
+    """
+
+    text: str
+    compressor: Compressor | None
+    peer_bits: int
+    peer_takeover: bool
+
+    def make_inflater(self) -> Inflater:
+        return Inflater(self.peer_bits, takeover=self.peer_takeover)
+
+
+def choose_offer(header: str, policy: Deflate) -> Agreement | None:
+    """A server's answer to what a client offers: the first offer that it can take, if any.
+
+    Args:
+        header: the client's Sec-WebSocket-Extensions.
+
+    Source: RFC 7692 sections 5.1 and 7.1.
+    """
+    try:
+        for name, parameters in _parse(header):
+            if name == _NAME and (agreement := _take_offer(parameters, policy)) is not None:
+                return agreement
+    except ValueError:
+        # Where it makes no sense, the next offer cannot be found.
+        pass
+    return None
+
+
+def _take_offer(parameters: Sequence[_Parameter], policy: Deflate) -> Agreement | None:
+    try:
+        wanted = _read(parameters, is_offer=True)
+    except ValueError:
+        return None
+    our_bits = wanted.get(_SERVER_BITS) or _MAX_BITS
+    if our_bits < _MIN_DEFLATE_BITS:
+        return None
+    # Section 7.1.1.1: a server may announce this without being asked.
+    answer = [_NAME, _SERVER_TAKEOVER]
+    if _CLIENT_TAKEOVER in wanted:
+        answer.append(_CLIENT_TAKEOVER)
+    for name in (_SERVER_BITS, _CLIENT_BITS):
+        if wanted.get(name) is not None:
+            answer.append(f"{name}={wanted[name]}")
+    return Agreement(
+        "; ".join(answer),
+        Compressor(policy, our_bits),
+        peer_bits=wanted.get(_CLIENT_BITS) or _MAX_BITS,
+        peer_takeover=_CLIENT_TAKEOVER not in wanted,
+    )
+
+
+def read_answer(header: str, policy: Deflate) -> Agreement:
+    """What a server makes of OFFER.
+
+    Args:
+        header: the server's Sec-WebSocket-Extensions.
+
+    Raises:
+        ValueError: it cannot be an answer to that.
+    Source: RFC 7692 sections 5.1 and 7.1.
+    """
+    chosen = list(_parse(header))
+    if [name for name, _ in chosen] != [_NAME]:
+        raise ValueError(f"{header!r:.60} is not what was offered")
+    agreed = _read(chosen[0][1], is_offer=False)
+    our_bits = agreed.get(_CLIENT_BITS) or _MAX_BITS
+    # With a window that is too small for zlib, what we send stays as it is.
+    compressor = Compressor(policy, our_bits) if our_bits >= _MIN_DEFLATE_BITS else None
+    return Agreement(
+        header,
+        compressor,
+        peer_bits=agreed.get(_SERVER_BITS) or _MAX_BITS,
+        peer_takeover=_SERVER_TAKEOVER not in agreed,
+    )
+
+
+def _read(parameters: Sequence[_Parameter], *, is_offer: bool) -> Mapping[str, int | None]:
+    """The parameters of one permessage-deflate, checked as section 7.1 asks.
+
+    Raises:
+        ValueError: which of them is unknown, comes twice or has a value that cannot be.
+    """
+    read: dict[str, int | None] = {}
+    for name, value in parameters:
+        if name in read:
+            raise ValueError(f"parameter {name!r} twice")
+        if name in (_SERVER_TAKEOVER, _CLIENT_TAKEOVER):
+            good = value is None
+        elif name in (_SERVER_BITS, _CLIENT_BITS):
+            # Section 7.1.2.2: a client may say that it knows this one, and no more.
+            may_be_bare = is_offer and name == _CLIENT_BITS
+            good = value in _BITS or (value is None and may_be_bare)
+        else:
+            raise ValueError(f"unknown parameter {name!r}")
+        if not good:
+            raise ValueError(f"parameter {name!r} cannot have the value {value!r}")
+        read[name] = None if value is None else _BITS[value]
+    return read
+
+
+def _parse(header: str) -> Iterator[tuple[str, list[_Parameter]]]:
+    """The extensions of a Sec-WebSocket-Extensions, one by one, with their parameters.
+
+    Raises:
+        ValueError: it breaks the grammar of RFC 6455 section 9.1 from here on.
+    """
+    position = 0
+    while True:
+        if extension := _EXTENSION.match(header, position):
+            position = extension.end()
+            parameters: list[_Parameter] = []
+            while parameter := _PARAMETER.match(header, position):
+                position = parameter.end()
+                name, token, quoted = parameter.groups()
+                value = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
+                parameters.append((name, value))
+            if position < len(header) and header[position] != ",":
+                raise ValueError(f"{header[position:]!r:.60} makes no sense")
+            yield extension[1], parameters
+        # Lists may have empty elements (RFC 9110 section 5.6.1.2).
+        if not (comma := _COMMA.match(header, position)):
+            break
+        position = comma.end()
+    if header[position:].strip(" \t"):
+        raise ValueError(f"{header[position:]!r:.60} makes no sense")
