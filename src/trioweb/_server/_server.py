@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import trio
@@ -25,6 +24,7 @@ from .._http import Address, BadHead, Request, Response, addresses, format_addre
 from .._link import Link, Replies
 from .._policy import Heartbeat, Limits
 from .._topics import Hub, HubStatistics
+from ._accepting import accept_streams
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
 from ._front import Http, answer, bound_kernel_queue, read_request, refusal, shake_tls
 
@@ -218,8 +218,8 @@ class Server:
         if self._monitor is not None:
             self._nursery.start_soon(self._monitor.run)
         async with trio.open_nursery() as accepting:
-            listen = partial(trio.serve_listeners, handler_nursery=self._nursery)
-            accepting.start_soon(listen, self._run, self.listeners)
+            for listener in self.listeners:
+                accepting.start_soon(accept_streams, listener, self._run, self._nursery)
             task_status.started(self)
             await self._drained.wait()
             accepting.cancel_scope.cancel()
