@@ -217,6 +217,8 @@ def format_address(address: Address) -> str:
     if isinstance(address, str):
         return address or "(no address)"
     host, port = address
+    if not port:  # a proxy told the host alone
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
