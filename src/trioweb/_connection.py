@@ -13,7 +13,7 @@ import trio
 
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
-from ._http import Address, Request, format_address
+from ._http import Address, Request, brief, format_address
 from ._link import Link, LinkStatistics, State
 from ._policy import Message
 
@@ -56,7 +56,7 @@ class Connection(trio.abc.AsyncResource):
     def __repr__(self) -> str:
         side = "client" if self.link.is_client else "server"
         return (
-            f"<Connection ({side}) {self.request.target!r} "
+            f"<Connection ({side}) {brief(self.request.target)} "
             f"with {format_address(self.remote)}, {self.state.name}>"
         )
 

@@ -20,7 +20,7 @@ from .._errors import CloseCode, OpenFailed, Reject
 from .._frames import check_close
 from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
-from .._http import BadHead, Request, Response, addresses, format_address
+from .._http import BadHead, Request, Response, addresses, brief, format_address
 from .._link import Link, Replies
 from .._policy import Heartbeat, Limits
 from .._topics import Hub, HubStatistics
@@ -284,7 +284,7 @@ class Server:
         except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
             self._refused[0] += 1
             who = format_address(visitor.remote)
-            _logger.info("%s: gone while opening: %s", who, ascii(str(exc)))
+            _logger.info("%s: gone while opening: %s", who, brief(str(exc)))
             return None
         else:
             self._answered[response.status] += 1
@@ -318,7 +318,7 @@ class Server:
     def _count_refusal(self, visitor: Visitor, response: Response, reason: str) -> None:
         self._refused[response.status] += 1
         who = format_address(visitor.remote)
-        _logger.info("%s: refused with %d: %s", who, response.status, ascii(reason))
+        _logger.info("%s: refused with %d: %s", who, response.status, brief(reason))
 
     async def _decide(self, request: Request) -> Accept | Response:
         """Ask the application about *request*; what it raises concerns nobody else."""
@@ -418,7 +418,7 @@ class Server:
         if link.close_code is not None:
             self._closed[link.close_code] += 1
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
-        _logger.log(level, "%s: %s", format_address(connection.remote), ascii(str(error)))
+        _logger.log(level, "%s: %s", format_address(connection.remote), brief(str(error)))
 
 
 # Ends that nobody needs to read about.
