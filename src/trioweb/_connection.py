@@ -55,9 +55,9 @@ class Connection(trio.abc.AsyncResource):
 
     def __repr__(self) -> str:
         side = "client" if self.link.is_client else "server"
+        where = brief(self.request.target.partition("?")[0])  # a query may have a token in it
         return (
-            f"<Connection ({side}) {brief(self.request.target)} "
-            f"with {format_address(self.remote)}, {self.state.name}>"
+            f"<Connection ({side}) {where} with {format_address(self.remote)}, {self.state.name}>"
         )
 
     @property

@@ -120,7 +120,8 @@ class Request:
         self.local = local
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {brief(self.target)} from {format_address(self.remote)}>"
+        where = brief(self.target.partition("?")[0])  # a query may have a token in it
+        return f"<Request {self.method} {where} from {format_address(self.remote)}>"
 
     @property
     def headers(self) -> Headers:

@@ -343,6 +343,25 @@ async def test_nothing_raw_reaches_a_line_of_the_log(
         assert line.isascii() and line.isprintable(), line
 
 
+async def test_no_query_reaches_a_line_of_the_log(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, console: Console
+) -> None:
+    """CWE-532: browsers can send a token nowhere else."""
+
+    async def fail(connection: object) -> None:
+        raise RuntimeError("no database")
+
+    site = await start(nursery, fail, admit=fail)
+    await _ask(site, upgrade_head("/room?token=secret"))
+    site = await start(nursery, fail, network=Network())
+    peer = await site.opened("/room?token=secret")
+    await peer.read_end()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(console.lines) == 4
+    assert sum("/room" in line for line in console.lines) == 2
+    assert not [line for line in console.lines if "secret" in line]
+
+
 async def test_server_cannot_forge_lines_of_a_clients_log(
     autojump_clock: trio.testing.MockClock, console: Console
 ) -> None:
