@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["tests", "lint", "typing"]
@@ -145,6 +146,19 @@ def find_python2() -> str | None:
         if python and subprocess.run([python, "-V"], capture_output=True).returncode == 0:
             return python
     return None
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hunt for inputs that trioweb does not stand; `-- --seconds 600 frames` for longer."""
+    try:
+        session.install("--only-binary", "atheris", *group("fuzz"))
+    except CommandFailed:
+        session.skip("atheris has no wheel for this Python and system")
+    session.install(".", *group("tests"))
+    # Kept, so that the next run goes on where this one ends.
+    corpus = Path(session.create_tmp()).resolve() / "corpus"
+    session.run("python", "-m", "tests.fuzz", "--corpus", str(corpus), *session.posargs)
 
 
 @nox.session

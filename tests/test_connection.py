@@ -47,7 +47,7 @@ async def test_connection_says_what_it_is(nursery: trio.Nursery) -> None:
     assert (connection.remote, connection.local) == (("192.0.2.1", 5), ("192.0.2.2", 6))
     assert (connection.user, connection.subprotocol) == ("ada", "chat")
     assert (connection.close_code, connection.close_reason) == (None, "")
-    assert repr(connection) == "<Connection (server) '/lobby?x=1' with 192.0.2.1:5, OPEN>"
+    assert repr(connection) == "<Connection (server) '/lobby' with 192.0.2.1:5, OPEN>"
     await peer.aclose()
     await connection.wait_closed()
     assert repr(connection).endswith("CLOSED>")

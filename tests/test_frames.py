@@ -7,6 +7,7 @@ a `Frame`, in the order in which they came.
 from __future__ import annotations
 
 import random
+import re
 import tracemalloc
 import zlib
 from collections.abc import Iterable, Sequence
@@ -155,7 +156,11 @@ def read_simply(
             try:
                 text_or_bytes.decode()
             except UnicodeDecodeError as exc:
-                if complete or exc.reason != "unexpected end of data":
+                # Python's incremental decoder, unlike this one, tells of a surrogate only when
+                # it has all three bytes of it.
+                surrogate = re.fullmatch(rb"\xed[\xa0-\xbf]", text_or_bytes[exc.start :])
+                unfinished = surrogate or exc.reason == "unexpected end of data"
+                if complete or not unfinished:
                     return events, CloseCode.INVALID_PAYLOAD
         if complete:
             events.append(text_or_bytes.decode() if opcode_under_way == TEXT else text_or_bytes)

@@ -13,7 +13,7 @@ import trio
 
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
-from ._http import Address, Request, format_address
+from ._http import Address, Request, brief, format_address
 from ._link import Link, LinkStatistics, State
 from ._policy import Message
 
@@ -59,9 +59,9 @@ class Connection(trio.abc.AsyncResource):
 
     def __repr__(self) -> str:
         side = "client" if self.link.is_client else "server"
+        where = brief(self.request.target.partition("?")[0])  # a query may have a token in it
         return (
-            f"<Connection ({side}) {self.request.target!r} "
-            f"with {format_address(self.remote)}, {self.state.name}>"
+            f"<Connection ({side}) {where} with {format_address(self.remote)}, {self.state.name}>"
         )
 
     @property

@@ -35,6 +35,8 @@ _READ_BYTES = 16 * 2**10
 # body is kept than this, and it is waited for no longer.
 _MAX_BODY_BYTES = 64 * 2**10
 _MAX_BODY_SECONDS = 1.0
+# So much of what a peer sent is repeated in a log; it may be a whole head.
+_BRIEF_CHARS = 200
 
 
 class BadHead(Exception):
@@ -118,7 +120,8 @@ class Request:
         self.local = local
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.target!r} from {format_address(self.remote)}>"
+        where = brief(self.target.partition("?")[0])  # a query may have a token in it
+        return f"<Request {self.method} {where} from {format_address(self.remote)}>"
 
     @property
     def headers(self) -> Headers:
@@ -212,11 +215,18 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+def brief(text: str) -> str:
+    """*text* as a log may have it: quoted, in printable ASCII, and not too long."""
+    return ascii(text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}...")
+
+
 def format_address(address: Address) -> str:
     """*address* as people write it."""
     if isinstance(address, str):
         return address or "(no address)"
     host, port = address
+    if not port:  # a proxy told the host alone
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -281,7 +291,9 @@ def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
         parser.receive_data(head)
         event = parser.next_event()
     except h11.RemoteProtocolError as exc:
-        raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request: {exc}") from exc
+        # h11 quotes the line at fault, whole.
+        fault = str(exc)[:_BRIEF_CHARS]
+        raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request: {fault}") from exc
     assert isinstance(event, h11.Request), "a whole head is one, or an error"
     names = {name for name, _ in event.headers}
     # A body that nobody reads would be taken for what follows the head.

@@ -56,7 +56,7 @@ async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
 async def read_request(
     stream: trio.abc.Stream, deadline: float, max_bytes: int
 ) -> tuple[Request, bytes, bytes]:
-    """Read a request's head of at most *max_bytes* by *deadline*, and check it.
+    """Read and parse a request's head of at most *max_bytes* by *deadline*.
 
     Returns:
         The request, its head, and the bytes behind that.
@@ -71,12 +71,19 @@ async def read_request(
     except trio.TooSlowError:
         raise BadHead(408, "no whole request in time") from None
     remote, local = addresses(stream)
-    request = parse_request(head, remote=remote, local=local)
+    return parse_request(head, remote=remote, local=local), head, rest
+
+
+def check_request(request: Request) -> None:
+    """Check that *request* is an upgrade without fault, or one that plain HTTP answers.
+
+    Raises:
+        BadHead: it must be refused, with `status`.
+    """
     if is_upgrade(request):
         check_upgrade(request)
     elif request.method not in ("GET", "HEAD"):
         raise BadHead(405, "only GET and HEAD are answered")
-    return request, head, rest
 
 
 def refusal(error: BadHead) -> Response:

@@ -16,6 +16,7 @@ from .._policy import Deflate, Heartbeat, Limits, Message, check_message
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
+from ._proxies import Proxies
 from ._reader import open_reader
 from ._server import Handler, Server
 
@@ -28,6 +29,7 @@ async def serve_listeners(
     http: Http | None = None,
     origins: Collection[str] = (),
     subprotocols: Sequence[str] = (),
+    trusted_proxies: Collection[str] = (),
     heartbeat: Heartbeat | None = Heartbeat(),
     app_heartbeats: Mapping[Message, Message | None] | None = None,
     limits: Limits = Limits(),
@@ -43,6 +45,7 @@ async def serve_listeners(
         raise TypeError(f"origins={origins!r}: must be a collection of str")
     check_subprotocols("serve", subprotocols)
     check_compression(compression)
+    proxies = Proxies(trusted_proxies)
     replies = dict(heartbeat_replies(heartbeat))
     for message, reply in (app_heartbeats or {}).items():
         check_message("app_heartbeats", message)
@@ -59,6 +62,7 @@ async def serve_listeners(
                     http=http,
                     origins=origins,
                     subprotocols=subprotocols,
+                    proxies=proxies,
                     heartbeat=heartbeat,
                     replies=replies,
                     limits=limits,
@@ -83,6 +87,7 @@ async def serve(
     http: Http | None = None,
     origins: Collection[str] = (),
     subprotocols: Sequence[str] = (),
+    trusted_proxies: Collection[str] = (),
     heartbeat: Heartbeat | None = Heartbeat(),
     app_heartbeats: Mapping[Message, Message | None] | None = None,
     limits: Limits = Limits(),
@@ -108,6 +113,12 @@ async def serve(
             without it they are answered with 404.
         origins: Origins that may connect besides the host asked for; "*" for all.
         subprotocols: those that the handler speaks, preferred ones first.
+        trusted_proxies: addresses and networks ("127.0.0.1", "10.0.0.0/8", "fd00::/8"; "unix"
+            for all who come over a Unix socket) of proxies whose X-Forwarded-For is believed.
+            `request.remote`, `connection.remote`, the log and `max_connections_per_host` then
+            mean the rightmost address there that is no trusted proxy itself, with port 0 if the
+            proxy does not tell it; the proxy, if there is none or something is malformed.  No
+            other header that a proxy may add is read.
         heartbeat: how dead peers are noticed; None for not at all.
         app_heartbeats: messages of peers that are answered with their value, or swallowed
             if that is None, and that reach neither the handler nor anyone else.  A browser
@@ -139,6 +150,7 @@ async def serve(
             http=http,
             origins=origins,
             subprotocols=subprotocols,
+            trusted_proxies=trusted_proxies,
             heartbeat=heartbeat,
             app_heartbeats=app_heartbeats,
             limits=limits,

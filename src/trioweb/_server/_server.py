@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import trio
@@ -22,12 +21,22 @@ from .._errors import CloseCode, OpenFailed, Reject
 from .._frames import check_close
 from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
-from .._http import Address, BadHead, Request, Response, addresses, format_address
+from .._http import BadHead, Request, Response, addresses, brief, format_address
 from .._link import Link, Replies
 from .._policy import Deflate, Heartbeat, Limits
 from .._topics import Hub, HubStatistics
+from ._accepting import accept_streams
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
-from ._front import Http, answer, bound_kernel_queue, read_request, refusal, shake_tls
+from ._front import (
+    Http,
+    answer,
+    bound_kernel_queue,
+    check_request,
+    read_request,
+    refusal,
+    shake_tls,
+)
+from ._proxies import Proxies, Visitor
 from ._reader import Reader
 
 _logger = logging.getLogger("trioweb.server")
@@ -94,6 +103,7 @@ class Server:
         http: Http | None,
         origins: Collection[str],
         subprotocols: Sequence[str],
+        proxies: Proxies,
         heartbeat: Heartbeat | None,
         replies: Replies,
         limits: Limits,
@@ -109,6 +119,7 @@ class Server:
         self._http = http
         self._origins = origins
         self._subprotocols = subprotocols
+        self._proxies = proxies
         self._replies = replies
         self._limits = limits
         self._compression = compression
@@ -226,8 +237,8 @@ class Server:
         if self._reader is not None:
             self._nursery.start_soon(self._reader.run)
         async with trio.open_nursery() as accepting:
-            listen = partial(trio.serve_listeners, handler_nursery=self._nursery)
-            accepting.start_soon(listen, self._run, self.listeners)
+            for listener in self.listeners:
+                accepting.start_soon(accept_streams, listener, self._run, self._nursery)
             task_status.started(self)
             await self._drained.wait()
             accepting.cancel_scope.cancel()
@@ -235,28 +246,25 @@ class Server:
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
         bound_kernel_queue(stream)
-        remote = addresses(stream)[0]
-        host = remote[0] if isinstance(remote, tuple) else ""
+        visitor = self._proxies.meet(addresses(stream)[0])
         self._streams += 1
-        self._hosts[host] += 1
+        self._hosts[visitor.host] += 1
         try:
-            connection = await self._open(stream, remote, host)
+            connection = await self._open(stream, visitor)
             if connection is not None:
                 await self._handle(connection)
         except Exception:
             # Streams, and what `http` returns, are anybody's: none may end the others.
             self._handler_errors += 1
-            _logger.exception("unexpected error while serving %s", format_address(remote))
+            _logger.exception("unexpected error while serving %s", format_address(visitor.remote))
         finally:
             self._streams -= 1
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+            self._forget(visitor.host)
             self._stream_ended.set()
             self._stream_ended = trio.Event()
             await trio.aclose_forcefully(stream)
 
-    async def _open(self, stream: trio.abc.Stream, remote: Address, host: str) -> Connection | None:
+    async def _open(self, stream: trio.abc.Stream, visitor: Visitor) -> Connection | None:
         """Make a connection of *stream*; None if it was answered or went away instead."""
         request: Request | None = None
         limits = self._limits
@@ -265,23 +273,26 @@ class Server:
             self._undecided += 1
             try:
                 await shake_tls(stream, deadline)
-                self._check_room(host)
+                self._check_room(visitor.host)
                 request, head, rest = await read_request(stream, deadline, limits.max_request_bytes)
             finally:
                 self._undecided -= 1
+            self._identify(visitor, request)
+            check_request(request)
             outcome = await self._decide(request)
             if isinstance(outcome, Accept):
                 return await self._upgrade(stream, request, head, rest, outcome)
             response = outcome
         except BadHead as exc:
             response = refusal(exc)
-            self._count_refusal(remote, response, exc.reason)
+            self._count_refusal(visitor, response, exc.reason)
         except _Refused as exc:
             response = exc.response
-            self._count_refusal(remote, response, exc.reason)
+            self._count_refusal(visitor, response, exc.reason)
         except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
             self._refused[0] += 1
-            _logger.info("%s: gone while opening: %s", format_address(remote), ascii(str(exc)))
+            who = format_address(visitor.remote)
+            _logger.info("%s: gone while opening: %s", who, brief(str(exc)))
             return None
         else:
             self._answered[response.status] += 1
@@ -289,19 +300,33 @@ class Server:
         await answer(stream, response, write_timeout=limits.write_timeout, with_body=with_body)
         return None
 
+    def _identify(self, visitor: Visitor, request: Request) -> None:
+        """Count *visitor* for the host that *request* comes from, if only its proxy was known."""
+        before = visitor.host
+        self._proxies.identify(visitor, request)
+        if visitor.host != before:
+            self._forget(before)
+            self._hosts[visitor.host] += 1
+            self._check_room(visitor.host)
+
+    def _forget(self, host: str) -> None:
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+
     def _check_room(self, host: str) -> None:
         limits = self._limits
         if self._streams > limits.max_connections:
             raise _Refused.because("too many connections", retry_after=5)
         limit = limits.max_connections_per_host
-        # A peer without an address (a Unix socket) tells nothing of its host.
+        # A Unix socket tells nothing of its peer's host, and a trusted proxy not yet.
         if limit is not None and host and self._hosts[host] > limit:
             raise _Refused.because("too many connections from this address", retry_after=5)
 
-    def _count_refusal(self, remote: Address, response: Response, reason: str) -> None:
+    def _count_refusal(self, visitor: Visitor, response: Response, reason: str) -> None:
         self._refused[response.status] += 1
-        who = format_address(remote)
-        _logger.info("%s: refused with %d: %s", who, response.status, ascii(reason))
+        who = format_address(visitor.remote)
+        _logger.info("%s: refused with %d: %s", who, response.status, brief(reason))
 
     async def _decide(self, request: Request) -> Accept | Response:
         """Ask the application about *request*; what it raises concerns nobody else."""
@@ -414,7 +439,7 @@ class Server:
         if link.close_code is not None:
             self._closed[link.close_code] += 1
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
-        _logger.log(level, "%s: %s", format_address(connection.remote), ascii(str(error)))
+        _logger.log(level, "%s: %s", format_address(connection.remote), brief(str(error)))
 
 
 # Ends that nobody needs to read about.

@@ -1,0 +1,142 @@
+"""Too many connections, of one address or altogether, and too many topics.
+
+Who counts as one address behind proxies is tested in tests/server/test_proxies.py, and that
+topics without end (CWE-770) cost no more than the hub may hold in tests/server/test_bad_input.py:
+`test_thousand_topics_a_second_cost_no_more_than_the_hub_may_hold`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+import trioweb
+from tests.abuse.support import KIB, assert_alone, tasks, traced
+from tests.server.support import Peer, Site, echo, start, upgrade_head
+from tests.support import TEXT, Frame
+
+_LIMIT = 20
+_CROWD = 200
+
+
+async def _opened(site: Site, forwarded: str | None = None) -> Peer:
+    return await site.opened(extra=[("X-Forwarded-For", forwarded)] if forwarded else [])
+
+
+@pytest.mark.parametrize(
+    ("limits", "trusted", "friend", "crowd"),
+    [
+        pytest.param(trioweb.Limits(max_connections=_LIMIT), (), None, None, id="in total"),
+        pytest.param(
+            trioweb.Limits(max_connections_per_host=_LIMIT), (), None, None, id="of one address"
+        ),
+        pytest.param(
+            trioweb.Limits(max_connections_per_host=_LIMIT),
+            ("10.0.0.0/8",),
+            "198.51.100.1",
+            "203.0.113.9",
+            id="of one address behind a proxy",
+        ),
+        pytest.param(
+            # It may write before the proxy's word whatever it likes.
+            trioweb.Limits(max_connections_per_host=_LIMIT),
+            ("10.0.0.0/8",),
+            "198.51.100.1",
+            "forged",
+            id="of one address behind a proxy, forging others",
+        ),
+    ],
+)
+async def test_crowd_beyond_a_limit_is_told_so_at_once(
+    limits: trioweb.Limits,
+    trusted: tuple[str, ...],
+    friend: str | None,
+    crowd: str | None,
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """CWE-770, CWE-348: two hundred get a 503 within a second; who was there, notices nothing."""
+    site = await start(nursery, echo, limits=limits, trusted_proxies=trusted)
+    await trio.testing.wait_all_tasks_blocked()
+    before = tasks()
+    friends = [await _opened(site, friend) for _ in range(_LIMIT if friend is None else 1)]
+    # Behind a proxy the crowd has room of its own, and uses it up first.
+    seated = [
+        await _opened(site, f"1.2.3.4, {crowd}" if crowd != "forged" else "1.2.3.4, 203.0.113.9")
+        for _ in range(_LIMIT if crowd else 0)
+    ]
+    begun = trio.current_time()
+    statuses: list[int] = []
+
+    async def knock(number: int) -> None:
+        peer = await site.peer()
+        if crowd is not None:
+            claim = f"192.0.2.{number % 256}, 203.0.113.9" if crowd == "forged" else crowd
+            await peer.write(upgrade_head(extra=[("X-Forwarded-For", claim)]))
+        answer = await peer.read_answer()
+        assert int(answer.headers["retry-after"]) > 0
+        statuses.append(answer.status)
+
+    with traced() as memory:
+        async with trio.open_nursery() as knocking:
+            for number in range(_CROWD):
+                knocking.start_soon(knock, number)
+    assert statuses == [503] * _CROWD
+    assert trio.current_time() - begun <= 1
+    assert memory.peak < _CROWD * 48 * KIB
+    for peer in friends:
+        await peer.send(Frame(TEXT, b"hello"))
+        assert await peer.frame() == Frame(TEXT, b"hello")
+    for peer in [*friends, *seated]:
+        await peer.stream.aclose()
+    await assert_alone(site, before)
+    # And there is room again.
+    await (await _opened(site, friend)).stream.aclose()
+
+
+async def test_crowd_that_does_not_even_read_its_refusal_is_gone_in_a_second(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """CWE-770: a refused peer holds a socket and a task for as long as it may take its answer."""
+    site = await start(nursery, echo, limits=trioweb.Limits(max_connections=1))
+    await trio.testing.wait_all_tasks_blocked()
+    before = tasks()
+    peers = [await site.peer() for _ in range(_CROWD)]
+    await trio.sleep(1.01)
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().opening == 1  # the first one may still ask
+    assert site.streams == _CROWD + 1
+    for peer in peers:
+        await peer.stream.aclose()
+    await assert_alone(site, before)
+
+
+async def test_subscriptions_that_no_topic_has_room_for_are_refused(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """CWE-770: where every topic has subscribers, another one is refused, not made."""
+    async with trioweb.open_hub(max_topics=_LIMIT) as hub:
+
+        async def handler(connection: trioweb.Connection) -> None:
+            with hub.topic(connection.request.path).subscribe(connection):
+                await connection.wait_closed()
+
+        async def admit(request: trioweb.Request) -> None:
+            try:
+                hub.topic(request.path)
+            except trioweb.HubFull:
+                raise trioweb.Reject(503) from None
+
+        site = await start(nursery, handler, admit=admit, hub=hub)
+        await trio.testing.wait_all_tasks_blocked()
+        before = tasks()
+        peers = [await site.opened(f"/{number}") for number in range(_LIMIT)]
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(100):
+            assert (await site.ask(upgrade_head(f"/more/{number}"))).status == 503
+        assert hub.statistics().topics == _LIMIT
+        for peer in peers:
+            await peer.stream.aclose()
+        await assert_alone(site, before)
+        assert hub.statistics().topics == 0

@@ -1,0 +1,343 @@
+"""What is fuzzed: functions of bytes that raise if trioweb does what it never should.
+
+Two hunters use them: hypothesis in the ordinary tests, briefly, and atheris by `nox -s fuzz`, for
+as long as one likes and led by coverage.  The first two bytes of an input are the fuzzer's way to
+choose settings and where the rest is cut; what follows is what a peer sends.
+
+A new target is a function here, with examples of valid input, in TARGETS.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, TypeVar
+
+import trio
+import trio.testing
+
+from tests.server.support import ACCEPT, upgrade_head
+from tests.support import (
+    BINARY,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    Script,
+    close_frame,
+    encode,
+    start_connection,
+)
+from tests.test_frames import read, read_in_pieces, read_simply
+from trioweb import ConnectionClosed, Deflate, Limits, Reject, State
+from trioweb._deflate import Compressor, Inflater, choose_offer, read_answer
+from trioweb._http import BadHead, brief, parse_request, read_head, read_response
+from trioweb._server._admission import check_origin
+from trioweb._server._front import check_request
+from trioweb._server._proxies import Proxies
+
+_T = TypeVar("_T")
+
+_LIMIT: Final = 200  # bytes of a message, so that the fuzzer comes across it
+_HEAD_LIMIT: Final = 400
+_RSV1: Final = 0x40
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to call with any bytes, and valid examples to begin with."""
+
+    run: Callable[[bytes], None]
+    seeds: Sequence[bytes]
+
+
+def _split(data: bytes) -> tuple[int, list[int], bytes]:
+    """The settings, the cuts and the payload of an input."""
+    settings, cuts, payload = data[:1], data[1:2], data[2:]
+    source = random.Random(cuts)
+    places = sorted(source.choices(range(len(payload) + 1), k=cuts[0] % 16 if cuts else 0))
+    return (settings or b"\0")[0], places, payload
+
+
+def _pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    places = [0, *cuts, len(data)]
+    pieces = [data[start:stop] for start, stop in pairwise(places)]
+    return [piece for piece in pieces if piece]
+
+
+# Frames.
+
+
+def frames(data: bytes) -> None:
+    """The decoder gives what a simple one gives, however the bytes are cut, or a FrameError."""
+    settings, cuts, wire = _split(data)
+    masked = bool(settings & 1)
+    expected = read_simply(wire, masked=masked, max_message_bytes=_LIMIT)
+    assert expected[1] in (None, 1002, 1007, 1009)
+    assert read(wire, masked=masked) == expected
+    assert read_in_pieces(wire, cuts, masked=masked) == expected
+
+
+_CONVERSATION: Final = (
+    Frame(TEXT, "grüße".encode()),
+    Frame(BINARY, bytes(range(126))),
+    Frame(TEXT, b"ab", fin=False),
+    Frame(PING, b"?"),
+    Frame(0x0, b"", fin=False),
+    Frame(0x0, b"c"),
+    Frame(PONG, b"!"),
+    Frame(BINARY, bytes(_LIMIT)),
+    close_frame(1000, "bye"),
+)
+
+
+# What a hunt has found, each with what it was about.
+_FOUND: Final = (
+    bytes.fromhex("0100 81875a00723c 8d999f9a"),  # a surrogate that is not all there
+)
+
+
+def _frame_seeds() -> list[bytes]:
+    seeds = list(_FOUND)
+    for masked in False, True:
+        wire = [encode(frame, masked=masked) for frame in _CONVERSATION]
+        seeds += [
+            bytes([masked, cuts]) + data for data in (*wire, b"".join(wire)) for cuts in (0, 7)
+        ]
+    return seeds
+
+
+# Compression.
+
+
+def deflated(data: bytes) -> None:
+    """The decoder inflates what it is given, however the bytes are cut, or raises a FrameError."""
+    settings, cuts, wire = _split(data)
+    takeover = bool(settings & 1)
+    whole = read(wire, inflater=Inflater(15, takeover=takeover))
+    pieces = read_in_pieces(wire, cuts, inflater=Inflater(15, takeover=takeover))
+    for events, code in whole, pieces:
+        assert code in (None, 1002, 1007, 1009)
+        assert all(len(event) <= _LIMIT for event in events if isinstance(event, (str, bytes)))
+    # Where there is more than one fault, the cuts decide which is found first.
+    assert whole == pieces or None not in (whole[1], pieces[1])
+
+
+def extensions(data: bytes) -> None:
+    """An offer is taken or not, and an answer to ours has one error."""
+    header = data[2:].decode("latin-1")
+    choose_offer(header, Deflate())
+    with suppress(ValueError):
+        read_answer(header, Deflate())
+
+
+def _deflated_seeds() -> list[bytes]:
+    packed = Compressor(Deflate(min_bytes=1), 15).compress(b"again and " * 15)
+    bomb = Compressor(Deflate(min_bytes=1), 15).compress(bytes(5000))
+    assert packed and bomb
+    half = len(packed) // 2
+    wire = (
+        encode(Frame(_RSV1 | TEXT, packed), masked=False),
+        encode(Frame(_RSV1 | TEXT, packed[:half], fin=False), masked=False)
+        + encode(Frame(0x0, packed[half:]), masked=False),
+        encode(Frame(_RSV1 | BINARY, bomb), masked=False),
+    )
+    return [
+        bytes([takeover, cuts]) + data
+        for takeover in (0, 1)
+        for cuts in (0, 7)
+        for data in (*wire, b"".join(wire[:2]))
+    ]
+
+
+_EXTENSIONS: Final = (
+    b"permessage-deflate",
+    b"permessage-deflate; client_max_window_bits",
+    b'permessage-deflate; server_no_context_takeover; server_max_window_bits="9", other; a=b',
+)
+
+
+# Heads.  A coroutine that never really waits needs no event loop.
+
+
+class _Ready:
+    """A stream whose bytes are all there."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = list(pieces)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if piece[max_bytes:]:
+            self._pieces.insert(0, piece[max_bytes:])
+        return piece[:max_bytes]
+
+
+def _finish(awaitable: Awaitable[_T]) -> _T:
+    waiting = awaitable.__await__()
+    try:
+        next(waiting)
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
+    raise AssertionError("it waited")
+
+
+def requests(data: bytes) -> None:
+    """A request is taken or refused with BadHead, and the same however the bytes are cut."""
+    settings, cuts, wire = _split(data)
+    proxies = Proxies(["0.0.0.0/1", "unix"] if settings & 1 else [])
+    assert _request_head(_pieces(wire, []), proxies) == _request_head(_pieces(wire, cuts), proxies)
+
+
+def _request_head(pieces: list[bytes], proxies: Proxies) -> bytes | None:
+    """The head, if it is taken, and whatever is asked of it has an answer."""
+    stream: Any = _Ready(pieces)
+    try:
+        head, _ = _finish(read_head(stream, _HEAD_LIMIT))
+        request = parse_request(head, remote=("127.0.0.1", 1), local="")
+        proxies.identify(proxies.meet(request.remote), request)
+        check_request(request)
+    except EOFError:
+        return None
+    except BadHead as exc:
+        fault = exc
+    else:
+        assert len(head) <= _HEAD_LIMIT
+        assert b"\n" not in head.replace(b"\r\n", b"")
+        assert request.path.startswith("/")
+        assert brief(repr(request)).isprintable()
+        assert isinstance(request.query, dict)
+        assert isinstance(request.remote, tuple)
+        with suppress(Reject):
+            check_origin(request, ())
+        return head
+    assert 400 <= fault.status <= 505
+    assert len(fault.reason) < 300
+    return None
+
+
+_REQUESTS: Final = (
+    upgrade_head(),
+    upgrade_head(
+        "/%c3%a4?a=b", Origin="http://server", Cookie="a=b", Sec_WebSocket_Protocol="a, b"
+    ),
+    upgrade_head(extra=[("X-Forwarded-For", "1.1.1.1, [::1]:80, ::ffff:1.2.3.4")]),
+    upgrade_head(extra=[("Sec-WebSocket-Extensions", 'permessage-deflate; a="b"')]),
+    upgrade_head(Content_Length="0") + b"\x81\x00",
+    b"GET /healthz HTTP/1.0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+)
+
+
+def responses(data: bytes) -> None:
+    """An answer to an upgrade is taken or refused with BadHead."""
+    _, cuts, wire = _split(data)
+    stream: Any = _Ready(_pieces(wire, cuts))
+    try:
+        status, headers, body = trio.run(read_response, stream, _HEAD_LIMIT)
+    except (BadHead, EOFError):
+        return
+    assert status == 101 or 200 <= status < 1000
+    assert len(body) <= len(wire)
+    assert all(name == name.lower() for name in headers)
+
+
+_SWITCH: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: " + ACCEPT.encode() + b"\r\n\r\n"
+)
+_RESPONSES: Final = (
+    _SWITCH + b"\x81\x02hi",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" + _SWITCH,
+    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+    b"HTTP/1.1 503 \r\nRetry-After: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+)
+
+
+# Links.
+
+
+class _Silence(logging.Handler):
+    """Fails on what the library itself calls unexpected."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            raise AssertionError(self.format(record))
+
+
+def links(data: bytes) -> None:
+    """An open connection takes anything, ends within its deadlines, and no error is our own."""
+    settings, cuts, wire = _split(data)
+    logger = logging.getLogger("trioweb")
+    handler = _Silence()
+    logger.addHandler(handler)
+    try:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        trio.run(_link, bool(settings & 1), bool(settings & 2), _pieces(wire, cuts), clock=clock)
+    finally:
+        logger.removeHandler(handler)
+
+
+async def _link(is_client: bool, silent: bool, pieces: list[bytes]) -> None:
+    limits = Limits(max_message_bytes=_LIMIT, inbox_messages=2)
+    stream = Script(pieces, silent=silent)
+    async with trio.open_nursery() as nursery:
+        connection = start_connection(
+            nursery, stream, is_client=is_client, limits=limits, replies={"?": "!"}
+        )
+        messages = []
+        with trio.move_on_after(30):
+            try:
+                while True:
+                    messages.append(await connection.receive())
+            except ConnectionClosed:
+                pass
+        # A silent peer stays until it is told to go; any other has ended by itself.
+        if connection.state is State.OPEN:
+            assert silent
+            with trio.fail_after(30):
+                await connection.aclose()
+            assert connection.close_code == 1000
+        else:
+            assert connection.close_code is not None
+        with trio.fail_after(30):
+            await connection.wait_closed()
+        assert connection.state is State.CLOSED
+    assert connection.statistics().bytes_received <= sum(map(len, pieces))
+    sent = len(messages) + connection.statistics().discarded
+    assert sent <= connection.statistics().messages_received
+
+
+def _link_seeds() -> list[bytes]:
+    # A link that is a client reads what is not masked.
+    return [
+        bytes([is_client | silent << 1, cuts])
+        + b"".join(encode(frame, masked=not is_client) for frame in _CONVERSATION[:stop])
+        for is_client in (False, True)
+        for silent in (False, True)
+        for cuts, stop in ((0, 3), (5, 7), (9, 9))
+    ]
+
+
+TARGETS: Final = {
+    "frames": Target(frames, _frame_seeds()),
+    "deflated": Target(deflated, _deflated_seeds()),
+    "extensions": Target(extensions, [bytes(2) + header for header in _EXTENSIONS]),
+    "requests": Target(requests, [bytes([n % 2, n]) + seed for seed in _REQUESTS for n in (0, 7)]),
+    "responses": Target(responses, [bytes([0, n]) + seed for seed in _RESPONSES for n in (0, 7)]),
+    "links": Target(links, _link_seeds()),
+}
+
+# What hypothesis puts into the seeds: bytes that mean something somewhere.
+ODD: Final = (
+    *(b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b",", b";", b"=", b'"', b"%", b"\0"),
+    *(b"\x7e\x00\x7e", b"\x7f" + bytes(7) + b"\x01", b"\xff" * 8, b"\x80", b"\xed\xa0\x80"),
+    *(bytes([opcode]) for opcode in (0x00, 0x01, 0x02, 0x80, 0x81, 0x88, 0x89, 0xC1)),
+)
