@@ -176,7 +176,9 @@ its pictures and the README's table from that file.
 - The connections with their heartbeat are watched for one interval, 20 s, in which each has its
   ping, and the load answers.
 - Beside the stalled subscribers memory is compared with what it was when they were connected and
-  the topic's log was full.
+  the topic's log was full: first the process's, then what its objects occupy, since Python keeps
+  memory that it has freed.
+- The last cases of a family are put to the fastest peers alone.
 
 {pictures}
 

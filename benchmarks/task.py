@@ -24,7 +24,7 @@ class Task:
     connections: int = 1
     size: int = 64  # bytes of a message
     burst: int = 1  # publications at once
-    seconds: float = 0.5  # of CPU time for a cost, of the clock's for everything else
+    seconds: float = 0.3  # of CPU time for a cost, of the clock's for everything else
     rate: int = 100  # bursts in a second, of those on a schedule
     publications: int = 0  # in all, of `stalled`
     stalled: int = 0  # subscribers
