@@ -88,15 +88,19 @@ def interop(session: nox.Session) -> None:
     """Try server and client with other people's: Chromium, Node, and Python's libraries."""
     require(session, "chromium", "node", "npm")
     session.install(".", *group("tests"), *group("browser"))
+    install_node_packages(session)
+    where = ("tests/interop", "tests/node", "tests/browser")
+    session.run("pytest", "--all-peers", *where, *session.posargs)
+
+
+def install_node_packages(session: nox.Session) -> None:
+    """Install what we use of Node's, where `require` finds it."""
     node = Path(session.create_tmp()).resolve() / "node"
     node.mkdir(exist_ok=True)
     shutil.copy("tests/node/package.json", node)
     with session.chdir(node):
         session.run("npm", "install", "--no-audit", "--no-fund", external=True)
-    # Where `require("ws")` finds it.
     session.env["NODE_PATH"] = str(node / "node_modules")
-    where = ("tests/interop", "tests/node", "tests/browser")
-    session.run("pytest", "--all-peers", *where, *session.posargs)
 
 
 def require(session: nox.Session, *programs: str) -> None:
@@ -163,8 +167,12 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory beside other libraries (some minutes; leave the machine alone)."""
+    """Measure speed and memory beside other libraries (half an hour; leave the machine alone)."""
     session.install(".", *group("bench"))
+    if shutil.which("npm") is None:
+        session.warn("no npm on the path (apt-get install nodejs npm): without Node's ws")
+    else:
+        install_node_packages(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -1,10 +1,19 @@
 """trioweb and its peers, measured side by side in one run: `python -m benchmarks --help`.
 
-    __main__.py   the cases, the rounds, the bars and the tables
+    __main__.py   the command line: which cases, how many rounds, what is written
+    cases.py      the questions, the peers that they are put to, and the bars
+    peers.py      the peers: what each needs, its version, its colour
+    report.py     ratios, verdicts and tables
+    plots.py      the pictures
     measure.py    one measurement of one peer
+    task.py       what a measurement tells the two processes that it starts
     servers.py    the servers under measurement, one small function for each peer
-    clients.py    the clients under measurement, likewise
-    load.py       the other end of both, never the bottleneck
+    external.py   likewise those that are not written in Python (one is in node_server.js)
+    jobs.py       what such a server does while it is measured, the same for all
+    stalled.py    a broadcast beside subscribers that stopped reading
+    clients.py    the clients under measurement, one small function for each peer
+    resilience.py what our resilient client costs
+    load.py       the other end of all, never the bottleneck
     wire.py       RFC 6455 by hand, for the load and for the floor
 
 Nothing here compares seconds between runs or machines: a claim is a ratio of two figures that

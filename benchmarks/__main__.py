@@ -1,177 +1,59 @@
-"""The cases, the rounds and the bars: what is measured, how often, and what must hold.
+"""The command line: which cases, how many rounds, and what is written.
 
 In every round each peer is started afresh and measured once, in an order that turns with the
 rounds; a ratio is taken between two figures of the same round. What is measured has one core to
-itself, and the load another. Progress goes to stderr, the tables (Markdown) to stdout, and every
-figure to a JSON file if one is named. The exit code is 1 if a bar was missed.
+itself, and the load another. Progress goes to stderr and the tables (Markdown) to stdout. The exit
+code is 1 if a bar was missed.
 """
 
 import argparse
 import datetime
-import importlib.metadata
 import importlib.util
 import json
-import operator
 import platform
 import resource
-import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import time
 from pathlib import Path
-from typing import Any
 
-from . import clients, servers
-from .measure import Cores, fan_out, idle, progress, receive, resilience
+from . import report
+from .cases import CASES, Case
+from .measure import Cores, measure, progress
+from .peers import OURS, PEERS, missing, versions
 
-OURS = "trioweb"
-_RELATIONS = {"<": operator.lt, "≤": operator.le, "≥": operator.ge}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What must hold for the ratio of our figure to a peer's, or for our figure itself."""
-
-    peer: str
-    relation: str
-    limit: float
-
-    def holds(self, value: float) -> bool:
-        return bool(_RELATIONS[self.relation](value, self.limit))
-
-    def __str__(self) -> str:
-        return f"{self.relation} {self.limit:g}"
+_ROOT = Path(__file__).parent.parent
+_RESULTS = Path(__file__).parent / "results.json"
 
 
-@dataclass(frozen=True)
-class Case:
-    """One question, the peers it is put to, and the answer that is expected."""
-
-    title: str
-    unit: str
-    peers: tuple[str, ...]
-    bars: tuple[Bar, ...]
-    measure: Callable[[str, Cores], float]
-
-
-CASES = {
-    "fan-out": Case(
-        "Fan-out to 500 subscribers, 64 bytes, one publication per tick",
-        "µs of CPU for each delivery",
-        tuple(servers.PEERS),
-        (Bar("floor", "≤", 1.35), Bar("websockets", "<", 1)),
-        partial(fan_out, connections=500, size=64, burst=1),
-    ),
-    "burst": Case(
-        "Fan-out to 500 subscribers, 64 bytes, bursts of 100 publications",
-        "µs of CPU for each delivery",
-        tuple(servers.PEERS),
-        (Bar("floor", "≤", 1 / 20),),
-        partial(fan_out, connections=500, size=64, burst=100),
-    ),
-    "receive": Case(
-        "One client receives messages of 64 bytes",
-        "thousand messages in a second of CPU",
-        tuple(clients.PEERS),
-        (Bar("websockets", "≥", 4),),
-        partial(receive, size=64),
-    ),
-    "client": Case(
-        "One client that would reconnect (open_client) receives messages of 64 bytes",
-        "thousand messages in a second of CPU",
-        tuple(clients.PEERS),
-        (Bar("websockets", "≥", 4),),
-        partial(receive, size=64, resilient=True),
-    ),
-    "reconnect": Case(
-        "A client connects again to a server that was killed and restarted, 20 times",
-        "ms beyond the policy's own delay (median)",
-        (OURS,),
-        (Bar(OURS, "≤", 50),),
-        partial(resilience, question="reconnect"),
-    ),
-    "idle-client": Case(
-        "An idle client that would reconnect",
-        "KiB of private memory",
-        (OURS,),
-        (Bar(OURS, "≤", 40),),
-        partial(resilience, question="idle"),
-    ),
-    "idle": Case(
-        "An idle connection to a server",
-        "KiB of private memory",
-        tuple(peer for peer in servers.PEERS if peer != "floor"),
-        (Bar(OURS, "≤", 14),),
-        partial(idle, connections=2100),
-    ),
-}
-
-
-def _packages(peer: str) -> list[str]:
-    return [] if peer == "floor" else peer.split("+")
-
-
-def _version(package: str) -> str | None:
-    """Return an installed package's version, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "from the source tree" if importlib.util.find_spec(package) else None
-
-
-def _run(case: Case, peers: list[str], rounds: int, cores: Cores) -> dict[str, list[float]]:
-    """Measure each peer once in every round."""
-    figures: dict[str, list[float]] = {peer: [] for peer in peers}
+def run(case: Case, peers: list[str], rounds: int, cores: Cores) -> report.Figures:
+    """Measure each peer once in every round; one that fails does not end the others."""
+    figures: report.Figures = {}
     for number in range(rounds):
         turn = number % len(peers)
         for peer in peers[turn:] + peers[:turn]:
-            figures[peer].append(case.measure(peer, cores))
-            progress(f"  {number + 1}/{rounds} {peer}: {figures[peer][-1]:.4g}")
+            try:
+                found = measure(peer, cores, case.task)
+            except (ChildProcessError, OSError) as error:
+                progress(f"  {number + 1}/{rounds} {peer}: {error}")
+                continue
+            for figure, value in found.items():
+                values = figures.setdefault(figure, {known: [None] * rounds for known in peers})
+                values[peer][number] = value
+            shown = ", ".join(f"{found[figure]:.4g}" for figure in case.figures)
+            progress(f"  {number + 1}/{rounds} {peer}: {shown}")
     return figures
 
 
-def _ratios(figures: dict[str, list[float]], peer: str) -> list[float]:
-    """Return ours divided by the peer's, round by round; for ourselves, our figures."""
-    ours = figures.get(OURS, [])
-    if peer == OURS:
-        return ours
-    return [our / their for our, their in zip(ours, figures.get(peer, []), strict=False)]
+def _peers(case: Case, wanted: list[str]) -> list[str]:
+    """Return those of a case's peers that are wanted and can be measured."""
+    found = [peer for peer in case.peers if peer in wanted and not missing(peer)]
+    if case.needs and OURS in found:
+        import trioweb
 
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return "– | –"
-    low, high = _number(min(values)), _number(max(values))
-    return f"{_number(statistics.median(values))} | {low} – {high}"
-
-
-def _verdict(case: Case, figures: dict[str, list[float]], bar: Bar) -> bool | None:
-    """Return whether the bar holds for the median, or None if it was not measured."""
-    ratios = _ratios(figures, bar.peer)
-    return bar.holds(statistics.median(ratios)) if ratios else None
-
-
-def _table(case: Case, figures: dict[str, list[float]]) -> str:
-    bars = {bar.peer: bar for bar in case.bars}
-    lines = [
-        f"### {case.title}",
-        "",
-        f"| peer | {case.unit} | lowest – highest | trioweb ÷ peer | lowest – highest | must be |",
-        "|---|---|---|---|---|---|",
-    ]
-    for peer, values in figures.items():
-        ratios = [] if peer == OURS else _ratios(figures, peer)
-        must = ""
-        if bar := bars.get(peer):
-            verdict = {True: "yes", False: "**no**", None: "?"}[_verdict(case, figures, bar)]
-            must = f"{bar}: {verdict}"
-        lines.append(f"| {peer} | {_spread(values)} | {_spread(ratios)} | {must} |")
-    return "\n".join(lines)
+        if not hasattr(trioweb, case.needs):
+            progress(f"  without {OURS}, which has no {case.needs}")
+            found.remove(OURS)
+    return found
 
 
 def _machine() -> str:
@@ -180,61 +62,118 @@ def _machine() -> str:
     return f"{len(models)} × {models[0] if models else platform.machine()}"
 
 
+def _read(path: Path) -> report.Results | None:
+    if not path.exists():
+        return None
+    results: report.Results = json.loads(path.read_text())
+    return results
+
+
+def merged(old: report.Results | None, new: report.Results) -> report.Results:
+    """Return the new results with the old ones of the cases that were not measured again."""
+    if old is None:
+        return new
+    cases = {**old["cases"], **new["cases"]}
+    return {
+        **new,
+        "versions": {**old["versions"], **new["versions"]},
+        "cases": {name: cases[name] for name in CASES if name in cases},
+    }
+
+
+def _write_documents(results: report.Results) -> None:
+    from . import plots  # what it needs is needed for nothing else
+
+    report.write(results, _ROOT)
+    plots.draw(results, _ROOT / "docs" / "pictures")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}: all")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peers", help="only these, separated by commas")
     parser.add_argument("--cores", default="0,1", help="for what is measured, and for the load")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="merge every figure into it")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="merge into benchmarks/results.json (or the file named), then write"
+        " docs/benchmarks.md, its pictures and the README's table from it",
+    )
+    parser.add_argument("--redraw", action="store_true", help="write those, but measure nothing")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    options.peers = options.peers.split(",") if options.peers else list(PEERS)
+    if unknown := set(options.peers) - set(PEERS):
+        parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    if options.write or options.redraw:
+        options.json = options.json or _RESULTS
+        if importlib.util.find_spec("matplotlib") is None:
+            parser.error("the pictures need matplotlib")
     return options
 
 
-def main() -> int:
-    options = _options()
+def _measure_all(options: argparse.Namespace) -> report.Results:
     cores = Cores(*map(int, options.cores.split(",")))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    wanted = options.peers.split(",") if options.peers else [*servers.PEERS, *clients.PEERS]
-    versions = {
-        package: version
-        for package in ["trio", *(package for peer in wanted for package in _packages(peer))]
-        if (version := _version(package))
-    }
-    report: dict[str, Any] = {
+    for peer in options.peers:
+        if lacking := missing(peer):
+            progress(f"without {peer}, which needs {' and '.join(lacking)}")
+    present = [peer for peer in options.peers if not missing(peer)]
+    results: report.Results = {
         "date": datetime.date.today().isoformat(),
         "machine": _machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": versions,
-        "rounds": options.rounds,
+        "versions": versions(present),
         "cases": {},
     }
+    plan = {
+        name: (peers, min(options.rounds, CASES[name].rounds))
+        for name in options.cases or CASES
+        if (peers := _peers(CASES[name], present))
+    }
+    took = sum(CASES[name].took * len(peers) * rounds for name, (peers, rounds) in plan.items())
+    progress(f"{len(plan)} cases; about {took / 60:.0f} minutes on a quiet machine")
     print(
-        f"{report['date']}, {report['machine']}, {report['system']}, Python {report['python']};",
-        ", ".join(f"{package} {version}" for package, version in versions.items()),
+        f"{results['date']}, {results['machine']}, {results['system']};",
+        report.versions(results),
+        flush=True,
     )
-    print(f"Medians of {options.rounds} rounds; a ratio is taken within a round.", flush=True)
-    missed = False
-    for name in options.cases or CASES:
-        case = CASES[name]
-        progress(case.title)
-        peers = [
-            peer
-            for peer in case.peers
-            if peer in wanted and all(package in versions for package in _packages(peer))
-        ]
-        figures = _run(case, peers, options.rounds, cores)
-        verdicts = {f"{bar.peer} {bar}": _verdict(case, figures, bar) for bar in case.bars}
-        missed |= False in verdicts.values()
-        report["cases"][name] = {"unit": case.unit, "figures": figures, "bars": verdicts}
-        print(f"\n{_table(case, figures)}", flush=True)
+    started = time.monotonic()
+    for name, (peers, rounds) in plan.items():
+        progress(f"{(time.monotonic() - started) / 60:.1f} min: {name}: {CASES[name].title}")
+        figures = run(CASES[name], peers, rounds, cores)
+        results["cases"][name] = {"date": results["date"], "rounds": rounds, "figures": figures}
+        print(f"\n{report.tables(name, results['cases'][name])}", flush=True)
+    return results
+
+
+def main() -> int:
+    options = _options()
+    if options.redraw:
+        results = _read(options.json)
+        if results is None:
+            sys.exit(f"there is no {options.json}")
+        _write_documents(results)
+        return 0
+    results = _measure_all(options)
+    missed = [
+        f"{name}: {bar.label} {bar}"
+        for name, found in results["cases"].items()
+        for bar in report.missed(name, found)
+    ]
+    for bar in missed:
+        progress(f"missed: {bar}")
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return missed
+        results = merged(_read(options.json), results)
+        options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        if options.write:
+            _write_documents(results)
+    return bool(missed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The clients under measurement: one small function for each peer, and what they share.
 
-    python -m benchmarks.clients PEER [--seconds S]
+    python -m benchmarks.clients PEER TASK        (a Task as JSON)
 
 A client reads from its standard input the port of a sender that never pauses, receives for a while
 in the way that the peer's own documentation shows, and prints one line of JSON: messages received
@@ -8,7 +8,6 @@ in a second of its CPU time, and how much of the clock's time that was. Near 1 m
 the sender nor anybody else on this core made it wait.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -18,27 +17,39 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from . import wire
+from .task import Task
 
-_BATCH = 10_000  # messages between two looks at the clock; the first batch warms up
+_BATCH = 2_000  # messages between two looks at the clock; the first batch warms up
+
+
+class Meter:
+    """Counts messages, and at the end of the time prints the figures and ends the process."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._received = 0
+        self._started = self._spent = 0.0
+
+    def batch(self) -> None:
+        """Note that another `_BATCH` messages have been received."""
+        self._received += _BATCH
+        if self._received == _BATCH:
+            self._started, self._spent = time.perf_counter(), time.process_time()
+        elif (elapsed := time.perf_counter() - self._started) >= self._seconds:
+            spent = time.process_time() - self._spent
+            figures = {"rate": (self._received - _BATCH) / spent, "busy": spent / elapsed}
+            print(json.dumps(figures), flush=True)
+            os._exit(0)  # the sender does not listen for a closing handshake
 
 
 async def measure(messages: AsyncIterable[Any], seconds: float) -> None:
-    """Receive for `seconds`, print the figures and end the process."""
+    meter = Meter(seconds)
     received = 0
-    mark = _BATCH
-    started = spent = 0.0
     async for _ in messages:
         received += 1
-        if received == mark:
-            mark += _BATCH
-            if received == _BATCH:
-                started, spent = time.perf_counter(), time.process_time()
-            elif (elapsed := time.perf_counter() - started) >= seconds:
-                break
-    spent = time.process_time() - spent
-    figures = {"rate": (received - _BATCH) / spent, "busy": spent / elapsed}
-    print(json.dumps(figures), flush=True)
-    os._exit(0)  # the sender does not listen for a closing handshake
+        if received == _BATCH:
+            received = 0
+            meter.batch()
 
 
 async def receive_trioweb(url: str, seconds: float) -> None:
@@ -73,6 +84,33 @@ async def receive_websockets(url: str, seconds: float) -> None:
         await measure(connection, seconds)
 
 
+async def receive_websockets_trio(url: str, seconds: float) -> None:
+    from websockets.trio.client import connect
+
+    async with connect(url, compression=None, proxy=None) as connection:
+        await measure(connection, seconds)
+
+
+async def receive_picows(url: str, seconds: float) -> None:
+    import picows
+
+    meter = Meter(seconds)
+
+    class Listener(picows.WSListener):
+        def __init__(self) -> None:
+            self.received = 0
+
+        def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            frame.get_payload_as_utf8_text()
+            self.received += 1
+            if self.received == _BATCH:
+                self.received = 0
+                meter.batch()
+
+    transport, _ = await picows.ws_connect(Listener, url)
+    await transport.wait_disconnected()
+
+
 async def receive_aiohttp(url: str, seconds: float) -> None:
     import aiohttp
 
@@ -96,26 +134,24 @@ def _run_uvloop(receive: Callable[[str, float], Any], url: str, seconds: float) 
     uvloop.run(receive(url, seconds))
 
 
-# Named for the packages that they need, joined by "+".
-PEERS: dict[str, tuple[Callable[..., None], Callable[[str, float], Awaitable[None]]]] = {
+CLIENTS: dict[str, tuple[Callable[..., None], Callable[[str, float], Awaitable[None]]]] = {
     "trioweb": (_run_trio, receive_trioweb),
     "trio-websocket": (_run_trio, receive_trio_websocket),
     "websockets": (_run_asyncio, receive_websockets),
+    "websockets (Trio)": (_run_trio, receive_websockets_trio),
     "aiohttp": (_run_asyncio, receive_aiohttp),
     "aiohttp+uvloop": (_run_uvloop, receive_aiohttp),
+    "picows": (_run_asyncio, receive_picows),
+    "picows+uvloop": (_run_uvloop, receive_picows),
 }
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--resilient", action="store_true", help="our client with a supervisor")
-    options = parser.parse_args()
-    run, receive = PEERS[options.peer]
-    if options.resilient and options.peer == "trioweb":
+    peer, task = sys.argv[1], Task.from_json(sys.argv[2])
+    run, receive = CLIENTS[peer]
+    if task.resilient and peer == "trioweb":
         receive = receive_resilient
-    run(receive, f"ws://{wire.HOST}:{int(sys.stdin.readline())}/", options.seconds)
+    run(receive, f"ws://{wire.HOST}:{int(sys.stdin.readline())}/", task.seconds)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,23 @@ It knows how a figure is got, not what it is compared with.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from . import wire
+from .task import Task
 
 _MAX_SECONDS = 120  # for one measurement, which takes a few
 _MIN_BUSY = 0.9  # less than this means that others had the core, or the load was too slow
+
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -36,21 +41,27 @@ def progress(text: str) -> None:
 def _started(
     core: int, module: str, *arguments: object, stdin: int | IO[bytes] | None = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run one of our modules on a core, and end it whatever happens."""
+    """Run one of our modules on a core, and end it and what it started whatever happens."""
     with subprocess.Popen(
         [sys.executable, "-m", f"{__package__}.{module}", *map(str, arguments)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
+        process_group=0,
     ) as process:
-        limit = threading.Timer(_MAX_SECONDS, process.kill)
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        limit = threading.Timer(_MAX_SECONDS, kill)
         limit.start()
         try:
             os.sched_setaffinity(process.pid, {core})
             yield process
         finally:
             limit.cancel()
-            process.kill()
+            kill()
 
 
 def _figures(process: subprocess.Popen[bytes]) -> Any:
@@ -61,58 +72,94 @@ def _figures(process: subprocess.Popen[bytes]) -> Any:
     return json.loads(line)
 
 
-def _warn(figures: Any) -> None:
-    if figures["busy"] < _MIN_BUSY:
-        progress(f"  disturbed: what comes next ran for only {figures['busy']:.0%} of its time")
+def _warn(busy: float) -> None:
+    if busy < _MIN_BUSY:
+        progress(f"  disturbed: what comes next ran for only {busy:.0%} of its time")
 
 
-def _measure_server(peer: str, cores: Cores, load: list[object], **options: object) -> Any:
-    """Put a load on a peer's server: each reads what the other writes."""
-    arguments = [f"--{name}={value}" for name, value in options.items()]
+def _write_certificate(folder: Path) -> None:
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    issued = authority.issue_cert(wire.HOST)
+    issued.private_key_and_cert_chain_pem.write_to_path(folder / "certificate.pem")
+
+
+def _serve(peer: str, cores: Cores, task: Task) -> Any:
+    """Put a load on a peer's server: the server reads what the load writes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if task.tls:
+            _write_certificate(Path(scratch))
+        argument = replace(task, scratch=scratch, load_core=cores.load).to_json()
+        with (
+            _started(cores.load, "load", argument, stdin=subprocess.PIPE) as loading,
+            _started(cores.measured, "servers", peer, argument, stdin=loading.stdout) as server,
+        ):
+            assert loading.stdin and loading.stdout and server.stdout
+            loading.stdout.close()  # the server has it
+            loading.stdin.write(server.stdout.readline())  # the port
+            loading.stdin.close()
+            figures = _figures(server)
+            if loading.wait():
+                raise ChildProcessError("the load did not receive what was sent")
+            return figures
+
+
+def measure(peer: str, cores: Cores, task: Task) -> Figures:
+    """Measure one peer once.
+
+    Returns:
+        The figures of the task's kind, by name, in the units of `cases.UNITS`.
+    """
+    if task.kind == "client":
+        return _measure_client(peer, cores, task)
+    if task.kind in ("reconnect", "idle-client"):
+        with _started(cores.measured, "resilience", task.to_json()) as client:
+            return {task.kind: float(_figures(client))}
+    if task.kind == "stalled":
+        alone = _serve(peer, cores, replace(task, stalled=0))
+        beside = _serve(peer, cores, task)
+        return {
+            "stalled": beside["stalled"] / 1024,
+            "evicted": beside["evicted"] / 1024,
+            "p99 beside": beside["p99"] / alone["p99"],
+            "p99": beside["p99"],
+            "p99 alone": alone["p99"],
+        }
+    found = _serve(peer, cores, task)
+    match task.kind:
+        case "publish":
+            _warn(found["busy"])
+            return {"cpu": found["cpu"] * 1e6}
+        case "latency":
+            return dict(found)
+        case "receive":
+            # Its load never pauses, so the server has no reason to.
+            _warn(found["spent"] / found["elapsed"])
+            return {"rate": found["count"] / found["spent"] / 1e3}
+        case "echo":
+            _warn(found["busy"])
+            return {"rate": found["count"] / found["spent"] / 1e3, "p50": found["p50"]}
+        case "handshakes":
+            _warn(found["busy"])
+            return {"handshakes": found["count"] / found["spent"]}
+        case "heartbeats":
+            return {"share": found["spent"] / found["elapsed"] * 100, "pongs": found["pongs"]}
+        case "memory":
+            bytes_each = {step: grown / int(step) for step, grown in found.items()}
+            return {"memory": list(bytes_each.values())[-1] / 1024} | {
+                f"at {step}": each / 1024 for step, each in bytes_each.items()
+            }
+    raise ValueError(f"no such kind: {task.kind}")
+
+
+def _measure_client(peer: str, cores: Cores, task: Task) -> Figures:
+    argument = task.to_json()
     with (
-        _started(cores.load, "load", *load, stdin=subprocess.PIPE) as loading,
-        _started(cores.measured, "servers", peer, *arguments, stdin=loading.stdout) as server,
-    ):
-        assert loading.stdin and loading.stdout and server.stdout
-        loading.stdout.close()  # the server has it
-        loading.stdin.write(server.stdout.readline())  # the port
-        loading.stdin.close()
-        figures = _figures(server)
-        if loading.wait():
-            raise ChildProcessError("the load did not receive what was sent")
-        return figures
-
-
-def fan_out(peer: str, cores: Cores, *, connections: int, size: int, burst: int) -> float:
-    """Return the CPU time of the server for each delivery, in microseconds."""
-    due = len(wire.text_frame("x" * size)) * connections * burst
-    load: list[object] = ["subscribe", f"--connections={connections}", f"--due={due}"]
-    options = {"connections": connections, "size": size, "burst": burst}
-    figures = _measure_server(peer, cores, load, **options)
-    _warn(figures)
-    return float(figures["cpu"]) * 1e6
-
-
-def idle(peer: str, cores: Cores, *, connections: int) -> float:
-    """Return the private memory of the server for each connection, in KiB."""
-    load: list[object] = ["stay", f"--connections={connections}"]
-    figures = _measure_server(peer, cores, load, connections=connections, burst=0)
-    return float(figures["bytes"]) / 1024
-
-
-def receive(peer: str, cores: Cores, *, size: int, resilient: bool = False) -> float:
-    """Return how many thousand messages the client receives in a second of its CPU time."""
-    options = ["--resilient"] if resilient else []
-    with (
-        _started(cores.load, "load", "send", f"--size={size}") as loading,
-        _started(cores.measured, "clients", peer, *options, stdin=loading.stdout) as client,
+        _started(cores.load, "load", argument) as loading,
+        _started(cores.measured, "clients", peer, argument, stdin=loading.stdout) as client,
     ):
         figures = _figures(client)
-    _warn(figures)
-    return float(figures["rate"]) / 1e3
-
-
-def resilience(peer: str, cores: Cores, *, question: str) -> float:
-    """Return one of the figures of `benchmarks.resilience`, in its unit."""
-    with _started(cores.measured, "resilience", question) as client:
-        return float(_figures(client))
+    _warn(figures["busy"])
+    return {"rate": figures["rate"] / 1e3}

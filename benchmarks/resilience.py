@@ -1,6 +1,6 @@
 """What our resilient client costs beyond what it does: connecting again, and doing nothing.
 
-    python -m benchmarks.resilience reconnect|idle
+    python -m benchmarks.resilience TASK        (a Task as JSON: `reconnect` or `idle-client`)
 
 Its server is `trioweb serve`, a process of its own.  It prints one figure as JSON.
 """
@@ -12,16 +12,14 @@ import signal
 import statistics
 import subprocess
 import sys
-from typing import Any
 
 import trio
 
 import trioweb
 
-from .servers import private_bytes
+from .jobs import private_bytes
+from .task import Task
 
-_RECONNECTS = 20
-_CLIENTS = 500
 _SETTLED_CLIENTS = 50  # memory is counted from here on: the first ones fill caches
 
 
@@ -46,7 +44,7 @@ class _Noted(random.Random):
         return drawn
 
 
-async def reconnect() -> float:
+async def reconnect(times: int) -> float:
     """Return the median of the ms that a reconnect takes beyond the policy's delays."""
     process, port = _serve(0)
     noted = _Noted()
@@ -56,7 +54,7 @@ async def reconnect() -> float:
     ) as client:
         with client.messages(events=True) as events:
             await events.receive()
-            for _ in range(_RECONNECTS):
+            for _ in range(times):
                 noted.delay = 0.0
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -69,7 +67,7 @@ async def reconnect() -> float:
     return statistics.median(beyond)
 
 
-async def idle() -> float:
+async def idle(count: int) -> float:
     """Return the KiB of private memory that an idle client costs."""
     process, port = _serve(0)
     clients = 0
@@ -83,24 +81,25 @@ async def idle() -> float:
             clients += 1
             if clients == _SETTLED_CLIENTS:
                 settled = private_bytes()
-            if clients == _CLIENTS:
+            if clients == _SETTLED_CLIENTS + count:
                 all_open.set()
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        for _ in range(_CLIENTS):
+        for _ in range(_SETTLED_CLIENTS + count):
             nursery.start_soon(hold)
             await trio.sleep(0.002)
         await all_open.wait()
         grown = private_bytes() - settled
         process.kill()
         nursery.cancel_scope.cancel()
-    return grown / (clients - _SETTLED_CLIENTS) / 1024
+    return grown / count / 1024
 
 
 def _main() -> None:
-    questions: dict[str, Any] = {"reconnect": reconnect, "idle": idle}
-    print(json.dumps(trio.run(questions[sys.argv[1]])), flush=True)
+    task = Task.from_json(sys.argv[1])
+    question = reconnect if task.kind == "reconnect" else idle
+    print(json.dumps(trio.run(question, task.connections)), flush=True)
     os._exit(0)
 
 

@@ -1,21 +1,32 @@
 """The little of RFC 6455 that a load generator needs, by hand, on blocking sockets.
 
-Not a WebSocket implementation: it trusts its peer, offers no extension and knows only short heads.
+Not a WebSocket implementation: it trusts its peer and knows no more than it meets here.
 It must not import any of the packages under measurement.
 """
 
 import base64
 import hashlib
 import socket
+import ssl
 import struct
 
 HOST = "127.0.0.1"
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = base64.b64encode(b"the same nonce..")
+_MASK = b"\x12\x34\x56\x78"
+_DEFLATE_OFFER = (
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"  # browsers'
+)
+# A server accepts this many at once without its backlog being asked for more.
+_TOGETHER = 32
 
 
 def _accept_key(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + _GUID).digest())
+
+
+_ACCEPTED = _accept_key(_KEY)
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
@@ -30,40 +41,108 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def connect(port: int) -> tuple[socket.socket, bytes]:
-    """Open a WebSocket; return its socket and what the server sent behind its handshake."""
-    sock = socket.create_connection((HOST, port))
-    sock.sendall(
+def connect(
+    port: int,
+    count: int = 1,
+    *,
+    authority: str = "",
+    deflate: bool = False,
+    receive_buffer: int = 0,
+) -> list[tuple[socket.socket, bytes]]:
+    """Open WebSockets, some at a time.
+
+    Args:
+        port: of the server.
+        count: how many.
+        authority: the file of the certificate authority, if it is TLS.
+        deflate: offer permessage-deflate as browsers do.
+        receive_buffer: bytes for the kernel to keep unread; 0 for its default.
+
+    Returns:
+        Each socket, and what the server sent behind its handshake.
+    """
+    context = ssl.create_default_context(cafile=authority) if authority else None
+    request = (
         b"GET / HTTP/1.1\r\nHost: %b:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % (HOST.encode(), port, _KEY)
-    )
-    head, rest = _read_head(sock)
-    if not head.startswith(b"HTTP/1.1 101 ") or _accept_key(_KEY) not in head:
-        raise ConnectionError(f"the server refused: {head!r}")
-    return sock, rest
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n%b\r\n"
+    ) % (HOST.encode(), port, _KEY, _DEFLATE_OFFER if deflate else b"")
+    opened: list[tuple[socket.socket, bytes]] = []
+    while len(opened) < count:
+        batch = []
+        for _ in range(min(_TOGETHER, count - len(opened))):
+            sock = socket.socket()
+            if receive_buffer:  # before connecting, when the window's scale is settled
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.connect((HOST, port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context:
+                sock = context.wrap_socket(sock, server_hostname=HOST)
+            sock.sendall(request)
+            batch.append(sock)
+        for sock in batch:
+            head, rest = _read_head(sock)
+            if not head.startswith(b"HTTP/1.1 101 ") or _ACCEPTED not in head:
+                raise ConnectionError(f"the server refused: {head!r}")
+            if deflate and b"permessage-deflate" not in head:
+                raise ConnectionError(f"the server does not compress: {head!r}")
+            opened.append((sock, rest))
+    return opened
 
 
-def accept(listener: socket.socket) -> socket.socket:
-    """Accept a WebSocket whose client waits for the handshake before it sends anything."""
-    sock, _ = listener.accept()
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def accept(sock: socket.socket, *, deflate: bool = False) -> None:
+    """Answer the handshake of a client that waits for it before it sends anything."""
     head, _ = _read_head(sock)
     fields = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         fields[name.lower()] = value.strip()
+    extension = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
     sock.sendall(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n\r\n" % _accept_key(fields[b"sec-websocket-key"])
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n"
+        % (_accept_key(fields[b"sec-websocket-key"]), extension if deflate else b"")
     )
-    return sock
 
 
-def text_frame(text: str) -> bytes:
+def _head(first: int, length: int, mask: int) -> bytes:
+    if length < 126:
+        return struct.pack("!BB", first, mask | length)
+    if length < 2**16:
+        return struct.pack("!BBH", first, mask | 126, length)
+    return struct.pack("!BBQ", first, mask | 127, length)
+
+
+def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
     """Return a text message as a server sends it: one frame, unmasked."""
-    payload = text.encode()
-    if len(payload) < 126:
-        return struct.pack("!BB", 0x81, len(payload)) + payload
-    if len(payload) < 2**16:
-        return struct.pack("!BBH", 0x81, 126, len(payload)) + payload
-    return struct.pack("!BBQ", 0x81, 127, len(payload)) + payload
+    return _head(0xC1 if compressed else 0x81, len(payload), 0) + payload
+
+
+def client_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a frame as a client sends it: masked."""
+    masked = bytes(byte ^ _MASK[index % 4] for index, byte in enumerate(payload))
+    return _head(0x80 | opcode, len(payload), 0x80) + _MASK + masked
+
+
+class Frames:
+    """Counts the unmasked frames in what one server sends, and keeps what it has of the last."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Return the opcode and payload of each frame that is whole now."""
+        data = self._data + data
+        frames = []
+        start = 0
+        while len(data) - start >= 2:
+            length, body = data[start + 1], start + 2
+            if length == 126:
+                length, body = int.from_bytes(data[start + 2 : start + 4], "big"), start + 4
+            elif length == 127:
+                length, body = int.from_bytes(data[start + 2 : start + 10], "big"), start + 10
+            if len(data) < body + length:
+                break
+            frames.append((data[start] & 0x0F, data[body : body + length]))
+            start = body + length
+        self._data = data[start:]
+        return frames

@@ -1,0 +1,283 @@
+"""The questions, the peers that they are put to, and the answers that are expected."""
+
+import operator
+from dataclasses import dataclass
+
+from .clients import CLIENTS
+from .peers import FLOOR, OURS, PEERS
+from .servers import SERVERS
+from .task import Task
+
+_RELATIONS = {"<": operator.lt, "≤": operator.le, "≥": operator.ge}
+_PICOWS = ("picows", "picows+uvloop")
+_WEBSOCKETS_TRIO = "websockets (Trio)"
+_COST = "CPU for each delivery"
+_OTHERS = tuple(peer for peer in PEERS if peer not in (OURS, FLOOR))
+_BUT_PICOWS = tuple(peer for peer in _OTHERS if peer not in _PICOWS)
+# Of the many cases of one kind, those that come last are put to these alone: the others have
+# shown where they stand, and take long.
+_FAST = (OURS, FLOOR, "aiohttp+uvloop", *_PICOWS, "nginx nchan")
+
+# What the figures of a measurement mean; `table` names those that a case shows.
+UNITS = {
+    "cpu": "µs of CPU for each delivery",
+    "rate": "thousand messages in a second of CPU",
+    "p50": "µs, median",
+    "p99": "ms, 99 of 100 within",
+    "handshakes": "handshakes in a second of CPU",
+    "share": "% of a core",
+    "memory": "KiB of private memory for each",
+    "reconnect": "ms beyond the policy's own delay (median)",
+    "idle-client": "KiB of private memory for each",
+    "stalled": "KiB of private memory more for each stalled one",
+    "evicted": "KiB in use more for each, once they are evicted",
+    "p99 beside": "p99 beside stalled ones ÷ p99 without",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What must hold for our figure: as a ratio to the best of some peers, or by itself.
+
+    Args:
+        against: the peers; ourselves if the figure is to be judged by itself.
+        relation: "<" and "≤" say that less is better, "≥" that more is.
+        limit: of the ratio, or of the figure.
+        name: of the peers together.
+        figure: which one, if it is not the first of the case.
+    """
+
+    against: tuple[str, ...]
+    relation: str
+    limit: float
+    name: str = ""
+    figure: str = ""
+
+    def holds(self, value: float) -> bool:
+        return bool(_RELATIONS[self.relation](value, self.limit))
+
+    def best(self, figures: list[float]) -> float:
+        return max(figures) if self.relation == "≥" else min(figures)
+
+    @property
+    def label(self) -> str:
+        return self.name or self.against[0]
+
+    def __str__(self) -> str:
+        return f"{self.relation} {self.limit:.3g}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question.
+
+    Args:
+        title: of the question, for the tables.
+        task: how it is measured.
+        figures: the figures that the tables show, of `UNITS`.
+        peers: whom it is put to.
+        bars: what must hold.
+        took: seconds that one measurement takes, about.
+        rounds: at most, where more would take too long.
+        needs: what trioweb must have.
+        headline: what it is called in the short table; "" if it is not there.
+    """
+
+    title: str
+    task: Task
+    figures: tuple[str, ...]
+    peers: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    took: float = 1
+    rounds: int = 100
+    needs: str = ""
+    headline: str = ""
+
+
+def _ours(relation: str, limit: float, figure: str = "") -> Bar:
+    return Bar((OURS,), relation, limit, figure=figure)
+
+
+def _size(size: int) -> str:
+    return f"{size // 1024} KiB" if size >= 1024 else f"{size} bytes"
+
+
+def _short(size: int) -> str:
+    return f"{size // 1024}k" if size >= 1024 else str(size)
+
+
+def _fan_out(connections: int, size: int) -> Case:
+    return Case(
+        f"Fan-out to {connections:,} subscribers, {_size(size)}, one publication at a time",
+        Task("publish", connections=connections, size=size),
+        ("cpu",),
+        _FAST if connections > 1000 and size > 64 else tuple(SERVERS),
+        (
+            Bar((FLOOR,), "≤", 1.2),
+            Bar(_BUT_PICOWS, "<", 1, "the best peer but picows"),
+        ),
+        took=1 if connections < 1000 else 3.5,
+        headline=f"{_COST}, {connections:,} subscribers, {_size(size)}"
+        if connections >= 500 and size == 64
+        else "",
+    )
+
+
+def _burst(burst: int, size: int, limit: float) -> Case:
+    return Case(
+        f"Fan-out to 500 subscribers, {_size(size)}, bursts of {burst} publications",
+        Task("publish", connections=500, size=size, burst=burst),
+        ("cpu",),
+        _FAST if size > 64 else tuple(peer for peer in SERVERS if peer != _WEBSOCKETS_TRIO),
+        (Bar(_OTHERS, "≤", 1 / limit, "the best peer"),),
+        took=1 if burst < 100 else 2.2,
+        headline=f"{_COST}, 500 subscribers, bursts of {burst}" if size == 64 else "",
+    )
+
+
+def _client(size: int, limit: float, *, resilient: bool = False) -> Case:
+    ours = "client that would reconnect (open_client)" if resilient else "client"
+    return Case(
+        f"One {ours} receives messages of {_size(size)}",
+        Task("client", size=size, resilient=resilient),
+        ("rate",),
+        (OURS, "websockets") if resilient else tuple(CLIENTS),
+        (Bar(("websockets",), "≥", limit),),
+        took=1,
+        headline="" if resilient else f"messages of {_size(size)} a client receives in a second",
+    )
+
+
+# nginx serves no handlers, and the floor handles nothing.
+_HANDLING = tuple(peer for peer in SERVERS if peer not in (FLOOR, "nginx nchan"))
+_HOLDING = tuple(peer for peer in SERVERS if peer != FLOOR)
+
+
+def _receive(size: int, limit: float) -> Case:
+    return Case(
+        f"A server receives masked messages of {_size(size)} on one connection",
+        Task("receive", size=size),
+        ("rate",),
+        _HANDLING,
+        (Bar(("websockets",), "≥", limit),),
+        took=1,
+        headline=f"masked messages of {_size(size)} a server receives in a second",
+    )
+
+
+CASES = {
+    **{
+        f"fan-out-{connections}-{_short(size)}": _fan_out(connections, size)
+        for connections, size in ((50, 64), (500, 64), (500, 1024), (5000, 64), (5000, 1024))
+    },
+    **{
+        f"burst-{burst}-{_short(size)}": _burst(burst, size, limit)
+        for size in (64, 1024)
+        for burst, limit in ((10, 5), (100, 30))
+    },
+    "latency": Case(
+        "From publishing to receiving: 1,000 subscribers, 100 publications a second, 64 bytes",
+        Task("latency", connections=1000, seconds=1),
+        ("p99",),
+        tuple(SERVERS),
+        (Bar(_OTHERS, "<", 1, "the best peer"),),
+        took=2.4,
+        headline="from publishing to receiving, 1,000 subscribers: 99 of 100 within",
+    ),
+    **{f"client-{_short(size)}": _client(size, limit) for size, limit in ((64, 4), (16384, 2))},
+    "client-resilient": _client(64, 4, resilient=True),
+    **{f"receive-{_short(size)}": _receive(size, limit) for size, limit in ((64, 3), (16384, 1))},
+    "echo-1": Case(
+        "Echo of 64 bytes over one connection",
+        Task("echo"),
+        ("p50",),
+        _HANDLING,
+        (Bar(("trio-websocket",), "≤", 0.8),),
+        headline="echo over one connection: median",
+    ),
+    "echo-100": Case(
+        "Echo of 64 bytes over 100 connections",
+        Task("echo", connections=100),
+        ("rate",),
+        _HANDLING,
+        (Bar(("trio-websocket",), "≥", 4), Bar(("websockets",), "≥", 2.5)),
+        headline="echoes in a second over 100 connections",
+    ),
+    "handshakes": Case(
+        "Opening handshakes",
+        Task("handshakes", connections=1000),
+        ("handshakes",),
+        _HOLDING,
+        (Bar(("trio-websocket",), "≥", 1.5),),
+        took=1.2,
+        headline="opening handshakes in a second",
+    ),
+    "idle": Case(
+        "An idle connection to a server, with its heartbeat where it has one",
+        Task("memory", connections=2000),
+        ("memory",),
+        # The loop below makes no difference.
+        tuple(peer for peer in _HOLDING if peer not in ("aiohttp", "picows")),
+        (_ours("≤", 9), Bar(("websockets",), "<", 1), Bar(("trio-websocket",), "<", 1)),
+        took=2.6,
+        headline="memory of an idle connection",
+    ),
+    "heartbeats": Case(
+        "5,000 idle connections, each pinged once in 20 seconds",
+        # The interval of all of these, so that each connection has its one ping.
+        Task("heartbeats", connections=5000, seconds=20),
+        ("share",),
+        (OURS, "websockets", "aiohttp+uvloop"),
+        (_ours("≤", 2),),
+        took=26,
+        rounds=1,
+        headline="CPU of 5,000 idle connections with their heartbeat",
+    ),
+    "stalled": Case(
+        "2,000 subscribers stalled at as many offsets beside 500 that read, 100,000 publications",
+        Task("stalled", connections=500, stalled=2000, publications=100_000, burst=200),
+        ("stalled", "evicted", "p99 beside"),
+        (OURS,),
+        (_ours("≤", 66), _ours("≤", 0, "evicted"), _ours("≤", 1.2, "p99 beside")),
+        took=24,
+    ),
+    "tls": Case(
+        "Fan-out to 500 subscribers over TLS, 64 bytes, one publication at a time",
+        Task("publish", connections=500, tls=True),
+        ("cpu",),
+        tuple(peer for peer in SERVERS if peer != "nginx nchan"),
+        (Bar(("websockets",), "<", 1), Bar(("aiohttp+uvloop",), "<", 1)),
+        took=1.3,
+        headline=f"{_COST} over TLS, 500 subscribers",
+    ),
+    "deflate": Case(
+        "Fan-out to 500 subscribers with permessage-deflate, 1 KiB of JSON, one at a time",
+        Task("publish", connections=500, size=1024, deflate=True),
+        ("cpu",),
+        (
+            *(OURS, FLOOR, "websockets", _WEBSOCKETS_TRIO),
+            *("aiohttp", "aiohttp+uvloop", "Node ws"),
+        ),
+        (Bar(("websockets",), "≤", 0.1),),
+        took=1.7,
+        needs="Deflate",
+        headline=f"{_COST}, compressed, 500 subscribers, 1 KiB of JSON",
+    ),
+    "reconnect": Case(
+        "A client connects again to a server that was killed and restarted, 20 times",
+        Task("reconnect", connections=20),
+        ("reconnect",),
+        (OURS,),
+        (_ours("≤", 50),),
+        took=25,
+        rounds=1,
+    ),
+    "idle-client": Case(
+        "An idle client that would reconnect",
+        Task("idle-client", connections=450),
+        ("idle-client",),
+        (OURS,),
+        (_ours("≤", 40),),
+        took=3,
+    ),
+}

@@ -1,0 +1,248 @@
+"""Ratios, verdicts, and the tables that show them: on the terminal, in `docs/` and in the README.
+
+It knows figures and cases, and nothing of how a figure is got.
+"""
+
+import re
+import statistics
+from pathlib import Path
+from typing import Any, TypedDict
+
+from .cases import CASES, UNITS, Bar, Case
+from .peers import OURS
+
+# A figure for each round, or None where the measurement failed.
+Values = list[float | None]
+Figures = dict[str, dict[str, Values]]  # by their names, then by peer
+
+
+class CaseResults(TypedDict):
+    date: str
+    rounds: int
+    figures: Figures
+
+
+class Results(TypedDict):
+    """What the JSON file holds."""
+
+    date: str
+    machine: str
+    system: str
+    python: str
+    versions: dict[str, str]
+    cases: dict[str, Any]  # of CaseResults
+
+
+PICTURES = {
+    "benchmarks-subscribers.png": "Cost of a delivery over the number of subscribers",
+    "benchmarks-bursts.png": "Cost of a delivery over the size of a burst",
+    "benchmarks-latency.png": "Time from publishing to receiving",
+    "benchmarks-memory.png": "Memory over the number of idle connections",
+}
+_BEGIN, _END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+
+
+def ratios(values: dict[str, Values], peer: str) -> list[float]:
+    """Return ours divided by the peer's, round by round, where both were measured."""
+    pairs = zip(values.get(OURS, []), values.get(peer, []), strict=False)
+    return [ours / theirs for ours, theirs in pairs if ours is not None and theirs]
+
+
+def judged(case: Case, figures: Figures, bar: Bar) -> list[float]:
+    """Return what the bar judges, round by round: ratios to the best, or our own figures."""
+    values = figures.get(bar.figure or case.figures[0], {})
+    found = []
+    for number, ours in enumerate(values.get(OURS, [])):
+        if ours is None:
+            continue
+        if bar.against == (OURS,):
+            found.append(ours)
+            continue
+        theirs = [
+            value
+            for peer in bar.against
+            for value in values.get(peer, [])[number : number + 1]
+            if value is not None
+        ]
+        if theirs:
+            found.append(ours / bar.best(theirs))
+    return found
+
+
+def holds(case: Case, figures: Figures, bar: Bar) -> bool | None:
+    """Return whether the bar holds for the median, or None if it was not measured."""
+    found = judged(case, figures, bar)
+    return bar.holds(statistics.median(found)) if found else None
+
+
+def missed(name: str, results: CaseResults) -> list[Bar]:
+    """Return the bars of a case that do not hold."""
+    case = CASES[name]
+    return [bar for bar in case.bars if holds(case, results["figures"], bar) is False]
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "– | –"
+    low, high = number(min(values)), number(max(values))
+    return f"{number(statistics.median(values))} | {low} – {high}"
+
+
+def _bar_line(case: Case, figures: Figures, bar: Bar) -> str:
+    found = judged(case, figures, bar)
+    if not found:
+        return f"- Against {bar.label}: {bar}: not measured."
+    verdict = "yes" if bar.holds(statistics.median(found)) else "**no**"
+    if bar.against == (OURS,):
+        what = UNITS[bar.figure or case.figures[0]]
+    else:
+        what = f"trioweb ÷ {bar.label}"
+    spread = f"{number(min(found))} – {number(max(found))}"
+    return f"- {what} {bar}: {number(statistics.median(found))} ({spread}), {verdict}."
+
+
+def tables(name: str, results: CaseResults) -> str:
+    """Return a case as Markdown: a table for each of its figures, and its bars."""
+    case = CASES[name]
+    lines = [f"### {case.title}", ""]
+    for figure in case.figures:
+        values = results["figures"].get(figure, {})
+        unit = UNITS[figure]
+        lines += [
+            f"| peer | {unit} | lowest – highest | trioweb ÷ peer | lowest – highest |",
+            "|---|---|---|---|---|",
+        ]
+        for peer, measured in values.items():
+            theirs = [value for value in measured if value is not None]
+            compared = [] if peer == OURS else ratios(values, peer)
+            lines.append(f"| {peer} | {_spread(theirs)} | {_spread(compared)} |")
+        lines.append("")
+    lines += [_bar_line(case, results["figures"], bar) for bar in case.bars]
+    lines += ["", f"`{name}`, {results['date']}, rounds: {results['rounds']}."]
+    return "\n".join(lines)
+
+
+def _in_order(results: Results) -> list[tuple[str, CaseResults]]:
+    return [(name, results["cases"][name]) for name in CASES if name in results["cases"]]
+
+
+def versions(results: Results) -> str:
+    listed = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return f"Python {results['python']}, {listed}"
+
+
+def document(results: Results) -> str:
+    """Return all of `docs/benchmarks.md`."""
+    pictures = "\n\n".join(f"![{title}](pictures/{file})" for file, title in PICTURES.items())
+    cases = "\n\n".join(tables(name, found) for name, found in _in_order(results))
+    return f"""\
+# Benchmarks
+
+trioweb and its peers, measured side by side. Written by `python -m benchmarks --write` on
+{results["date"]}, on a machine with {results["machine"]}, {results["system"]}; {versions(results)}.
+
+To repeat it on a quiet machine with two cores, Linux, and whatever peers can be installed:
+
+```console
+nox -s bench
+```
+
+`nox -s bench -- CASE… --write` measures some cases again and merges them into
+`benchmarks/results.json`, which holds every figure; `nox -s bench -- --redraw` writes this page,
+its pictures and the README's table from that file.
+
+## How it is measured
+
+- In every round each peer is started afresh and measured once, in an order that turns with the
+  rounds. A ratio is taken between two figures of the same round; a table shows the median of the
+  rounds, and their lowest and highest. Absolute figures say little beyond one machine.
+- What is measured has one core to itself, and the load another: raw sockets and epoll, counting
+  bytes. Cost is CPU time, so a load that is not fast enough makes nobody look better; if
+  either had to share its core, the run says so.
+- "floor" is a bare loop of non-blocking `send` calls over the same kind of sockets.
+- Each peer does what its own documentation recommends for a broadcast, has its heartbeat on if it
+  has one, and compresses only where that is the question.
+- Node's `ws` and nginx's nchan are given their publications through a pipe and as HTTP requests,
+  by a process on the load's core; their CPU time and memory are read from `/proc`.
+- Time from publishing to receiving is that of an open loop: each message says when it was due, so
+  a server that falls behind does not hide it. Of what one read brings, the oldest message counts.
+- A server has received what it has answered a ping behind. A handshake is over with the 101; the
+  connections then stay open. Memory is what a process shares with nobody, beyond its first
+  hundred connections.
+- The connections with their heartbeat are watched for one interval, 20 s, in which each has its
+  ping, and the load answers.
+- Beside the stalled subscribers memory is compared with what it was when they were connected and
+  the topic's log was full: first the process's, then what its objects occupy, since Python keeps
+  memory that it has freed.
+- The last cases of a family are put to the fastest peers alone.
+
+{pictures}
+
+## Figures
+
+{cases}
+"""
+
+
+def _readme_row(case: Case, figures: Figures, bar: Bar) -> str | None:
+    found = judged(case, figures, bar)
+    if not found:
+        return None
+    against, ratio = bar.label, statistics.median(found)
+    must = str(bar)
+    if bar.against == (OURS,):
+        against, ratio, must = f"{bar.limit:g} {_unit(case, bar)}", ratio / bar.limit, "≤ 1"
+    verdict = "" if bar.holds(statistics.median(found)) else " (missed)"
+    return f"| {case.headline} | {against} | {number(ratio)} | {must}{verdict} |"
+
+
+def _unit(case: Case, bar: Bar) -> str:
+    """Return the first words of a unit, as in "KiB" or "% of a core"."""
+    return UNITS[bar.figure or case.figures[0]].partition(" of private")[0]
+
+
+def readme_table(results: Results) -> str:
+    """Return what stands between the README's markers."""
+    rows = [
+        row
+        for name, found in _in_order(results)
+        if CASES[name].headline
+        for bar in CASES[name].bars
+        if (row := _readme_row(CASES[name], found["figures"], bar))
+    ]
+    return "\n".join(
+        [
+            f"Measured side by side in one run on {results['date']} ({results['machine']};",
+            f"{versions(results)}).",
+            "Medians of the rounds; absolute figures say little, so these are ratios, trioweb ÷",
+            "peer.",
+            "",
+            "| what | against | ratio | wanted |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "`nox -s bench` repeats it; [docs/benchmarks.md](docs/benchmarks.md) has every case,"
+            " the spreads,",
+            "pictures, and how it is measured.",
+        ]
+    )
+
+
+def with_table(readme: str, table: str) -> str:
+    """Return the README with what stands between its markers replaced."""
+    pattern = f"{re.escape(_BEGIN)}.*?{re.escape(_END)}"
+    found, count = re.subn(pattern, lambda _: f"{_BEGIN}\n{table}\n{_END}", readme, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"the README must have {_BEGIN} and {_END} once, not {count} times")
+    return found
+
+
+def write(results: Results, root: Path) -> None:
+    """Write the page and the README's table; the pictures are `plots.draw`'s."""
+    (root / "docs" / "benchmarks.md").write_text(document(results))
+    readme = root / "README.md"
+    readme.write_text(with_table(readme.read_text(), readme_table(results)))

@@ -1,0 +1,43 @@
+"""What a measurement is told: the one thing that a server and its load both know."""
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement, of the kind that its name says; each kind uses what it needs.
+
+    The kinds, and what the two processes do:
+        publish: the server publishes in ticks, the load counts what arrives
+        latency: the server publishes on a schedule, the load reads the time in each message
+        stalled: likewise, beside subscribers that stopped reading
+        receive: the load sends without a pause, the server reads
+        echo: each connection waits for the echo of its message, then sends the next
+        handshakes: the load opens connections
+        heartbeats: the load answers pings
+        memory: the load opens connections in steps, the server looks at its memory at each
+        client: the load sends without a pause, one client reads
+    """
+
+    kind: str
+    connections: int = 1
+    size: int = 64  # bytes of a message
+    burst: int = 1  # publications at once
+    seconds: float = 0.3  # of CPU time for a cost, of the clock's for everything else
+    rate: int = 100  # bursts in a second, of those on a schedule
+    publications: int = 0  # in all, of `stalled`
+    stalled: int = 0  # subscribers
+    tls: bool = False
+    deflate: bool = False  # and messages are JSON
+    resilient: bool = False  # our client with a supervisor
+    # Where things are on this machine; the measurement fills it in.
+    scratch: str = ""  # a directory, with certificate.pem and authority.pem if it is TLS
+    load_core: int = 0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Task":
+        return cls(**json.loads(text))

@@ -1,0 +1,50 @@
+"""Each kind of measurement once, in its smallest size, with what needs no other package."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+import trioweb
+from benchmarks.cases import CASES, Case
+from benchmarks.measure import Cores, measure
+from benchmarks.peers import FLOOR, OURS
+from benchmarks.task import Task
+
+pytestmark = pytest.mark.network
+
+
+def _smallest(task: Task) -> Task:
+    small = replace(task, connections=min(task.connections, 4), burst=min(task.burst, 5))
+    match task.kind:
+        case "stalled":
+            # Large messages, so that they stall although they are few.
+            return replace(small, stalled=4, publications=200, size=16 * 1024, rate=200)
+        case "reconnect":
+            return replace(small, connections=1)
+        case _:
+            return replace(small, seconds=0.05)
+
+
+def _measurements() -> list[object]:
+    """Each distinct one, with the name of the first case that it stands for."""
+    found: dict[tuple[str, Task], tuple[str, Case]] = {}
+    for name, case in CASES.items():
+        if case.needs and not hasattr(trioweb, case.needs):
+            case = replace(case, peers=tuple(peer for peer in case.peers if peer != OURS))
+        for peer in (peer for peer in case.peers if peer in (OURS, FLOOR)):
+            # Neither the number of connections nor a size makes another code path.
+            same = replace(_smallest(case.task), connections=1, burst=1, size=64)
+            found.setdefault((peer, same), (name, case))
+    return [
+        pytest.param(peer, case, id=f"{name}-{peer}") for (peer, _), (name, case) in found.items()
+    ]
+
+
+@pytest.mark.parametrize(("peer", "case"), _measurements())
+def test_measurement_finds_the_figures_of_its_case(peer: str, case: Case) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    figures = measure(peer, Cores(cores[0], cores[-1]), _smallest(case.task))
+    assert set(case.figures) <= set(figures)
