@@ -114,10 +114,10 @@ class Deflate:
     """That messages are compressed where the peer agrees (permessage-deflate, RFC 7692).
 
     Every message is compressed by itself, at once and in the task that sends it (1 MiB of JSON
-    takes some 8 ms); what is published to a topic, once for all of its subscribers.  Received
+    takes some 15 ms); what is published to a topic, once for all of its subscribers.  Received
     messages count against `Limits.max_message_bytes` inflated, and are inflated no further
-    than that.  From its first compressed message on, a peer may cost 40 KiB: a window on what
-    it has sent.
+    than that.  From its first compressed message on, a peer costs 9 to 40 KiB, the window on
+    what it has sent, unless it has promised not to refer to that.
 
     Secrets and what an attacker can choose should not be compressed in one message: its size
     tells about them.
