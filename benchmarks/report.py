@@ -5,6 +5,7 @@ It knows figures and cases, and nothing of how a figure is got.
 
 import re
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -214,12 +215,13 @@ def readme_table(results: Results) -> str:
         for bar in CASES[name].bars
         if (row := _readme_row(CASES[name], found["figures"], bar))
     ]
+    intro = (
+        f"Measured side by side on {results['date']} ({results['machine']}; {versions(results)})."
+        " Medians of the rounds; absolute figures say little, so these are ratios, trioweb ÷ peer."
+    )
     return "\n".join(
         [
-            f"Measured side by side in one run on {results['date']} ({results['machine']};",
-            f"{versions(results)}).",
-            "Medians of the rounds; absolute figures say little, so these are ratios, trioweb ÷",
-            "peer.",
+            textwrap.fill(intro, 100),
             "",
             "| what | against | ratio | wanted |",
             "|---|---|---|---|",
