@@ -19,7 +19,7 @@ from pathlib import Path
 from . import report
 from .cases import CASES, Case
 from .measure import Cores, measure, progress
-from .peers import OURS, PEERS, missing, versions
+from .peers import PEERS, missing, versions
 
 _ROOT = Path(__file__).parent.parent
 _RESULTS = Path(__file__).parent / "results.json"
@@ -46,14 +46,7 @@ def run(case: Case, peers: list[str], rounds: int, cores: Cores) -> report.Figur
 
 def _peers(case: Case, wanted: list[str]) -> list[str]:
     """Return those of a case's peers that are wanted and can be measured."""
-    found = [peer for peer in case.peers if peer in wanted and not missing(peer)]
-    if case.needs and OURS in found:
-        import trioweb
-
-        if not hasattr(trioweb, case.needs):
-            progress(f"  without {OURS}, which has no {case.needs}")
-            found.remove(OURS)
-    return found
+    return [peer for peer in case.peers if peer in wanted and not missing(peer)]
 
 
 def _machine() -> str:

@@ -79,7 +79,6 @@ class Case:
         bars: what must hold.
         took: seconds that one measurement takes, about.
         rounds: at most, where more would take too long.
-        needs: what trioweb must have.
         headline: what it is called in the short table; "" if it is not there.
     """
 
@@ -90,7 +89,6 @@ class Case:
     bars: tuple[Bar, ...]
     took: float = 1
     rounds: int = 100
-    needs: str = ""
     headline: str = ""
 
 
@@ -260,7 +258,6 @@ CASES = {
         ),
         (Bar(("websockets",), "≤", 0.1),),
         took=1.7,
-        needs="Deflate",
         headline=f"{_COST}, compressed, 500 subscribers, 1 KiB of JSON",
     ),
     "reconnect": Case(

@@ -81,7 +81,7 @@ async def serve_trioweb(job: Job) -> None:
 
         options: dict[str, Any] = {"host": wire.HOST, "hub": hub, "ssl_context": _ssl_context(job)}
         if job.task.deflate:
-            options["compression"] = vars(trioweb)["Deflate"]()
+            options["compression"] = trioweb.Deflate()
         server = await nursery.start(partial(trioweb.serve, handler, 0, **options))
         job.listening(server.port)
         await job.measure(publish)

@@ -20,8 +20,8 @@ import trustme
 
 ROOT: Final = Path(__file__).parents[2]
 _START_SECONDS: Final = 30
-# A run takes minutes, with all of sections 12 and 13 half an hour; a hanging one must not take
-# the day.
+# A run takes minutes, with all of sections 12 and 13, three times, 40; a hanging one must not
+# take the day.
 _RUN_SECONDS: Final = 3600
 
 Verdict: TypeAlias = Literal["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED"]
