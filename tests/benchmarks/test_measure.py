@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-import trioweb
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import Cores, measure
 from benchmarks.peers import FLOOR, OURS
@@ -32,8 +31,6 @@ def _measurements() -> list[object]:
     """Each distinct one, with the name of the first case that it stands for."""
     found: dict[tuple[str, Task], tuple[str, Case]] = {}
     for name, case in CASES.items():
-        if case.needs and not hasattr(trioweb, case.needs):
-            case = replace(case, peers=tuple(peer for peer in case.peers if peer != OURS))
         for peer in (peer for peer in case.peers if peer in (OURS, FLOOR)):
             # Neither the number of connections nor a size makes another code path.
             same = replace(_smallest(case.task), connections=1, burst=1, size=64)
