@@ -26,6 +26,7 @@ THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # With the one that runs nox, so that a Python newer than this list still gets its tests.
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", THIS_PYTHON]))
 HERE = ("-m", "not browser and not node")  # what needs nothing but Python
+QUICK = ("-m", "not browser and not node and not slow")
 
 
 def group(name: str) -> list[str]:
@@ -35,9 +36,9 @@ def group(name: str) -> list[str]:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on every installed Python."""
+    """Run the tests on every installed Python; `coverage` runs the slow ones, too."""
     session.install(".", *group("tests"))
-    session.run("pytest", *HERE, *session.posargs)
+    session.run("pytest", *QUICK, *session.posargs)
 
 
 @nox.session

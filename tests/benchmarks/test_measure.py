@@ -12,7 +12,7 @@ from benchmarks.measure import Cores, measure
 from benchmarks.peers import FLOOR, OURS
 from benchmarks.task import Task
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 
 def _smallest(task: Task) -> Task:
