@@ -30,6 +30,7 @@ import trustme
 from trioweb import Connection, Limits, Request
 from trioweb._link import Link
 from trioweb._server._reader import Reader
+from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair
 
 TEXT: Final = 0x1
@@ -103,6 +104,27 @@ async def over_tls(streams: Streams) -> tuple[trio.SSLStream[Any], trio.SSLStrea
     return client, server
 
 
+def filtered(streams: Streams) -> tuple[TlsStream, TlsStream]:
+    """The same with our own TLS, which on top of a kernel socket is a filter in the link."""
+    client_context, server_context = tls_contexts()
+    client = TlsStream(streams[0], client_context, server_hostname=HOST)
+    server = TlsStream(streams[1], server_context, server_side=True)
+    done = False
+    while not done:
+        done = all([client.tls.shake(), server.tls.shake()])
+        client.tls.take(server.tls.seal(b""))
+        server.tls.take(client.tls.seal(b""))
+    return client, server
+
+
+async def _filtered_tcp() -> Streams:
+    return filtered(await _tcp())
+
+
+async def _filtered_memory() -> Streams:
+    return filtered(await _memory())
+
+
 async def _tls_tcp() -> Streams:
     return await over_tls(await _tcp())
 
@@ -115,6 +137,9 @@ TRANSPORTS: Final[Mapping[str, Callable[[], Awaitable[Streams]]]] = {
     "tcp": _tcp,
     "gathered": _tcp,  # read by a server's reader, where `Ends` has one
     "unix": _unix,
+    "filtered": _filtered_tcp,
+    "filtered-gathered": _filtered_tcp,
+    "filtered-memory": _filtered_memory,
     "tls-tcp": _tls_tcp,
     "tls-memory": _tls_memory,
     "memory": _memory,
@@ -275,7 +300,7 @@ class RawPeer:
 
 def transport_of(stream: trio.abc.Stream) -> trio.abc.Stream:
     """What is under TLS, or *stream* itself."""
-    return stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    return getattr(stream, "transport_stream", stream)
 
 
 def reset(stream: trio.abc.Stream) -> None:

@@ -30,7 +30,7 @@ from trioweb.testing import stream_pair
 Watch = Callable[..., Connection]
 
 
-@pytest.fixture(params=["memory", "tls-memory"])
+@pytest.fixture(params=["memory", "filtered-memory", "tls-memory"])
 async def ends(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncGenerator[Ends]:
     async with open_streams(request.param) as streams:
         yield Ends(nursery, streams, is_client=False)

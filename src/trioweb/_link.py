@@ -162,6 +162,8 @@ class Link(Outgoing):
         compression: Agreement | None = None,
     ) -> None:
         super().__init__(stream, limits=limits, spawn=spawn)
+        if self._tls is not None:
+            rest += self._tls.open(b"")
         self.is_client = is_client
         self.form = CLIENT_FORM if is_client else SERVER_FORM
         if compression is not None:
@@ -189,7 +191,7 @@ class Link(Outgoing):
         )
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest)
-        self._fault: FrameError | None = None
+        self._fault: FrameError | str | None = None
         self._stretch = 1
         self._deaf = False
 
@@ -225,6 +227,18 @@ class Link(Outgoing):
 
     # Inbound.
 
+    def receive(self, wire: bytes) -> None:
+        """Take a chunk off the wire, which is not its end."""
+        if self._tls is None:
+            self.feed(wire)
+            return
+        # A part of a record is a sign of life, too.
+        self.heard()
+        data = self._tls.open(wire)
+        if self._tls.has_output:
+            self.put(b"")
+        self.feed(data)
+
     def feed(self, data: bytes) -> None:
         """Take a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
         if data:
@@ -246,6 +260,10 @@ class Link(Outgoing):
             # Once what came before the fault could be received, and answered.
             self.is_undecoded = True
             self._fault = exc
+        else:
+            if self._tls is not None and self._tls.end is not None and not self.is_undecoded:
+                self.is_undecoded = True
+                self._fault = self._tls.end
         if messages:
             self.messages_received += len(messages)
             if self._replies:
@@ -388,9 +406,12 @@ class Link(Outgoing):
         """Nothing more comes from the transport."""
         self._end(ConnectionLost, CloseCode.ABNORMAL, reason)
 
-    def _fail(self, error: FrameError) -> None:
+    def _fail(self, fault: FrameError | str) -> None:
         """Fail the connection (section 7.1.7): send Close, and listen no more."""
-        self._begin_close(ConnectionLost, error.code, error.reason, echo=False)
+        if isinstance(fault, FrameError):
+            self._begin_close(ConnectionLost, fault.code, fault.reason, echo=False)
+        else:
+            self.lost(fault)
         self._deaf = True
 
     def _begin_close(
@@ -480,7 +501,7 @@ class Link(Outgoing):
             if not data:
                 self.lost(END_OF_TRANSPORT)
                 return
-            self.feed(data)
+            self.receive(data)
 
     async def _wait_room(self) -> None:
         if self.state is State.OPEN and self.pause_if_full():
@@ -492,6 +513,9 @@ class Link(Outgoing):
 
         Closing at once with bytes unread would send an RST, which can overtake our Close.
         """
+        if self._tls is not None:
+            self._tls.close()
+            self.put(b"")
         await self.wait_flushed()
         if isinstance(self._stream, trio.SSLStream):
             # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if

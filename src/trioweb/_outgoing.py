@@ -3,6 +3,9 @@
 What the kernel does not take at once is queued and finished by a drain task, which exists
 only while there is something to drain.  What the bytes mean is the link's business.
 
+Over TLS what is queued are frames still: they become records when their turn comes, since
+records must leave in the order in which they are made.
+
 NOTE: A frame whose first byte was written is written to its end, or nothing after it is.
 `_queue` holds whole frames, and in front at most one that was begun.
 """
@@ -19,6 +22,7 @@ from typing import Final, Protocol
 import trio
 
 from ._policy import Limits
+from ._tls import RECORD_BYTES, Tls, TlsStream
 
 _logger = logging.getLogger("trioweb")
 
@@ -72,6 +76,7 @@ class Outgoing:
     delivery of a topic one step shorter.
 
     Attributes:
+        is_direct: what `offer` says was taken is with the kernel, and nothing else is.
         writable: the link is open, and its transport works and has room.
         buffered_amount: bytes queued.
         heard_at: when the peer last gave a sign of life.
@@ -89,10 +94,12 @@ class Outgoing:
         "_room",
         "_spawn",
         "_stream",
+        "_tls",
         "asked_at",
         "broken",
         "buffered_amount",
         "heard_at",
+        "is_direct",
         "limits",
         "writable",
     )
@@ -105,8 +112,14 @@ class Outgoing:
         self.asked_at: float | None = None
         # Why nothing can be written any more.
         self.broken: str | None = None
-        self._stream = stream
+        self._tls: Tls | None = None
         self._fileno = kernel_fileno(stream)
+        if isinstance(stream, TlsStream):
+            self._fileno = kernel_fileno(stream.transport_stream)
+            if self._fileno is not None:
+                self._tls, stream = stream.tls, stream.transport_stream
+        self._stream = stream
+        self.is_direct = self._fileno is not None and self._tls is None
         # Up to here there is room although something is queued.  Where everything passes through
         # the queue, it takes the place of the kernel's: what is written at one go must not look
         # like a peer that does not read.
@@ -128,11 +141,6 @@ class Outgoing:
     def abort(self, reason: str) -> None:
         """End the link at once."""
         raise NotImplementedError
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether what `offer` says was taken is with the kernel, and nothing else is."""
-        return self._fileno is not None
 
     async def wait_change(self) -> None:
         """Wait until anything about this link has changed; then look again."""
@@ -194,8 +202,8 @@ class Outgoing:
     def offer(self, data: bytes) -> int:
         """Hand *data* to the transport; return how many bytes of it were taken.
 
-        A kernel socket takes what it has room for, any other transport takes all, which is
-        then queued: see `is_direct`.
+        A kernel socket takes what it has room for, and over TLS whole records, the last of which
+        may be queued; any other transport takes all, which is then queued.  See `is_direct`.
 
         NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
         the rest of that frame before anything else is written.
@@ -204,6 +212,8 @@ class Outgoing:
             self.finish(data)
             return len(data)
         try:
+            if self._tls is not None:
+                return self._offer_records(data, self._tls)
             return os.write(self._fileno(), data)
         except BlockingIOError:
             return 0
@@ -211,6 +221,22 @@ class Outgoing:
             # Reading goes on, so that what had arrived is still delivered (invariant 11).
             self._break(f"{exc.strerror or exc}")
             return len(data)
+
+    def _offer_records(self, data: bytes, tls: Tls) -> int:
+        assert self._fileno is not None
+        for start in range(0, len(data) or 1, RECORD_BYTES):
+            wire = tls.seal(data[start : start + RECORD_BYTES])
+            try:
+                written = os.write(self._fileno(), wire)
+            except BlockingIOError:
+                written = 0
+            if written < len(wire):
+                tls.unwritten = wire[written:]
+                self.buffered_amount += len(tls.unwritten)
+                self.writable = False
+                self._start_draining()
+                return min(start + RECORD_BYTES, len(data))
+        return len(data)
 
     def finish(self, rest: bytes) -> None:
         """Queue *rest*, whole frames or what `offer` left of one, for the drain task."""
@@ -220,6 +246,9 @@ class Outgoing:
         self.buffered_amount += len(rest)
         if self.buffered_amount > self._room:
             self.writable = False
+        self._start_draining()
+
+    def _start_draining(self) -> None:
         if not self._is_draining:
             self._is_draining = True
             self._spawn(self._drain)
@@ -246,15 +275,20 @@ class Outgoing:
     async def _drain(self) -> None:
         """Write what is queued.  The task ends with the queue."""
         write = self._write_piecewise if self._fileno is None else self._write_kernel
+        if self._tls is not None:
+            write = self._write_records
         try:
             # The front of the queue may be the rest of a frame, so it goes before answers,
             # which then do not wait behind what a slow peer has yet to read.
-            while self._queue:
-                await write(self._queue.popleft())
+            # Even if there is none, TLS may have something of its own.
+            while True:
+                await write(self._queue.popleft() if self._queue else b"")
                 while self._answers:
                     answer = self._answers.pop(next(iter(self._answers)))
                     self.buffered_amount += len(answer)
                     await write(answer)
+                if not self._queue:
+                    break
         except trio.TooSlowError:
             self._break("write timeout")
             self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
@@ -267,6 +301,16 @@ class Outgoing:
         if self.writable and self._drain_hooks is not None:
             for hook in tuple(self._drain_hooks.values()):
                 hook()
+
+    async def _write_records(self, frame: bytes) -> None:
+        assert self._tls is not None
+        unwritten, self._tls.unwritten = self._tls.unwritten, b""
+        await self._write_kernel(unwritten)
+        for start in range(0, len(frame) or 1, RECORD_BYTES):
+            piece = frame[start : start + RECORD_BYTES]
+            wire = self._tls.seal(piece)
+            self.buffered_amount += len(wire) - len(piece)
+            await self._write_kernel(wire)
 
     async def _write_kernel(self, frame: bytes) -> None:
         assert self._fileno is not None

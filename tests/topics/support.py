@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import pytest
 import trio
 
+from tests.support import filtered
 from trioweb import Connection, Limits, Topic
 from trioweb._frames import CLOSE, Decoder, decode_close
 from trioweb._http import Request
@@ -22,8 +23,8 @@ from trioweb._link import Link
 from trioweb._outgoing import Spawn
 from trioweb.testing import stream_pair
 
-Transport: TypeAlias = Literal["kernel", "memory"]
-TRANSPORTS = pytest.mark.parametrize("transport", ["kernel", "memory"])
+Transport: TypeAlias = Literal["kernel", "tls", "memory"]
+TRANSPORTS = pytest.mark.parametrize("transport", ["kernel", "tls", "memory"])
 
 # Small enough for one message of some kilobytes to clog it, for a kernel that doubles it and
 # rounds it up as it likes.
@@ -128,7 +129,11 @@ class Peers:
             is_client: which side ours is.
             max_bytes: what the transport holds.
         """
+        ours: trio.abc.Stream
+        theirs: trio.abc.Stream
         ours, theirs = stream_pair(max_bytes) if transport == "memory" else _socket_pair(max_bytes)
+        if transport == "tls":
+            theirs, ours = filtered((theirs, ours))
         link = RecordingLink(
             ours, is_client=is_client, limits=limits, spawn=self._nursery.start_soon
         )

@@ -8,7 +8,6 @@ import signal
 import ssl
 import sys
 from functools import partial
-from typing import Any
 
 import trio
 
@@ -58,11 +57,12 @@ async def serve(options: argparse.Namespace) -> int:
     )
     async with open_hub(max_topics=options.max_topics) as hub:
         broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo)
-        listeners = await _listen(options, context)
+        listeners = await _listen(options)
         run = partial(
             serve_listeners,
             broadcast.handle,
             listeners,
+            ssl_context=context,
             admit=broadcast.admit,
             http=broadcast.http,
             origins=options.origin,
@@ -89,20 +89,15 @@ async def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _listen(
-    options: argparse.Namespace, context: ssl.SSLContext | None
-) -> list[trio.abc.Listener[Any]]:
+async def _listen(options: argparse.Namespace) -> list[trio.SocketListener]:
     try:
-        listeners = await trio.open_tcp_listeners(options.port, host=options.host)
+        return await trio.open_tcp_listeners(options.port, host=options.host)
     except (OSError, UnicodeError) as exc:  # the latter for a name that no host can have
         where = format_address((options.host, options.port))
         reason = getattr(exc, "strerror", None) or exc
         raise UsageError(
             f"cannot listen on {where}: {reason}; choose another --host or --port"
         ) from exc
-    if context is None:
-        return list(listeners)
-    return [trio.SSLListener(listener, context) for listener in listeners]
 
 
 def _announce(host: str, port: int, *, secure: bool) -> None:

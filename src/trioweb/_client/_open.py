@@ -27,6 +27,7 @@ from .._heartbeat import Monitor, heartbeat_replies
 from .._http import Request, addresses
 from .._link import Link
 from .._policy import Deflate, Heartbeat, Limits
+from .._tls import TlsStream
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 HeaderArgument: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -170,7 +171,7 @@ async def establish(
             stream = await _dial(target, dial, where)
             if target.secure:
                 context = ssl_context or ssl.create_default_context()
-                stream = trio.SSLStream(stream, context, server_hostname=target.host)
+                stream = TlsStream(stream, context, server_hostname=target.host)
                 await _shake_tls(stream, where)
             switch = await connect(
                 stream,
@@ -205,10 +206,10 @@ async def _dial(target: Target, dial: Dial | None, where: str) -> trio.abc.Strea
         raise ConnectFailed(f"could not connect to {where}: {text}") from exc
 
 
-async def _shake_tls(stream: trio.SSLStream[trio.abc.Stream], where: str) -> None:
+async def _shake_tls(stream: TlsStream, where: str) -> None:
     try:
         await stream.do_handshake()
-    except (trio.BrokenResourceError, ssl.CertificateError) as exc:
+    except trio.BrokenResourceError as exc:
         cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
         untrusted = isinstance(cause, ssl.SSLCertVerificationError)
         raise ConnectFailed(f"TLS with {where} failed: {cause}", untrusted=untrusted) from cause

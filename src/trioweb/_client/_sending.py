@@ -151,15 +151,13 @@ class Sender:
         batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
         frames = [encode_data(opcode, payload, link.form) for opcode, payload in batch]
         taken = link.offer(b"".join(frames))
-        if link.buffered_amount:
-            self._unfinished = len(frames[0])  # the only one, and queued
-            return
         if link.broken is not None:
             return
         count = size = 0
         for frame in frames:
             if taken < size + len(frame):
                 link.finish(frame[taken - size :])
+            if link.buffered_amount:
                 self._unfinished = len(frame)
                 break
             size += len(frame)

@@ -15,6 +15,7 @@ import trio
 
 from .._handshake import check_upgrade, is_upgrade
 from .._http import BadHead, Request, Response, addresses, parse_request, read_head
+from .._tls import TlsStream
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -46,7 +47,7 @@ async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
     Raises:
         EOFError, trio.BrokenResourceError: it has not.
     """
-    if isinstance(stream, trio.SSLStream):
+    if isinstance(stream, (TlsStream, trio.SSLStream)):
         with trio.move_on_at(deadline) as scope:
             await stream.do_handshake()
         if scope.cancelled_caught:

@@ -79,7 +79,7 @@ class Reader:
             began_at = perf_counter()
             if self._unfinished:
                 link = next(iter(self._unfinished))
-                self._feed(link, self._unfinished.pop(link), b"")
+                self._go_on(link, self._unfinished.pop(link))
             for fileno, _ in self._epoll.poll(0, _EVENTS_PER_POLL):
                 if perf_counter() - began_at > _TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
@@ -91,6 +91,11 @@ class Reader:
                 elif fileno == self._bell:
                     os.eventfd_read(self._bell)
 
+    def _go_on(self, link: Link, fileno: int) -> None:
+        link.feed(b"")
+        if link.state is State.OPEN and not link.pause_if_full():
+            self.watch(link, fileno)
+
     def _read(self, link: Link, fileno: int) -> None:
         try:
             data = os.read(fileno, _READ_BYTES)
@@ -99,13 +104,10 @@ class Reader:
         except OSError as exc:
             link.lost(describe(exc))
             return
-        if data:
-            self._feed(link, fileno, data)
-        else:
+        if not data:
             link.lost(END_OF_TRANSPORT)
-
-    def _feed(self, link: Link, fileno: int, data: bytes) -> None:
-        link.feed(data)
+            return
+        link.receive(data)
         # In all other states somebody else reads.
         if link.state is State.OPEN:
             if link.pause_if_full():
@@ -113,8 +115,6 @@ class Reader:
             elif link.is_undecoded:
                 self.unwatch(link, fileno)
                 self._unfinished[link] = fileno
-            elif not data:
-                self.watch(link, fileno)
 
 
 def open_reader() -> AbstractContextManager[Reader | None]:

@@ -8,6 +8,7 @@ that belongs to one connection may let an error out.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .._heartbeat import Monitor
 from .._http import BadHead, Request, Response, addresses, brief, format_address
 from .._link import Link, Replies
 from .._policy import Deflate, Heartbeat, Limits
+from .._tls import TlsStream
 from .._topics import Hub, HubStatistics
 from ._accepting import accept_streams
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
@@ -99,6 +101,7 @@ class Server:
         handler: Handler,
         listeners: Sequence[trio.abc.Listener[Any]],
         *,
+        ssl_context: ssl.SSLContext | None,
         admit: Admit | None,
         http: Http | None,
         origins: Collection[str],
@@ -115,6 +118,7 @@ class Server:
         self.listeners = list(listeners)
         self.draining = False
         self._handler = handler
+        self._ssl_context = ssl_context
         self._admit = admit
         self._http = http
         self._origins = origins
@@ -246,6 +250,8 @@ class Server:
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
         bound_kernel_queue(stream)
+        if self._ssl_context is not None:
+            stream = TlsStream(stream, self._ssl_context, server_side=True)
         visitor = self._proxies.meet(addresses(stream)[0])
         self._streams += 1
         self._hosts[visitor.host] += 1

@@ -1,0 +1,198 @@
+"""TLS as a filter of bytes: records out of what is sent, and out of records what was.
+
+`Tls` does no I/O, so that a link seals what it writes at once and opens what anybody has read
+for it.  `TlsStream` puts one on a transport; the opening handshakes go through that, and so
+does all of a connection whose transport is no kernel socket.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+# RFC 8446 section 5.1: what one record holds.
+RECORD_BYTES: Final = 16 * 2**10
+_READ_BYTES: Final = 64 * 2**10
+END_OF_TLS: Final = "the peer ended TLS"
+
+
+class Tls:
+    """One side of a TLS connection, as a filter.
+
+    NOTE: Records leave in the order in which they were made, so what `seal` returned is
+    written before it is called again, or stands in `unwritten`.
+
+    Attributes:
+        end: why nothing more comes from the peer; None while something may.
+        unwritten: what of the last records the transport has not taken.
+    """
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "end", "unwritten")
+
+    def __init__(
+        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
+    ) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self.end: str | None = None
+        self.unwritten = b""
+
+    def shake(self) -> bool:
+        """Go on with the handshake; return whether it is done.
+
+        Raises:
+            ssl.SSLError: it has failed.
+        """
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def seal(self, data: bytes) -> bytes:
+        """Make a record of *data*, at most RECORD_BYTES; `b""` makes none.
+
+        Returns:
+            The records to write: what TLS has to say itself, and then that one.
+
+        Raises:
+            ssl.SSLError: nothing can be sent any more.
+        """
+        if data:
+            self._object.write(data)
+        return self._outgoing.read()
+
+    @property
+    def has_output(self) -> bool:
+        """Whether TLS itself has something to say, which `seal` returns."""
+        return self._outgoing.pending > 0
+
+    def take(self, wire: bytes) -> None:
+        """Take what came from the peer's transport."""
+        self._incoming.write(wire)
+
+    def open(self, wire: bytes) -> bytes:
+        """Take what came from the peer's transport; return all that its records hold."""
+        self.take(wire)
+        data = self.read(RECORD_BYTES)
+        if not self._incoming.pending or not data:
+            return data  # what almost always comes: one record
+        pieces = [data]
+        while self._incoming.pending and (data := self.read(RECORD_BYTES)):
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def read(self, max_bytes: int) -> bytes:
+        """Return what the records hold that have come, at most one's; `b""` if that is nothing
+        yet, or the `end`."""
+        if self.end is not None:
+            return b""
+        try:
+            data = self._object.read(max_bytes)
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLZeroReturnError:
+            data = b""
+        except ssl.SSLError as exc:
+            self.end = f"TLS failed: {exc.reason or exc}"
+            return b""
+        if not data:
+            self.end = END_OF_TLS
+        return data
+
+    def close(self) -> None:
+        """Say that nothing more will be sent (RFC 8446 section 6.1), as `has_output`."""
+        # The peer's own end is not waited for: what it still sends reaches nobody.
+        with suppress(ssl.SSLError):
+            self._object.unwrap()
+
+
+class TlsStream(trio.abc.HalfCloseableStream):
+    """TLS on top of *transport_stream*.  `do_handshake` comes first."""
+
+    def __init__(
+        self,
+        transport_stream: trio.abc.Stream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        self.transport_stream = transport_stream
+        self.tls = Tls(context, server_side=server_side, server_hostname=server_hostname)
+        # Who reads may have to answer, too: a new key, say.
+        self._writing = trio.Lock()
+
+    async def do_handshake(self) -> None:
+        """Agree with the peer.
+
+        Raises:
+            trio.BrokenResourceError: it failed, for the reason that is the cause.
+
+        Cancellation: leaves a transport that can only be closed.
+        """
+        is_done = False
+        while not is_done:
+            try:
+                is_done = self.tls.shake()
+            except ssl.SSLError as exc:
+                # So that the peer's log says why, too.
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self._flush()
+                raise trio.BrokenResourceError("the TLS handshake failed") from exc
+            await self._flush()
+            if not is_done:
+                wire = bytes(await self.transport_stream.receive_some(_READ_BYTES))
+                if not wire:
+                    raise trio.BrokenResourceError("the peer ended the TLS handshake")
+                self.tls.take(wire)
+
+    async def _flush(self, data: bytes = b"") -> None:
+        async with self._writing:
+            if wire := self.tls.seal(data):
+                await self.transport_stream.send_all(wire)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        for start in range(0, len(data), RECORD_BYTES):
+            try:
+                await self._flush(bytes(data[start : start + RECORD_BYTES]))
+            except ssl.SSLError as exc:
+                raise trio.BrokenResourceError("TLS failed") from exc
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while not (data := self.tls.read(max_bytes or RECORD_BYTES)):
+            if self.tls.end is not None and self.tls.end != END_OF_TLS:
+                raise trio.BrokenResourceError(self.tls.end)
+            # Not only before waiting: what was read may have been the peer's last.
+            if self.tls.has_output:
+                await self._flush()
+            if self.tls.end is not None:
+                break
+            wire = bytes(await self.transport_stream.receive_some(_READ_BYTES))
+            if not wire:
+                break
+            self.tls.take(wire)
+        return data
+
+    async def send_eof(self) -> None:
+        """End TLS and, where it can be half-closed, the transport."""
+        self.tls.close()
+        await self._flush()
+        if isinstance(self.transport_stream, trio.abc.HalfCloseableStream):
+            await self.transport_stream.send_eof()
+
+    async def aclose(self) -> None:
+        try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                self.tls.close()
+                await self._flush()
+        finally:
+            await self.transport_stream.aclose()
