@@ -53,6 +53,7 @@ from ._frames import (
 from ._http import addresses, format_address
 from ._outgoing import Outgoing, Spawn, describe
 from ._policy import Limits, Message
+from ._tls import RECORD_BYTES
 
 _logger = logging.getLogger("trioweb")
 
@@ -235,7 +236,10 @@ class Link(Outgoing):
         # A part of a record is a sign of life, too.
         self.heard()
         data = self._tls.open(wire)
-        if self._tls.has_output:
+        if self._tls.pending > RECORD_BYTES:
+            # For another handshake, say, again and again (CVE-2011-1473).
+            self.abort("the peer does not read what its TLS asks for")
+        elif self._tls.pending:
             self.put(b"")
         self.feed(data)
 

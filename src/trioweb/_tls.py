@@ -68,9 +68,9 @@ class Tls:
         return self._outgoing.read()
 
     @property
-    def has_output(self) -> bool:
-        """Whether TLS itself has something to say, which `seal` returns."""
-        return self._outgoing.pending > 0
+    def pending(self) -> int:
+        """How many bytes TLS itself has to say, which `seal` returns."""
+        return self._outgoing.pending
 
     def take(self, wire: bytes) -> None:
         """Take what came from the peer's transport."""
@@ -99,14 +99,14 @@ class Tls:
         except ssl.SSLZeroReturnError:
             data = b""
         except ssl.SSLError as exc:
-            self.end = f"TLS failed: {exc.reason or exc}"
+            self.end = f"TLS failed: {str(exc.reason).replace('_', ' ').lower()}"
             return b""
         if not data:
             self.end = END_OF_TLS
         return data
 
     def close(self) -> None:
-        """Say that nothing more will be sent (RFC 8446 section 6.1), as `has_output`."""
+        """Say that nothing more will be sent (RFC 8446 section 6.1); that is then `pending`."""
         # The peer's own end is not waited for: what it still sends reaches nobody.
         with suppress(ssl.SSLError):
             self._object.unwrap()
@@ -125,7 +125,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
     ) -> None:
         self.transport_stream = transport_stream
         self.tls = Tls(context, server_side=server_side, server_hostname=server_hostname)
-        # Who reads may have to answer, too: a new key, say.
+        # Who reads may have to answer, too: that there is no other handshake, say.
         self._writing = trio.Lock()
 
     async def do_handshake(self) -> None:
@@ -158,7 +158,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 await self.transport_stream.send_all(wire)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        for start in range(0, len(data), RECORD_BYTES):
+        for start in range(0, len(data) or 1, RECORD_BYTES):
             try:
                 await self._flush(bytes(data[start : start + RECORD_BYTES]))
             except ssl.SSLError as exc:
@@ -172,7 +172,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
             if self.tls.end is not None and self.tls.end != END_OF_TLS:
                 raise trio.BrokenResourceError(self.tls.end)
             # Not only before waiting: what was read may have been the peer's last.
-            if self.tls.has_output:
+            if self.tls.pending:
                 await self._flush()
             if self.tls.end is not None:
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -26,7 +27,7 @@ from tests.client.support import (
     open_refused,
     stay,
 )
-from tests.support import TRANSPORTS
+from tests.support import HOST, TRANSPORTS, tls_contexts
 from trioweb import (
     ClosedLocally,
     ConnectionClosed,
@@ -185,17 +186,28 @@ async def test_what_waits_goes_out_in_order_on_the_next_connection(
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("transport", ["tcp", "unix"])
+@pytest.mark.parametrize("transport", ["tcp", "unix", "tls"])
 async def test_frame_that_the_kernel_cut_is_sent_again_on_the_next_connection(
     transport: str, patient_clock: MockClock
 ) -> None:
     """Invariant 1: half a frame on one connection, all of it on the next."""
-    pairs = [await TRANSPORTS[transport]() for _ in range(2)]
+    pairs = [await TRANSPORTS["tcp" if transport == "tls" else transport]() for _ in range(2)]
     ends = iter(pairs)
     door = Door(lambda: next(ends))
+    client_context, server_context = tls_contexts()
+    options: dict[str, Any] = {}
+    if transport == "tls":
+        options = {"url": f"wss://{HOST}/", "ssl_context": client_context}
+
+    async def accept() -> RawPeer:
+        stream = await door.stream()
+        if transport == "tls":
+            stream = trio.SSLStream(stream, server_context, server_side=True)
+        return await RawPeer.accept(stream)
+
     big = "x" * 600_000
-    async with open_at(door) as client:
-        first = await door.accept()
+    async with open_at(door, **options) as client:
+        first = await accept()
         await client.wait_open()
         await client.send("small")
         await client.flush()
@@ -203,7 +215,7 @@ async def test_frame_that_the_kernel_cut_is_sent_again_on_the_next_connection(
         await client.send("last")
         assert client.buffered_amount == 600_004, "the kernel's buffer is too large for this test"
         await drop(first)
-        second = await door.accept()
+        second = await accept()
         assert await texts(second, 2) == [big, "last"]
         await client.flush()
         assert client.statistics().resent == 0

@@ -157,20 +157,34 @@ async def test_refusal_is_not_overtaken_by_a_reset(
     assert (await peer.read_answer()).status == 426
 
 
+def over_tls(
+    listener: trio.abc.Listener[Any], way: str
+) -> tuple[trio.abc.Listener[Any], dict[str, Any]]:
+    """What to serve, and how: our own TLS on top of *listener*, or Trio's."""
+    _, server_context = tls_contexts()
+    if way == "ours":
+        return listener, {"ssl_context": server_context}
+    return trio.SSLListener(listener, server_context), {}
+
+
+WAYS = pytest.mark.parametrize("way", ["ours", "Trio's"])
+
+
+@WAYS
 @pytest.mark.parametrize("handshake", ["never begins", "never ends"])
 async def test_silent_tls_peer_is_given_up_at_the_deadline(
     handshake: str,
+    way: str,
     nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Invariant 6, for one beyond the limit, too."""
     caplog.set_level(logging.INFO, "trioweb")
-    _, server_context = tls_contexts()
     network = Network()
-    listener = trio.SSLListener(network.host("server").listen(443), server_context)
+    listener, options = over_tls(network.host("server").listen(443), way)
     limits = trioweb.Limits(max_connections=1)
-    serve = partial(trioweb.serve_listeners, wait, [listener], limits=limits)
+    serve = partial(trioweb.serve_listeners, wait, [listener], limits=limits, **options)
     server: trioweb.Server = await nursery.start(serve)
     peers = [Peer(await network.host("client").dial("server", 443)) for _ in range(2)]
     begun = trio.current_time()
@@ -184,11 +198,12 @@ async def test_silent_tls_peer_is_given_up_at_the_deadline(
     assert all("TLS" in record.getMessage() for record in caplog.records)
 
 
-async def test_plain_http_to_a_tls_port_ends_nobody_else(nursery: trio.Nursery) -> None:
-    client_context, server_context = tls_contexts()
+@WAYS
+async def test_plain_http_to_a_tls_port_ends_nobody_else(way: str, nursery: trio.Nursery) -> None:
+    client_context, _ = tls_contexts()
     network = Network()
-    listener = trio.SSLListener(network.host("server").listen(443), server_context)
-    serve = partial(trioweb.serve_listeners, wait, [listener], http=hello)
+    listener, options = over_tls(network.host("server").listen(443), way)
+    serve = partial(trioweb.serve_listeners, wait, [listener], http=hello, **options)
     server: trioweb.Server = await nursery.start(serve)
     plain = Peer(await network.host("client").dial("server", 443))
     await plain.write(get())

@@ -1,0 +1,253 @@
+"""TLS: the filter, the stream over it, and what a link makes of both.
+
+What a connection promises is in test_conformance, which runs over TLS, too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+import trioweb
+from tests.server.support import Peer, echo, upgrade_head
+from tests.support import (
+    BINARY,
+    PING,
+    TEXT,
+    Ends,
+    Frame,
+    encode,
+    filtered,
+    open_streams,
+    tls_contexts,
+)
+from trioweb._server._reader import open_reader
+from trioweb._tls import RECORD_BYTES, TlsStream
+from trioweb.testing import stream_pair
+
+FILTERED = pytest.mark.parametrize("transport", ["filtered", "filtered-gathered"])
+OVER_TLS = pytest.mark.parametrize("transport", ["filtered", "filtered-memory", "tls-memory"])
+
+
+@pytest.fixture
+async def ends(transport: str, nursery: trio.Nursery) -> AsyncGenerator[Ends]:
+    async with open_streams(transport) as streams:
+        with open_reader() as reader:
+            async with trio.open_nursery() as own:
+                is_gathered = reader is not None and "gathered" in transport
+                if reader is not None:
+                    own.start_soon(reader.run)
+                yield Ends(
+                    nursery, streams, is_client=False, reader=reader if is_gathered else None
+                )
+                own.cancel_scope.cancel()
+
+
+def tls_of(stream: trio.abc.Stream) -> TlsStream:
+    assert isinstance(stream, TlsStream)
+    return stream
+
+
+async def write_wire(stream: trio.abc.Stream, *plain: bytes) -> None:
+    """Write each piece as a record of its own, all in one go."""
+    secure = tls_of(stream)
+    await secure.transport_stream.send_all(b"".join(map(secure.tls.seal, plain)))
+
+
+# The link.
+
+
+@FILTERED
+async def test_what_stands_before_the_end_of_tls_is_received(ends: Ends) -> None:
+    """Invariant 11: the end is in the same chunk, and nobody has received anything yet."""
+    ours = ends.ours(trioweb.Limits(inbox_messages=10_000))
+    tls = tls_of(ends.their_stream).tls
+    frames = encode(Frame(TEXT, b"x"), masked=True) * 3000
+    records = tls.seal(frames[:15_000]) + tls.seal(frames[15_000:])
+    tls.close()
+    await tls_of(ends.their_stream).transport_stream.send_all(records + tls.seal(b""))
+    received = []
+    with pytest.raises(trioweb.ConnectionLost, match="the peer ended TLS"):
+        while True:
+            received.append(await ours.receive())
+    assert received == ["x"] * 3000
+
+
+@OVER_TLS
+async def test_a_record_that_is_none_ends_the_connection_after_what_came_before(
+    ends: Ends,
+) -> None:
+    ours, peer = ends.ours(), ends.raw()
+    await peer.send(Frame(TEXT, b"before"))
+    transport = getattr(ends.their_stream, "transport_stream", None)
+    assert isinstance(transport, trio.abc.Stream)
+    await transport.send_all(b"\x17\x03\x03\x00\x30" + bytes(0x30))
+    assert await ours.receive() == "before"
+    with pytest.raises(trioweb.ConnectionLost, match=r"(?i)bad.record.mac"):
+        await ours.receive()
+
+
+@FILTERED
+async def test_a_part_of_a_record_is_a_sign_of_life(
+    ends: Ends, mock_clock: trio.testing.MockClock
+) -> None:
+    """Liveness is bytes: a large record may take its time on a slow line."""
+    ours = ends.ours()
+    secure = tls_of(ends.their_stream)
+    wire = secure.tls.seal(encode(Frame(TEXT, b"slow"), masked=True))
+    for part, at in ((wire[:10], 100.0), (wire[10:-1], 200.0)):
+        mock_clock.jump(100)
+        await secure.transport_stream.send_all(part)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert ours.link.heard_at == at
+    await secure.transport_stream.send_all(wire[-1:])
+    assert await ours.receive() == "slow"
+
+
+@FILTERED
+async def test_of_an_offer_to_a_full_kernel_one_record_is_queued(ends: Ends) -> None:
+    """Invariants 1 and 8: what was sealed cannot be taken back, the rest stays with the topic."""
+    link, peer = ends.ours().link, ends.raw()
+    frame = Frame(BINARY, bytes(999))
+    size = len(encode(frame, masked=False))
+    chunk = encode(frame, masked=False) * 1000
+    taken = link.offer(chunk)
+    assert 0 < taken < len(chunk) and taken % RECORD_BYTES == 0
+    assert not link.writable
+    assert 0 < link.buffered_amount < RECORD_BYTES + 100
+    if rest := -taken % size:
+        link.finish(chunk[:size][-rest:])
+    link.write(encode(Frame(TEXT, b"next"), masked=False))
+    for _ in range(-(-taken // size)):
+        assert await peer.frame() == frame
+    assert await peer.frame() == Frame(TEXT, b"next")
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert (link.writable, link.buffered_amount) == (True, 0)
+
+
+@FILTERED
+async def test_a_peer_whose_tls_asks_without_reading_is_given_up(ends: Ends) -> None:
+    """CVE-2011-1473 and invariant 8: what TLS answers by itself passes no other limit."""
+    ours = ends.ours()
+    assert ours.link._tls is not None
+    ours.link._tls._outgoing.write(bytes(RECORD_BYTES + 1))
+    await write_wire(ends.their_stream, encode(Frame(TEXT, b"?"), masked=True))
+    with pytest.raises(trioweb.ConnectionLost, match="does not read"):
+        while True:
+            await ours.receive()
+
+
+@pytest.mark.network
+async def test_records_that_came_along_with_the_upgrade_are_received(
+    nursery: trio.Nursery,
+) -> None:
+    """They may be decrypted before there is a connection, in whole or in part."""
+    client_context, server_context = tls_contexts()
+    serve = partial(trioweb.serve, echo, 0, host="127.0.0.1", ssl_context=server_context)
+    server: trioweb.Server = await nursery.start(serve)
+    transport = await trio.open_tcp_stream("127.0.0.1", server.port)
+    secure = TlsStream(transport, client_context, server_hostname="localhost")
+    await secure.do_handshake()
+    frames = [Frame(TEXT, b"%d" % number) for number in range(3)]
+    pieces = [upgrade_head(), *(encode(frame, masked=True) for frame in frames)]
+    wire = b"".join(map(secure.tls.seal, pieces))
+    await transport.send_all(wire[:-5])
+    peer = Peer(secure)
+    assert (await peer.read_head())[0] == 101
+    assert [await peer.frame(), await peer.frame()] == frames[:2]
+    await transport.send_all(wire[-5:])
+    assert await peer.frame() == frames[2]
+    await secure.aclose()
+
+
+class OpenSsl:
+    """OpenSSL's own client, with a WebSocket open to an echo server.
+
+    What is sent to it goes to the server, but for a letter on a line of its own: K changes its
+    keys and asks for ours (RFC 8446 section 4.6.3), R asks for another handshake (TLS 1.2).
+    """
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._output = b""
+
+    @classmethod
+    async def open(cls, nursery: trio.Nursery, version: str) -> OpenSsl:
+        _, server_context = tls_contexts()
+        serve = partial(trioweb.serve, echo, 0, host="127.0.0.1", ssl_context=server_context)
+        server: trioweb.Server = await nursery.start(serve)
+        command = ["openssl", "s_client", version, "-connect", f"127.0.0.1:{server.port}"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        run = partial(trio.run_process, command, check=False, **pipes)
+        client = cls(await nursery.start(run))
+        await client.read_until(b"Verify return code")
+        await client.read_until(b"---\n")
+        await client.send(upgrade_head())
+        await client.read_until(b"\r\n\r\n")
+        return client
+
+    async def send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(data)
+
+    async def read_until(self, end: bytes) -> None:
+        assert self._process.stdout is not None
+        while end not in self._output:
+            data = await self._process.stdout.receive_some()
+            assert data, self._output
+            self._output += data
+        self._output = self._output.partition(end)[2]
+
+
+OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs OpenSSL's program")
+
+
+@OPENSSL
+@pytest.mark.network
+async def test_a_peer_may_change_its_keys_and_ask_for_ours(nursery: trio.Nursery) -> None:
+    with trio.fail_after(10):
+        client = await OpenSsl.open(nursery, "-tls1_3")
+        for number in range(3):
+            await client.send(encode(Frame(PING, b"%d" % number), masked=True))
+            await client.read_until(b"\x8a\x01%d" % number)
+            await client.send(b"K\n")
+            await client.read_until(b"KEYUPDATE\n")
+    nursery.cancel_scope.cancel()
+
+
+@OPENSSL
+@pytest.mark.network
+async def test_a_peer_that_wants_another_handshake_is_told_that_there_is_none(
+    nursery: trio.Nursery,
+) -> None:
+    """CVE-2011-1473.  What TLS says by itself does not wait for a message to go with."""
+    with trio.fail_after(10):
+        client = await OpenSsl.open(nursery, "-tls1_2")
+        await client.send(b"R\n")
+        await client.read_until(b"no renegotiation")
+    nursery.cancel_scope.cancel()
+
+
+# The stream.
+
+
+async def test_each_side_of_a_tls_stream_ends_by_itself() -> None:
+    client, server = filtered(stream_pair(100))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, bytes(50_000))
+        received = 0
+        while received < 50_000:
+            received += len(await server.receive_some(1000))
+    await client.send_eof()
+    assert await server.receive_some() == await server.receive_some() == b""
+    await server.send_all(b"still here")
+    assert await client.receive_some() == b"still here"
+    await server.aclose()
+    assert await client.receive_some() == b""
+    await client.aclose()
