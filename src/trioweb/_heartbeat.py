@@ -76,12 +76,14 @@ class Monitor:
     def _look(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
         if link.paused_at is not None:
-            # Nobody can be heard through a full inbox; that is for this side to mend.
-            _logger.warning(
-                "%s: nothing was received from a full inbox for %.0f s",
-                link.peer(),
-                now - link.paused_at,
-            )
+            # Nobody can be heard through a full inbox; that is for this side to mend.  Nor can
+            # one that is read more slowly because it is too fast, as it should be.
+            if not link.has_room():
+                _logger.warning(
+                    "%s: nothing was received from a full inbox for %.0f s",
+                    link.peer(),
+                    now - link.paused_at,
+                )
             self._push(now + interval, number, ping)
         elif link.asked_at is not None and now >= link.asked_at + timeout:
             link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")

@@ -19,6 +19,7 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ from ._errors import (
 )
 from ._frames import (
     CLIENT_FORM,
+    FRAMES_PER_FEED,
     PING,
     PONG,
     SERVER_FORM,
@@ -57,6 +59,8 @@ from ._policy import Limits, Message
 _logger = logging.getLogger("trioweb")
 
 _READ_BYTES: Final = 64 * 2**10
+# A peer that was quiet may send the messages of so long at once.
+_BURST_SECONDS: Final = 1
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 Replies = Mapping[Message, Message | None]
 
@@ -135,6 +139,7 @@ class Link(Outgoing):
         "_replies",
         "_scope",
         "_stretch",
+        "_used_until",
         "bytes_received",
         "close_code",
         "close_reason",
@@ -180,12 +185,20 @@ class Link(Outgoing):
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
         self._replies = replies
+        # The time up to which the peer has used what it may send: that of a second is left to a
+        # peer that was quiet, and one that has used some of the future is too fast.
+        self._used_until = -math.inf
+        rate = limits.max_messages_per_second
         self._decoder = Decoder(
             masked=not is_client,
             max_message_bytes=limits.max_message_bytes,
             on_control=self._on_control,
             rest=rest,
             inflater=None if compression is None else compression.make_inflater(),
+            # No more than that of a second, so that it is looked at in time.
+            frames_per_feed=FRAMES_PER_FEED
+            if rate is None
+            else max(1, int(min(FRAMES_PER_FEED, rate))),
         )
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest)
@@ -248,6 +261,9 @@ class Link(Outgoing):
             self._fault = exc
         if messages:
             self.messages_received += len(messages)
+            if (rate := self.limits.max_messages_per_second) is not None:
+                unused_from = trio.current_time() - _BURST_SECONDS
+                self._used_until = max(self._used_until, unused_from) + len(messages) / rate
             if self._replies:
                 messages = [message for message in messages if not self._answer(message)]
             if open_before:
@@ -297,7 +313,7 @@ class Link(Outgoing):
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
         comes behind messages that nobody takes meanwhile."""
         self._stretch = factor
-        if self.paused_at is not None and not self.is_full():
+        if self.paused_at is not None and not self.is_full() and not self._is_too_fast():
             self._resume()
 
     def is_full(self) -> bool:
@@ -308,12 +324,28 @@ class Link(Outgoing):
             or sum(map(len, self.inbox)) >= limits.inbox_bytes * stretch
         )
 
-    def pause_if_full(self) -> bool:
-        """Stop reading while the inbox is full, so that TCP slows the peer down."""
-        if self._fault is not None or not self.is_full():
+    def _is_too_fast(self) -> bool:
+        """Whether the peer is beyond its messages a second, so that reading stops."""
+        if self.limits.max_messages_per_second is None:
+            return False
+        return self._used_until > trio.current_time()
+
+    def pause_if_due(self) -> bool:
+        """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
+        is_too_fast = self._is_too_fast()
+        if self._fault is not None or not (is_too_fast or self.is_full()):
             return False
         self.paused_at = trio.current_time()
+        if is_too_fast:
+            self._spawn(self._slow_down)
         return True
+
+    async def _slow_down(self) -> None:
+        """Go on reading as soon as the peer is no longer too fast."""
+        with trio.move_on_at(self._used_until):
+            while self.state is State.OPEN:
+                await self.wait_change()
+        self.taken()
 
     def has_room(self) -> bool:
         """Whether the inbox is down to half of its bounds, so that reading goes on."""
@@ -325,7 +357,7 @@ class Link(Outgoing):
 
     def taken(self) -> None:
         """Say that `inbox` was taken from; go on reading if there is room again."""
-        if self.paused_at is not None and self.has_room():
+        if self.paused_at is not None and self.has_room() and not self._is_too_fast():
             self._resume()
 
     def _resume(self) -> None:
@@ -483,7 +515,7 @@ class Link(Outgoing):
             self.feed(data)
 
     async def _wait_room(self) -> None:
-        if self.state is State.OPEN and self.pause_if_full():
+        if self.state is State.OPEN and self.pause_if_due():
             while self.paused_at is not None:
                 await self.wait_change()
 
