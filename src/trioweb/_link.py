@@ -63,6 +63,8 @@ _READ_BYTES: Final = 64 * 2**10
 _BURST_SECONDS: Final = 1
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 Replies = Mapping[Message, Message | None]
+# Every link's inbox until it has a message: an empty deque takes 760 bytes.
+_NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
 
 
 class State(IntEnum):
@@ -180,7 +182,7 @@ class Link(Outgoing):
         self._ended: type[ConnectionClosed] = ConnectionLost
 
         # Inbound.
-        self.inbox: deque[Message] = deque()
+        self.inbox = _NOTHING_YET
         self.paused_at: float | None = None
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
@@ -266,10 +268,12 @@ class Link(Outgoing):
                 self._used_until = max(self._used_until, unused_from) + len(messages) / rate
             if self._replies:
                 messages = [message for message in messages if not self._answer(message)]
-            if open_before:
-                self.inbox.extend(messages)
-            else:
+            if not open_before:
                 self.discarded += len(messages)
+            elif self.inbox is not _NOTHING_YET:
+                self.inbox.extend(messages)
+            elif messages:
+                self.inbox = deque(messages)
             self.changed()
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
@@ -297,6 +301,8 @@ class Link(Outgoing):
                 ping.on_pong()
             if key == payload:
                 break
+        if not self._pings:
+            self._pings = None
         self.changed()
 
     def _answer(self, message: Message) -> bool:
@@ -381,10 +387,11 @@ class Link(Outgoing):
 
     def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
         """Send a ping behind everything written so far; *on_pong* is called at its pong."""
-        if self._pings is None:
-            self._pings = {}
+        if not self._ping_key:
             # What a pong proves must not be guessed, so the payload begins with this.
             self._ping_key = os.urandom(4)
+        if self._pings is None:
+            self._pings = {}
         self._pings_sent += 1
         payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
         ping = Ping(payload, trio.current_time(), on_pong)
