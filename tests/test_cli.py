@@ -61,6 +61,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "--history", "some"], "'some' is not a whole number"),
         (["serve", "--max-topics", "0"], "'0' is not a whole number from 1 on"),
         (["serve", "--max-message-bytes", "1.5"], "'1.5' is not a whole number"),
+        (["serve", "--max-messages-per-second", "0"], "'0' is not a whole number from 1 on"),
         (["serve", "--max-connections", "0"], "--max-connections"),
         (["serve", "--grace", "nan"], "'nan' is not a number of seconds"),
         (["serve", "--spread", "-1"], "'-1' is not a number of seconds"),

@@ -355,6 +355,67 @@ async def test_wait_closed_reads_discards_and_counts(ends: Ends) -> None:
     assert ours.statistics().inbox_messages == 0
 
 
+# A peer that is too fast.
+
+
+async def test_a_peer_that_sends_too_fast_is_read_more_slowly(
+    ends: Ends, patient_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 4: nothing is dropped.  What may pass at once depends on how it arrives: one or
+    two seconds' worth."""
+    ours, theirs = ends.ours(Limits(max_messages_per_second=20)), ends.theirs()
+    begun_at = trio.current_time()
+    messages = [f"{number}" for number in range(100)]
+    for message in messages:
+        await theirs.send(message)
+    await theirs.send("the end")
+    assert [await ours.receive() for _ in messages] == messages
+    assert trio.current_time() - begun_at == pytest.approx(100 / 20 - 1.5, abs=0.6)
+    assert await ours.receive() == "the end"
+    assert ours.state is theirs.state is State.OPEN
+
+
+@pytest.mark.parametrize("inbox_messages", [1, 256], ids=["full", "not full"])
+async def test_taking_from_the_inbox_lets_no_peer_that_is_too_fast_go_on(
+    inbox_messages: int, ends: Ends, patient_clock: trio.testing.MockClock
+) -> None:
+    limits = Limits(inbox_messages=inbox_messages, max_messages_per_second=0.1)
+    ours, peer = ends.ours(limits), ends.raw()
+    begun_at = trio.current_time()
+    await peer.send(Frame(TEXT, b"1"), Frame(TEXT, b"2"), Frame(TEXT, b"3"))
+    taken_at = []
+    for message in ("1", "2", "3"):
+        assert await ours.receive() == message
+        taken_at.append(trio.current_time() - begun_at)
+    assert taken_at == pytest.approx([0, 9, 19], abs=0.5)
+    await peer.send(Frame(TEXT, b"4"))
+    # Its time comes while nobody takes anything, so it is taken later.
+    await trio.sleep(100)
+    assert await ours.receive() == "4"
+
+
+@pytest.mark.parametrize("ended_by", ["close", "abort"])
+async def test_the_end_does_not_wait_for_a_peer_that_is_too_fast(
+    ended_by: str, ends: Ends, patient_clock: trio.testing.MockClock
+) -> None:
+    """Invariants 6 and 10: nor does any of its tasks."""
+    begun_at = trio.current_time()
+    async with trio.open_nursery() as ends.nursery:
+        ours, theirs = ends.ours(Limits(max_messages_per_second=0.001)), ends.theirs()
+        await theirs.send("1")
+        await theirs.send("2")
+        assert await ours.receive() == "1"
+        if ended_by == "close":
+            await ours.aclose(4000)
+            assert theirs.close_code == 4000
+            assert ours.statistics().discarded == 1
+        else:
+            ours.link.abort("enough")
+            await ours.wait_closed()
+    assert trio.current_time() - begun_at < 1
+    assert ours.state is State.CLOSED
+
+
 # Ends that nobody asked for.
 
 

@@ -31,7 +31,8 @@ _COUNTS: list[tuple[Policy, str]] = [
     (Outbox, "max_messages"),
     (Outbox, "max_bytes"),
 ]
-_SECONDS: list[tuple[Policy, str]] = [
+_NUMBERS: list[tuple[Policy, str]] = [
+    (Limits, "max_messages_per_second"),
     (Limits, "connect_timeout"),
     (Limits, "close_timeout"),
     (Limits, "write_timeout"),
@@ -59,6 +60,7 @@ def test_policy_has_the_defaults_that_the_documents_promise() -> None:
         max_request_bytes=16_384,
         inbox_messages=256,
         inbox_bytes=1_048_576,
+        max_messages_per_second=None,
         send_bytes=65_536,
         connect_timeout=10,
         close_timeout=10,
@@ -77,7 +79,7 @@ def test_policy_has_the_defaults_that_the_documents_promise() -> None:
 
 def test_every_field_of_a_policy_is_tested_here() -> None:
     found = {(kind, field.name) for kind in _POLICIES for field in fields(kind)}
-    assert found == {*_COUNTS, *_SECONDS, *_REST}
+    assert found == {*_COUNTS, *_NUMBERS, *_REST}
 
 
 @pytest.mark.parametrize("kind", _POLICIES)
@@ -90,7 +92,7 @@ def test_policy_is_frozen_hashable_and_made_by_name(kind: Policy) -> None:
         kind(1)
 
 
-@pytest.mark.parametrize(("kind", "name"), _COUNTS + _SECONDS)
+@pytest.mark.parametrize(("kind", "name"), _COUNTS + _NUMBERS)
 def test_policy_refuses_a_number_that_is_not_positive(kind: Policy, name: str) -> None:
     for value in (0, -1):
         text = f"{kind.__name__}({name}={value!r}): must be greater than 0"
@@ -107,8 +109,10 @@ def test_policy_refuses_a_count_that_is_not_whole(kind: Policy, name: str) -> No
             kind(**{name: value})
 
 
-@pytest.mark.parametrize(("kind", "name"), _SECONDS)
-def test_policy_takes_any_positive_number_of_seconds(kind: Policy, name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), _NUMBERS)
+def test_policy_takes_any_positive_number_where_parts_of_one_make_sense(
+    kind: Policy, name: str
+) -> None:
     for value in (0.001, 1.5, 10**400, float("inf")):
         assert getattr(kind(**{name: value}), name) == value
     for value in (float("nan"), -0.0, -float("inf")):
@@ -119,10 +123,13 @@ def test_policy_takes_any_positive_number_of_seconds(kind: Policy, name: str) ->
             kind(**{name: wrong})
 
 
-_UNLIMITED = {"max_connections_per_host", "max_age", "max_attempts", "max_elapsed"}
+_UNLIMITED = {
+    *("max_messages_per_second", "max_connections_per_host"),
+    *("max_age", "max_attempts", "max_elapsed"),
+}
 
 
-@pytest.mark.parametrize(("kind", "name"), _COUNTS + _SECONDS)
+@pytest.mark.parametrize(("kind", "name"), _COUNTS + _NUMBERS)
 def test_policy_takes_none_only_for_what_may_be_without_limit(kind: Policy, name: str) -> None:
     if name in _UNLIMITED:
         assert getattr(kind(**{name: None}), name) is None

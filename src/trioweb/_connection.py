@@ -177,15 +177,14 @@ class Connection(trio.abc.AsyncResource):
 
     async def _next(self, at_end: type[Exception] | None) -> Message:
         link = self.link
-        inbox = link.inbox
         await _checkpoint_if_cancelled()
         # NOTE: after an await another receiver may have been faster.
-        while not inbox:
+        while not link.inbox:
             if link.state is not State.OPEN:
                 await trio.lowlevel.checkpoint()
                 raise at_end or link.error()
             await link.wait_change()
-        message = inbox.popleft()
+        message = link.inbox.popleft()
         if link.paused_at is not None:
             link.taken()
         return message

@@ -186,12 +186,14 @@ class Decoder:
             decoder must not be fed again.
         rest: what has arrived already; `feed(b"", …)` decodes it.
         inflater: for compressed messages; None where none are agreed upon.
+        frames_per_feed: after so many `feed` stops.
     """
 
     __slots__ = (
         "_buffer",
         "_compressed",
         "_fin",
+        "_frames_per_feed",
         "_head_bytes",
         "_inflated",
         "_inflater",
@@ -214,7 +216,9 @@ class Decoder:
         on_control: Callable[[int, bytes], None],
         rest: bytes = b"",
         inflater: Inflater | None = None,
+        frames_per_feed: int = FRAMES_PER_FEED,
     ) -> None:
+        self._frames_per_feed = frames_per_feed
         self._mask_bit = _MASKED if masked else 0
         self._head_bytes = 6 if masked else 2  # of a frame of less than 126 bytes
         self._max_message_bytes = max_message_bytes
@@ -256,7 +260,7 @@ class Decoder:
         end = len(data)
         position = self._continue_frame(data, 0, messages) if self._left else 0
         try:
-            for _ in range(FRAMES_PER_FEED):
+            for _ in range(self._frames_per_feed):
                 if end - position < 2:
                     break
                 first = data[position]

@@ -19,6 +19,7 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ from ._errors import (
 )
 from ._frames import (
     CLIENT_FORM,
+    FRAMES_PER_FEED,
     PING,
     PONG,
     SERVER_FORM,
@@ -58,8 +60,12 @@ from ._tls import RECORD_BYTES
 _logger = logging.getLogger("trioweb")
 
 _READ_BYTES: Final = 64 * 2**10
+# A peer that was quiet may send the messages of so long at once.
+_BURST_SECONDS: Final = 1
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 Replies = Mapping[Message, Message | None]
+# Every link's inbox until it has a message: an empty deque takes 760 bytes.
+_NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
 
 
 class State(IntEnum):
@@ -136,6 +142,7 @@ class Link(Outgoing):
         "_replies",
         "_scope",
         "_stretch",
+        "_used_until",
         "bytes_received",
         "close_code",
         "close_reason",
@@ -178,17 +185,25 @@ class Link(Outgoing):
         self._ended: type[ConnectionClosed] = ConnectionLost
 
         # Inbound.
-        self.inbox: deque[Message] = deque()
+        self.inbox = _NOTHING_YET
         self.paused_at: float | None = None
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
         self._replies = replies
+        # The time up to which the peer has used what it may send: that of a second is left to a
+        # peer that was quiet, and one that has used some of the future is too fast.
+        self._used_until = -math.inf
+        rate = limits.max_messages_per_second
         self._decoder = Decoder(
             masked=not is_client,
             max_message_bytes=limits.max_message_bytes,
             on_control=self._on_control,
             rest=rest,
             inflater=None if compression is None else compression.make_inflater(),
+            # No more than that of a second, so that it is looked at in time.
+            frames_per_feed=FRAMES_PER_FEED
+            if rate is None
+            else max(1, int(min(FRAMES_PER_FEED, rate))),
         )
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest)
@@ -270,12 +285,17 @@ class Link(Outgoing):
                 self._fault = self._tls.end
         if messages:
             self.messages_received += len(messages)
+            if (rate := self.limits.max_messages_per_second) is not None:
+                unused_from = trio.current_time() - _BURST_SECONDS
+                self._used_until = max(self._used_until, unused_from) + len(messages) / rate
             if self._replies:
                 messages = [message for message in messages if not self._answer(message)]
-            if open_before:
-                self.inbox.extend(messages)
-            else:
+            if not open_before:
                 self.discarded += len(messages)
+            elif self.inbox is not _NOTHING_YET:
+                self.inbox.extend(messages)
+            elif messages:
+                self.inbox = deque(messages)
             self.changed()
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
@@ -303,6 +323,8 @@ class Link(Outgoing):
                 ping.on_pong()
             if key == payload:
                 break
+        if not self._pings:
+            self._pings = None
         self.changed()
 
     def _answer(self, message: Message) -> bool:
@@ -319,7 +341,7 @@ class Link(Outgoing):
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
         comes behind messages that nobody takes meanwhile."""
         self._stretch = factor
-        if self.paused_at is not None and not self.is_full():
+        if self.paused_at is not None and not self.is_full() and not self._is_too_fast():
             self._resume()
 
     def is_full(self) -> bool:
@@ -330,12 +352,28 @@ class Link(Outgoing):
             or sum(map(len, self.inbox)) >= limits.inbox_bytes * stretch
         )
 
-    def pause_if_full(self) -> bool:
-        """Stop reading while the inbox is full, so that TCP slows the peer down."""
-        if self._fault is not None or not self.is_full():
+    def _is_too_fast(self) -> bool:
+        """Whether the peer is beyond its messages a second, so that reading stops."""
+        if self.limits.max_messages_per_second is None:
+            return False
+        return self._used_until > trio.current_time()
+
+    def pause_if_due(self) -> bool:
+        """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
+        is_too_fast = self._is_too_fast()
+        if self._fault is not None or not (is_too_fast or self.is_full()):
             return False
         self.paused_at = trio.current_time()
+        if is_too_fast:
+            self._spawn(self._slow_down)
         return True
+
+    async def _slow_down(self) -> None:
+        """Go on reading as soon as the peer is no longer too fast."""
+        with trio.move_on_at(self._used_until):
+            while self.state is State.OPEN:
+                await self.wait_change()
+        self.taken()
 
     def has_room(self) -> bool:
         """Whether the inbox is down to half of its bounds, so that reading goes on."""
@@ -347,7 +385,7 @@ class Link(Outgoing):
 
     def taken(self) -> None:
         """Say that `inbox` was taken from; go on reading if there is room again."""
-        if self.paused_at is not None and self.has_room():
+        if self.paused_at is not None and self.has_room() and not self._is_too_fast():
             self._resume()
 
     def _resume(self) -> None:
@@ -371,10 +409,11 @@ class Link(Outgoing):
 
     def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
         """Send a ping behind everything written so far; *on_pong* is called at its pong."""
-        if self._pings is None:
-            self._pings = {}
+        if not self._ping_key:
             # What a pong proves must not be guessed, so the payload begins with this.
             self._ping_key = os.urandom(4)
+        if self._pings is None:
+            self._pings = {}
         self._pings_sent += 1
         payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
         ping = Ping(payload, trio.current_time(), on_pong)
@@ -508,7 +547,7 @@ class Link(Outgoing):
             self.receive(data)
 
     async def _wait_room(self) -> None:
-        if self.state is State.OPEN and self.pause_if_full():
+        if self.state is State.OPEN and self.pause_if_due():
             while self.paused_at is not None:
                 await self.wait_change()
 

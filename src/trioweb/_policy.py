@@ -49,6 +49,11 @@ class Limits:
         inbox_messages, inbox_bytes: what may wait for `receive`; when either is reached,
             reading stops and TCP slows the peer down.  Bytes are counted as `len(message)`,
             for text in characters.  What one read brings is always taken in whole.
+        max_messages_per_second: a peer that sends faster than this is read more slowly, so that
+            TCP slows it down; nothing is dropped.  In any t seconds no more than (t + 2) times
+            as many (or one) are taken, so short bursts pass.  Whole messages count; pings and
+            pongs do not: no handler works for them, and their answers do not add up.  None for
+            no limit.
         send_bytes: `send` waits while more than this is queued for the peer.
         connect_timeout: seconds for TCP, TLS and the opening handshake together, either side.
             10, where 60 would invite slowloris.
@@ -64,6 +69,7 @@ class Limits:
     max_request_bytes: int = 16 * 2**10
     inbox_messages: int = 256
     inbox_bytes: int = 2**20
+    max_messages_per_second: float | None = None
     send_bytes: int = 64 * 2**10
     connect_timeout: float = 10
     close_timeout: float = 10
@@ -72,12 +78,15 @@ class Limits:
     max_connections_per_host: int | None = None
 
     def __post_init__(self) -> None:
-        timeouts = [field.name for field in fields(self) if field.name.endswith("_timeout")]
-        counts = [field.name for field in fields(self) if field.name not in timeouts]
-        if self.max_connections_per_host is None:
-            counts.remove("max_connections_per_host")
-        check_positive(self, timeouts, whole=False)
-        check_positive(self, counts, whole=True)
+        # A limit that may be None is None by default.
+        names = [
+            field.name
+            for field in fields(self)
+            if field.default is not None or getattr(self, field.name) is not None
+        ]
+        times = [name for name in names if name.endswith(("_timeout", "_per_second"))]
+        check_positive(self, times, whole=False)
+        check_positive(self, (name for name in names if name not in times), whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

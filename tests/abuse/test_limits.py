@@ -1,4 +1,4 @@
-"""Too many connections, of one address or altogether, and too many topics.
+"""Too many connections, of one address or altogether, too many topics, and too many messages.
 
 Who counts as one address behind proxies is tested in tests/server/test_proxies.py, and that
 topics without end (CWE-770) cost no more than the hub may hold in tests/server/test_bad_input.py:
@@ -7,6 +7,9 @@ topics without end (CWE-770) cost no more than the hub may hold in tests/server/
 
 from __future__ import annotations
 
+import logging
+from unittest.mock import ANY
+
 import pytest
 import trio
 import trio.testing
@@ -14,7 +17,7 @@ import trio.testing
 import trioweb
 from tests.abuse.support import KIB, assert_alone, tasks, traced
 from tests.server.support import Peer, Site, echo, start, upgrade_head
-from tests.support import TEXT, Frame
+from tests.support import PING, PONG, TEXT, Frame
 
 _LIMIT = 20
 _CROWD = 200
@@ -140,3 +143,120 @@ async def test_subscriptions_that_no_topic_has_room_for_are_refused(
             await peer.stream.aclose()
         await assert_alone(site, before)
         assert hub.statistics().topics == 0
+
+
+# Messages.
+
+
+async def test_peer_that_sends_too_fast_is_read_more_slowly_and_loses_nothing(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """CWE-770: what it sends costs no more than it may, at most for two seconds at once."""
+    rate, count, message = 20, 1000, "x" * 8 * KIB
+    taken_at: list[float] = []
+
+    async def handler(connection: trioweb.Connection) -> None:
+        async for text in connection:  # in order, and all of them
+            assert text == f"{len(taken_at):04}{message}"
+            taken_at.append(trio.current_time())
+
+    async def flood(connection: trioweb.Connection) -> None:
+        for number in range(count):
+            await connection.send(f"{number:04}{message}")
+        await connection.aclose()
+
+    site = await start(
+        nursery,
+        lambda connection: (handler if connection.request.path == "/fast" else echo)(connection),
+        limits=trioweb.Limits(max_messages_per_second=rate),
+    )
+    await trio.testing.wait_all_tasks_blocked()
+    before = tasks()
+    friend = await site.opened()
+    limits = trioweb.Limits(close_timeout=count)
+    async with trioweb.open_connection("ws://server/fast", dial=site.dial, limits=limits) as fast:
+        with traced() as memory:
+            async with trio.open_nursery() as flooding:
+                flooding.start_soon(flood, fast)
+                for _ in range(40):
+                    await trio.sleep(1)
+                    asked_at = trio.current_time()
+                    await friend.send(Frame(TEXT, b"hello"))
+                    assert await friend.frame() == Frame(TEXT, b"hello")
+                    assert trio.current_time() == asked_at
+    begun_at = taken_at[0]
+    assert len(taken_at) == count
+    for number, at in enumerate(taken_at):
+        assert number < (at - begun_at + 2) * rate + 1e-6
+    # And not more slowly than that: of a burst that a read cuts, some is taken later.
+    assert taken_at[-1] - begun_at < count / rate - 1
+    assert fast.close_code == 1000
+    # The network's buffers, the chunk that was read, and what `send` may queue.
+    assert memory.peak < count * len(message) / 8
+    await friend.stream.aclose()
+    await assert_alone(site, before)
+
+
+async def test_peer_within_the_limit_is_never_waited_for(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A burst of what a second allows passes at once, and again a second later."""
+    site = await start(nursery, echo, limits=trioweb.Limits(max_messages_per_second=10))
+    await trio.testing.wait_all_tasks_blocked()
+    before = tasks()
+    peer = await site.opened()
+    for _ in range(5):
+        sent_at = trio.current_time()
+        # Pings do not count.
+        await peer.send(*[Frame(PING)] * 100, *[Frame(TEXT, b"x")] * 10)
+        answers = [await peer.frame() for _ in range(110)]
+        assert answers == [Frame(PONG)] * 100 + [Frame(TEXT, b"x")] * 10
+        assert trio.current_time() == sent_at
+        await trio.sleep(1)
+    await peer.stream.aclose()
+    await assert_alone(site, before)
+
+
+async def test_peer_that_is_read_more_slowly_is_not_blamed_for_what_is_not_read(
+    nursery: trio.Nursery,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Invariant 5; and nobody is warned of a full inbox, as it is none."""
+    taken_at = []
+
+    async def handler(connection: trioweb.Connection) -> None:
+        async for _ in connection:
+            taken_at.append(trio.current_time())
+
+    site = await start(
+        nursery,
+        handler,
+        limits=trioweb.Limits(max_messages_per_second=0.1),
+        heartbeat=trioweb.Heartbeat(interval=2, timeout=1),
+    )
+    peer = await site.opened()
+    begun_at = trio.current_time()
+    await peer.send(*[Frame(TEXT, b"x")] * 4)
+    assert await peer.frame() == Frame(PING, ANY)
+    assert [at - begun_at for at in taken_at] == pytest.approx([0, 9, 19, 29])
+    assert trio.current_time() - begun_at == pytest.approx(39 + 2)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    # Once it is read again, it is as alive as it shows.
+    await peer.read_end()
+    assert trio.current_time() - begun_at == pytest.approx(39 + 3)
+
+
+async def test_server_that_is_cancelled_does_not_wait_for_a_peer_that_is_read_more_slowly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Invariants 6 and 10; what it does at a close is tested in tests/test_conformance.py."""
+    async with trio.open_nursery() as serving:
+        site = await start(serving, echo, limits=trioweb.Limits(max_messages_per_second=0.001))
+        peer = await site.opened()
+        await peer.send(*[Frame(TEXT, b"x")] * 2)
+        assert await peer.frame() == Frame(TEXT, b"x")
+        begun_at = trio.current_time()
+        serving.cancel_scope.cancel()
+    assert trio.current_time() == begun_at
+    await peer.read_end()

@@ -105,6 +105,12 @@ def _add_serve(commands: Any) -> None:
     )
     _add_max_message_bytes(command)
     add(
+        "--max-messages-per-second",
+        type=_whole,
+        metavar="N",
+        help="a peer that sends faster is read more slowly; otherwise there is no limit",
+    )
+    add(
         "--max-connections",
         type=_whole,
         default=Limits().max_connections,

@@ -53,7 +53,9 @@ async def serve(options: argparse.Namespace) -> int:
     context = _ssl_context(options.tls_cert, options.tls_key)
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     limits = Limits(
-        max_message_bytes=options.max_message_bytes, max_connections=options.max_connections
+        max_message_bytes=options.max_message_bytes,
+        max_messages_per_second=options.max_messages_per_second,
+        max_connections=options.max_connections,
     )
     async with open_hub(max_topics=options.max_topics) as hub:
         broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo)

@@ -110,7 +110,7 @@ class Reader:
         link.receive(data)
         # In all other states somebody else reads.
         if link.state is State.OPEN:
-            if link.pause_if_full():
+            if link.pause_if_due():
                 self.unwatch(link, fileno)
             elif link.is_undecoded:
                 self.unwatch(link, fileno)
