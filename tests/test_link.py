@@ -5,6 +5,7 @@ What users see of it, on every transport, is in test_conformance.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import socket
 from collections.abc import AsyncGenerator
@@ -16,6 +17,7 @@ import trio.testing
 from tests.support import BINARY, TEXT, Ends, Frame, RawPeer, close_frame, encode, open_streams
 from trioweb import ConnectionLost, Limits, State
 from trioweb._link import Link
+from trioweb._outgoing import kernel_fileno
 from trioweb.testing import MemoryStream, stream_pair
 
 
@@ -53,6 +55,19 @@ async def test_a_kernel_takes_a_part_of_an_offer_and_the_cut_frame_is_finished(
     assert await peer.frame() == frame
     assert link.offer(chunk[:size]) == size
     assert await peer.frame() == frame
+
+
+async def test_a_descriptor_is_asked_for_without_a_detour_and_gone_with_its_socket(
+    unix_ends: Ends,
+) -> None:
+    """Trio's wrapper is passed by through an attribute of its own: this tells when that goes."""
+    stream = unix_ends.our_stream
+    assert isinstance(stream, trio.SocketStream)
+    fileno = kernel_fileno(stream)
+    assert inspect.isbuiltin(fileno)
+    assert fileno() == stream.socket.fileno()
+    stream.socket.close()
+    assert fileno() == -1
 
 
 async def test_a_full_kernel_takes_nothing_of_an_offer(unix_ends: Ends) -> None:

@@ -66,7 +66,12 @@ def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
     if sys.platform == "win32" or not isinstance(stream, trio.SocketStream):
         return None
     # A custom socket factory makes sockets without a descriptor.
-    return stream.socket.fileno if stream.socket.fileno() >= 0 else None
+    if stream.socket.fileno() < 0:
+        return None
+    # Past Trio's wrapper, where that is possible: with many connections none of it is in the
+    # processor's caches, and of a delivery that is most of what is not the system call.
+    fileno: Callable[[], int] = getattr(stream.socket, "_sock", stream.socket).fileno
+    return fileno
 
 
 class Outgoing:
@@ -208,13 +213,14 @@ class Outgoing:
         NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
         the rest of that frame before anything else is written.
         """
-        if self._fileno is None:
+        fileno = self._fileno
+        if fileno is None:
             self.finish(data)
             return len(data)
         try:
-            if self._tls is not None:
-                return self._offer_records(data, self._tls)
-            return os.write(self._fileno(), data)
+            if self._tls is None:
+                return os.write(fileno(), data)
+            return self._offer_records(data, self._tls)
         except BlockingIOError:
             return 0
         except OSError as exc:

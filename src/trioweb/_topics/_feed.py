@@ -35,11 +35,16 @@ SLOW_POLICIES: Final = ("evict", "skip", "latest")
 # Ending a connection, in units of about 4 µs.
 COST_OF_CLOSE: Final = 8
 
-# Writes between two chances for others to run: at 64 KiB each, they take about a millisecond.
-_WRITES_PER_YIELD: Final = 16
+# What is spent between two chances for others to run, in the same units: half a millisecond.
+_COST_PER_YIELD: Final = 128
 
 # Chunks remembered for subscribers that stand elsewhere than the others.
 _MAX_CHUNKS: Final = 16
+
+
+def _cost(size: int) -> int:
+    """What it costs to write *size* bytes, in the same units."""
+    return 1 + size // 4096
 
 
 def check_slow(slow: Slow) -> Slow:
@@ -188,42 +193,41 @@ class Feed:
         caller can let others run; those who could not be written to are appended to
         *behind*.
         """
-        subscriptions = tuple(self.subscriptions)
-        for start in range(0, len(subscriptions), _WRITES_PER_YIELD):
-            cost = 0
-            # What lies behind the place where the last one stood.  Others have run since
-            # the last group: the log may have moved on.
-            at, data, size, end = -1, b"", 0, 0
-            for subscription in subscriptions[start : start + _WRITES_PER_YIELD]:
-                # NOTE: These lines are what a delivery costs beyond the write itself.
-                if subscription.feed is None:
-                    continue  # it left while others ran
-                if subscription.cursor == at and subscription.link.writable:
-                    cost += 1 + (size >> 12)
-                    taken = subscription.link.offer(data)
-                    if taken == size:
-                        subscription.cursor = end
-                        if end >= head:
-                            continue
-                    else:
-                        self._cut(subscription, end, taken)
-                elif subscription.cursor >= head:
-                    continue  # it joined, or was written to, while others ran
-                elif subscription.link.writable:
-                    chunk = self.chunk(subscription.cursor)
-                    # Where all do not get the same, each is looked after alone.
-                    if not chunk.skips and not self._any_latest:
-                        at, data, size, end = (
-                            subscription.cursor,
-                            chunk.data,
-                            len(chunk.data),
-                            chunk.end,
-                        )
-                while subscription.cursor < head and subscription.link.writable:
-                    cost += self.step(subscription)
-                if subscription.cursor < head:
-                    behind.append(subscription)
-            yield cost
+        cost = 0
+        # What lies behind the place where the last one stood, and what writing that costs.
+        at, data, size, end, price = -1, b"", 0, 0, 0
+        for subscription in tuple(self.subscriptions):
+            if cost >= _COST_PER_YIELD:
+                yield cost
+                # Others have run: the log may have moved on.
+                cost, at = 0, -1
+            # NOTE: These lines are what a delivery costs beyond the write itself.
+            if subscription.feed is None:
+                continue  # it left while others ran
+            link = subscription.link
+            if subscription.cursor == at and link.writable:
+                cost += price
+                taken = link.offer(data)
+                if taken == size:
+                    subscription.cursor = end
+                    if end >= head:
+                        continue
+                else:
+                    self._cut(subscription, end, taken)
+            elif subscription.cursor >= head:
+                continue  # it joined, or was written to, while others ran
+            elif link.writable:
+                chunk = self.chunk(subscription.cursor)
+                # Where all do not get the same, each is looked after alone.
+                if not chunk.skips and not self._any_latest:
+                    at, data, end = subscription.cursor, chunk.data, chunk.end
+                    size = len(data)
+                    price = _cost(size)
+            while subscription.cursor < head and link.writable:
+                cost += self.step(subscription)
+            if subscription.cursor < head:
+                behind.append(subscription)
+        yield cost
 
     def step(self, subscription: Subscription) -> int:
         """Write one chunk to a subscriber whose link is writable; return the cost."""
@@ -231,7 +235,7 @@ class Feed:
         if subscription.slow == "latest":
             subscription.skip_to(head - 1)
         chunk = self.chunk(subscription.cursor)
-        cost = 1 + len(chunk.data) // 4096
+        cost = _cost(len(chunk.data))
         if subscription.me in chunk.skips:
             # Who does not get all of it has it put together entry by entry.
             cost += (chunk.end - subscription.cursor) // 32
