@@ -93,7 +93,7 @@ class Reader:
 
     def _go_on(self, link: Link, fileno: int) -> None:
         link.feed(b"")
-        if link.state is State.OPEN and not link.pause_if_full():
+        if link.state is State.OPEN and not link.pause_if_due():
             self.watch(link, fileno)
 
     def _read(self, link: Link, fileno: int) -> None:
