@@ -56,7 +56,9 @@ from ._policy import Limits, Message
 
 _logger = logging.getLogger("trioweb")
 
-_READ_BYTES: Final = 64 * 2**10
+# Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
+# memory for each read, however little came.
+_READ_BYTES: Final = 120 * 2**10
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 Replies = Mapping[Message, Message | None]
 
