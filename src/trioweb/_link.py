@@ -478,13 +478,13 @@ class Link(Outgoing):
             if self._deaf:
                 return
             await self._wait_room()
-            data = await self._receive()
+            data = await self._read_some()
             if not data:
                 self.lost(END_OF_TRANSPORT)
                 return
             self.feed(data)
 
-    async def _receive(self) -> bytes:
+    async def _read_some(self) -> bytes:
         """What has come from the transport; `b""` at its end.
 
         As a stream's `receive_some`; from the kernel it takes a quarter of the time of Trio's own.
