@@ -293,6 +293,51 @@ def test_decoder_agrees_with_the_simple_one_on_any_order_of_frames(
     _agree(_wire(frames, masked=masked), masked, cuts)
 
 
+# Sizes on both sides of where the form of a length or the way to mask changes, and others.
+_long_sizes = st.sampled_from([124, 125, 126, 127, 511, 512, 513, 65535, 65536]) | st.integers(
+    126, 66_000
+)
+
+
+@_sides
+@given(
+    size=_long_sizes,
+    unit=st.text(min_size=1, max_size=9) | st.binary(min_size=1, max_size=9),
+    corrupt=st.none() | st.tuples(st.integers(0), st.integers(0, 255)),
+    fin=st.booleans(),
+    room=st.sampled_from([-1, 0, 1, 100_000]),
+    missing=st.just(0) | st.integers(0, 66_000),
+    cuts=st.lists(st.integers(0, 66_000), max_size=4),
+)
+@settings(deadline=None)
+def test_decoder_agrees_with_the_simple_one_on_long_frames(
+    masked: bool,
+    size: int,
+    unit: str | bytes,
+    corrupt: tuple[int, int] | None,
+    fin: bool,
+    room: int,
+    missing: int,
+    cuts: list[int],
+) -> None:
+    opcode = TEXT if isinstance(unit, str) else BINARY
+    unit = unit.encode() if isinstance(unit, str) else unit
+    # A text may end within a character.
+    payload = bytearray((unit * (size // len(unit) + 1))[:size])
+    if corrupt is not None:
+        place, value = corrupt
+        payload[place % size] = value
+    frames = [Frame(opcode, bytes(payload), fin), Frame(CONTINUATION, b"end")]
+    data = _wire(
+        [Frame(TEXT, b"one"), *frames[: 1 if fin else 2], Frame(TEXT, b"two")], masked=masked
+    )
+    data = data[: len(data) - missing] if missing < len(data) else data
+    options: dict[str, Any] = {"masked": masked, "max_message_bytes": size + room}
+    expected = read_simply(data, **options)
+    assert read(data, **options) == expected
+    assert read_in_pieces(data, [cut for cut in cuts if cut <= len(data)], **options) == expected
+
+
 def _agree(data: bytes, masked: bool, cuts: Sequence[int]) -> None:
     expected = read_simply(data, masked=masked, max_message_bytes=_LIMIT)
     assert expected[1] in (None, 1002, 1007, 1009)
@@ -318,6 +363,7 @@ _RULES = {
     "5.1 a server must not mask, even nothing": ("81 80 00000000", 1002),
     "5.1 a server must not mask a control frame": ("89 80 00000000", 1002),
     "5.2 16-bit length for 125": ("82 7e 007d", 1002),
+    "5.2 16-bit length for 125 that are all there": ("82 7e 007d" + "61" * 125, 1002),
     "5.2 16-bit length for 0": ("82 7e 0000", 1002),
     "5.2 64-bit length for 65535": ("82 7f 000000000000ffff", 1002),
     "5.2 64-bit length for 0": ("82 7f 0000000000000000", 1002),
@@ -645,7 +691,7 @@ def test_mask_is_xor_with_the_key_and_its_own_inverse(data: bytes, key: bytes) -
     assert mask(masked, key) == data
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 1023, 1024, 1025, 1026, 1027, 1028])
+@pytest.mark.parametrize("size", [*range(9), *range(124, 129), *range(508, 521), 4095, 4097])
 def test_mask_keeps_every_byte_where_its_method_changes(size: int) -> None:
     data = bytes(i % 256 for i in range(size))
     assert mask(data, b"\x00\x00\x00\x00") == data

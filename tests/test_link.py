@@ -9,13 +9,14 @@ import inspect
 import logging
 import socket
 from collections.abc import AsyncGenerator
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support import BINARY, TEXT, Ends, Frame, RawPeer, close_frame, encode, open_streams
-from trioweb import ConnectionLost, Limits, State
+from trioweb import ConnectionLost, Limits, State, _link
 from trioweb._link import Link
 from trioweb._outgoing import kernel_fileno
 from trioweb.testing import MemoryStream, stream_pair
@@ -25,6 +26,44 @@ from trioweb.testing import MemoryStream, stream_pair
 async def unix_ends(nursery: trio.Nursery) -> AsyncGenerator[Ends]:
     async with open_streams("unix") as streams:
         yield Ends(nursery, streams, is_client=False)
+
+
+# Reading from the kernel.
+
+
+@pytest.fixture
+def small_reads(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(_link, "_READ_BYTES", 1000)
+    return 1000
+
+
+async def test_a_link_lets_others_run_between_two_reads_of_the_kernel(
+    unix_ends: Ends, small_reads: int
+) -> None:
+    """Invariant 12, where there is always more to read."""
+    link, peer = unix_ends.ours().link, unix_ends.raw()
+    data = peer.encode(Frame(BINARY, bytes(100))) * 200
+    await peer.stream.send_all(data)
+    steps = []
+    while link.bytes_received < len(data):
+        steps.append(link.bytes_received)
+        await trio.lowlevel.checkpoint()
+    # Two, where it had to wait for the first.
+    assert max(after - before for before, after in pairwise([*steps, len(data)])) <= 2 * small_reads
+
+
+async def test_an_aborted_link_reads_no_more_of_what_the_kernel_has(
+    unix_ends: Ends, small_reads: int
+) -> None:
+    link, peer = unix_ends.ours().link, unix_ends.raw()
+    await peer.stream.send_all(peer.encode(Frame(BINARY, bytes(100))) * 200)
+    while not link.bytes_received:
+        await trio.lowlevel.checkpoint()
+    had = link.bytes_received
+    link.abort("enough")
+    await link.wait_closed()
+    # One read may have been under way.
+    assert link.bytes_received <= had + small_reads
 
 
 # What topics use: offer, finish and the hooks.

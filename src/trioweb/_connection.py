@@ -162,7 +162,7 @@ class Connection(trio.abc.AsyncResource):
 
         Cancellation: a cancelled `receive` has taken nothing.  Checkpoint: a cancellation
         point always; others run whenever it waits, which it does at least once for each
-        64 KiB that the peer sent.
+        120 KiB that the peer sent.
         Concurrency: several tasks may receive; each message goes to one of them.
         """
         return self._next(None)

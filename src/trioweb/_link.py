@@ -59,7 +59,9 @@ from ._tls import RECORD_BYTES
 
 _logger = logging.getLogger("trioweb")
 
-_READ_BYTES: Final = 64 * 2**10
+# Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
+# memory for each read, however little came.
+_READ_BYTES: Final = 120 * 2**10
 # A peer that was quiet may send the messages of so long at once.
 _BURST_SECONDS: Final = 1
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
@@ -540,11 +542,32 @@ class Link(Outgoing):
             if self._deaf:
                 return
             await self._wait_room()
-            data = bytes(await self._stream.receive_some(_READ_BYTES))
+            data = await self._read_some()
             if not data:
                 self.lost(END_OF_TRANSPORT)
                 return
             self.receive(data)
+
+    async def _read_some(self) -> bytes:
+        """What has come from the transport; `b""` at its end.
+
+        As a stream's `receive_some`; from the kernel it takes a quarter of the time of Trio's own.
+        """
+        if self._fileno is None:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        has_waited = False
+        while True:
+            try:
+                data = os.read(self._fileno(), _READ_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._fileno())
+                has_waited = True
+            else:
+                if not has_waited:
+                    # Shielded, since a cancellation would lose the data.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
 
     async def _wait_room(self) -> None:
         if self.state is State.OPEN and self.pause_if_due():

@@ -23,7 +23,7 @@ import trio
 from .._link import END_OF_TRANSPORT, Link, State
 from .._outgoing import describe
 
-_READ_BYTES: Final = 64 * 2**10
+_READ_BYTES: Final = 120 * 2**10  # as the link
 _EVENTS_PER_POLL: Final = 256
 # After so long, others get their turn.
 _TURN_SECONDS: Final = 0.001
