@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import trio
+import trio.testing
 
 import trioweb
 
@@ -113,6 +114,8 @@ async def serve_beside_stalled(job: Job) -> None:
         await job.arrived()
         while topic.subscribers < task.connections + task.stalled:
             await job.sleep(0.01)
+        # What the kernel takes of their history is written; from here on they are stalled.
+        await trio.testing.wait_all_tasks_blocked(0.1)
         await job.publish_on_schedule(publish, half // task.burst)
         await job.arrived()
         if topic.subscribers != task.connections + task.stalled:

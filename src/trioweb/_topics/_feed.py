@@ -12,7 +12,7 @@ every subscription whose link is writable has reached what its topic's last pass
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from weakref import ref
@@ -162,6 +162,11 @@ class Feed:
             self._frames[publication.offset] = frame
         return frame
 
+    def _frames_of(self, entries: Sequence[Publication]) -> list[bytes]:
+        if self._frames is None:
+            return [entry.frame for entry in entries]
+        return [self.frame(entry) for entry in entries]
+
     def forget(self, first: int) -> None:
         """The log is about to drop what lies before *first*."""
         self._chunks.clear()
@@ -176,8 +181,7 @@ class Feed:
         end = block[-1].offset
         if known is not None and known.end == end:
             return known
-        frame = self.frame
-        data = frame(block[0]) if len(block) == 1 else b"".join([frame(entry) for entry in block])
+        data = b"".join(self._frames_of(block))
         # A connection that is gone subscribes no more (and its reference cannot be hashed).
         skips = frozenset([entry.skip for entry in block if entry.skip and entry.skip()])
         chunk = Chunk(data, end, skips)
@@ -250,7 +254,7 @@ class Feed:
 
     def _write_without_skipped(self, subscription: Subscription, end: int) -> None:
         entries = self._wanted(subscription, end)
-        data = b"".join([self.frame(entry) for entry in entries])
+        data = b"".join(self._frames_of(entries))
         taken = subscription.link.offer(data) if data else 0
         if taken == len(data):
             subscription.cursor = end

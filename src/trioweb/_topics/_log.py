@@ -6,7 +6,9 @@ of subscribers; whoever trims it sees to those who still need what goes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 from .._policy import Message, Retain
@@ -17,6 +19,8 @@ BLOCK_BYTES: Final = 64 * 2**10
 
 # A weak reference to whom a publication is not for.
 Skip: TypeAlias = Callable[[], object] | None
+
+_BLOCK: Final = attrgetter("block")
 
 
 class Publication:
@@ -85,13 +89,12 @@ class Log:
     def block_after(self, cursor: int) -> Sequence[Publication]:
         """The publications behind *cursor* that share the block of the first of them."""
         entries = self._entries
-        start = stop = cursor + 1 - self.first + self._dead
+        start = cursor + 1 - self.first + self._dead
         block = entries[start].block  # type: ignore[union-attr]
         # The end of a block is most often the end of the log.
         if entries[-1].block == block:  # type: ignore[union-attr]
             return entries[start:]  # type: ignore[return-value]
-        while entries[stop].block == block:  # type: ignore[union-attr]
-            stop += 1
+        stop = bisect_right(entries, block, start, key=_BLOCK)
         return entries[start:stop]  # type: ignore[return-value]
 
     def floor(self, now: float) -> int:
