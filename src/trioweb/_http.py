@@ -21,9 +21,8 @@ import trio
 Address: TypeAlias = tuple[str, int] | str
 
 _HEAD_END = b"\r\n\r\n"
-# What no head may contain; RFC 9112 section 2.2 forbids a bare CR, and a bare LF is a
-# classic way to smuggle a line past a proxy.
-_FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e]|(?<!\r)\n|\r(?!\n|\Z)")
+# All that a head may contain; see `_is_clean`.
+_CLEAN = bytes([*b"\t\r\n", *range(0x20, 0x7F)])
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 section 5.5: blanks only between visible characters.
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e]+(?:[\t ]+[\x21-\x7e]+)*)?")
@@ -272,7 +271,8 @@ async def read_head(
     while True:
         end = head.find(_HEAD_END, max(0, seen - len(_HEAD_END) + 1))
         stop = len(head) if end < 0 else end + len(_HEAD_END)
-        if _FORBIDDEN.search(head, max(0, seen - 1), stop):
+        # A CR may have been the last byte so far, and its LF the first of what is new.
+        if not _is_clean(head[seen - head.endswith(b"\r", 0, seen) : stop]):
             raise BadHead(400, "not an HTTP/1.1 head")
         if stop > max_bytes:
             raise BadHead(431, f"head of more than {max_bytes} bytes")
@@ -283,6 +283,20 @@ async def read_head(
         if not data:
             raise EOFError(f"the peer closed after {seen} bytes of its HTTP head")
         head += data
+
+
+def _is_clean(part: bytearray) -> bool:
+    """Whether *part* of a head is ASCII without controls, bare LF or, but at its end, bare CR.
+
+    RFC 9112 section 2.2 forbids a bare CR, and a bare LF is a classic way to smuggle a line past
+    a proxy.
+    """
+    lines = part.count(b"\r\n")
+    return (
+        not part.translate(None, _CLEAN)
+        and part.count(b"\n") == lines
+        and part.count(b"\r") - part.endswith(b"\r") == lines
+    )
 
 
 def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:

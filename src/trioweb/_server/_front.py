@@ -15,6 +15,7 @@ import trio
 
 from .._handshake import check_upgrade, is_upgrade
 from .._http import Address, BadHead, Request, Response, parse_request, read_head
+from ._eager import Eager
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -70,10 +71,10 @@ async def read_request(
         BadHead: it must be refused, with `status`.
         EOFError, trio.BrokenResourceError: nobody is left to be answered.
     """
-    with trio.CancelScope(deadline=deadline) as scope:
-        head, rest = await read_head(stream, max_bytes)
-    if scope.cancelled_caught:
-        raise BadHead(408, "no whole request in time")
+    try:
+        head, rest = await read_head(Eager(stream, deadline), max_bytes)
+    except trio.TooSlowError:
+        raise BadHead(408, "no whole request in time") from None
     return parse_request(head, remote=remote, local=local), head, rest
 
 

@@ -27,6 +27,7 @@ from .._policy import Deflate, Heartbeat, Limits
 from .._topics import Hub, HubStatistics
 from ._accepting import accept_streams
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
+from ._eager import Eager
 from ._front import (
     Http,
     answer,
@@ -378,17 +379,13 @@ class Server:
             offers = request.headers.get("sec-websocket-extensions", "")
             agreed = choose_offer(offers, self._compression)
         extensions = "" if agreed is None else agreed.text
-        deadline = trio.current_time() + self._limits.connect_timeout
-        with trio.CancelScope(deadline=deadline) as scope:
-            await accept(
-                stream,
-                head,
-                subprotocol=accepted.subprotocol,
-                extensions=extensions,
-                headers=tuple(accepted.headers),
-            )
-        if scope.cancelled_caught:
-            raise OpenFailed("the peer does not take the answer to its handshake")
+        await accept(
+            Eager(stream, trio.current_time() + self._limits.connect_timeout),
+            head,
+            subprotocol=accepted.subprotocol,
+            extensions=extensions,
+            headers=tuple(accepted.headers),
+        )
         link = Link(
             stream,
             rest,
