@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import itertools
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ import trio_websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import BINARY, TEXT, Frame, RawPeer, Script, encode, one_by_one
+from tests.support import BINARY, TEXT, Frame, RawPeer, Script, Yields, encode, one_by_one
 from trioweb import (
     Deflate,
     HandshakeFailed,
@@ -822,6 +823,32 @@ async def test_a_handshake_that_trio_websocket_refuses_after_all_fails(
     with pytest.raises(HandshakeFailed, match="trio-websocket refused the handshake") as caught:
         await _open(side, Script(silent=True))
     _check_ours(caught.value)
+
+
+async def test_accept_fails_where_trio_websocket_finds_a_fault_that_nobody_did() -> None:
+    head = encode_request(upgrade()).replace(_KEY.encode(), b"a\0b")
+    transport = Script(silent=True)
+    with pytest.raises(HandshakeFailed, match="trio-websocket refused the handshake") as caught:
+        await accept(transport, head, subprotocol=None, headers=())
+    _check_ours(caught.value)
+    assert not transport.sent
+
+
+@pytest.mark.parametrize("when", ["parking", "resuming"])
+async def test_accept_leaves_nothing_behind_when_it_is_cancelled(when: str) -> None:
+    """Not even the reader that it runs by hand; `filterwarnings` would tell of it."""
+    head = encode_request(upgrade())
+    for at in itertools.count():
+        transport = Script(silent=True)
+        with trio.CancelScope() as scope:
+            yields = Yields(at, when, scope.cancel)
+            await yields.run(accept(transport, head, subprotocol=None, headers=()))
+        assert transport.sent == b"" or not scope.cancelled_caught
+        gc.collect()
+        if not yields.acted:
+            break
+    assert at > 2
+    assert transport.sent
 
 
 async def test_connect_opens_a_connection_to_trio_websockets_server() -> None:

@@ -63,6 +63,21 @@ def test_headers_tokens_are_taken_from_all_lines_and_empty_ones_left_out() -> No
     assert headers.tokens("empty") == []
 
 
+@pytest.mark.parametrize("field", [("a", "b\nc: d"), ("a\0b", "c"), ("a", "b\n"), ("\n", "")])
+def test_headers_refuse_what_would_be_another_field(field: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="LF or NUL in"):
+        Headers([("host", "x"), field])
+
+
+def test_headers_take_any_other_text_as_it_is() -> None:
+    fields = (("a:b", ": c:\r"), ("a", ":d\t"), ("\xe4", "\u20ac"), ("", ""))
+    headers = Headers(fields)
+    assert headers.items_all() == fields
+    assert headers == dict(fields)
+    assert [headers[name] for name, _ in fields] == [value for _, value in fields]
+    assert "a:b\n" not in headers
+
+
 # Requests.
 
 

@@ -1,10 +1,11 @@
 """The opening handshake, both sides.  The only module that imports trio_websocket.
 
 trio-websocket does the handshake through its public door, `wrap_server_stream` and
-`wrap_client_stream`, over a stream of ours (`_Opening`) that takes one head down and one up.
-The transport is read and written here, and every head is checked before trio-websocket sees
-what it must know of it; wsproto is stricter than RFC 6455 with the rest.  Once the 101 has
-passed, its reader is told that the stream has ended, so that the nursery which holds it closes.
+`wrap_client_stream`, over a stream of ours that takes one head down and one up.  The transport
+is read and written here, and every head is checked before trio-websocket sees what it must know
+of it; wsproto is stricter than RFC 6455 with the rest.  Once the 101 has passed, its reader is
+told that the stream has ended.  On a client that reader is a task of a nursery which closes then
+(`_Opening`); a server, which may have thousands to open at once, does without both (`_Answering`).
 
 NOTE: trio-websocket takes a BrokenResourceError of its stream, which `OpenFailed` is too, for
 a quiet end, and then waits for ever (0.12.2).  So no error of the transport ever reaches it:
@@ -18,9 +19,11 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import trio
@@ -174,7 +177,8 @@ def accept_token(key: bytes) -> str:
 
 
 class _Opening(trio.abc.Stream):
-    """What trio-websocket takes for the transport: a head goes down, a head comes up, the end."""
+    """What a client's trio-websocket takes for the transport: a head goes down, a head comes up,
+    the end."""
 
     def __init__(self) -> None:
         self._down, self._below = trio.open_memory_channel[bytes](1)
@@ -203,6 +207,63 @@ class _Opening(trio.abc.Stream):
         raise RuntimeError("trio-websocket refused the handshake")
 
 
+class _Ended(Exception):
+    """The stream has ended, as far as trio-websocket's reader is concerned."""
+
+
+class _Answering(trio.abc.Stream):
+    """What a server's trio-websocket takes for the transport, and for its reader's nursery.
+
+    The head is here before the reader is, and behind it there is nothing to wait for, so the
+    reader is no task but a coroutine that is run here: by `start_soon` until it wants to read
+    more than the head, and by `end`, which never waits.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._reader: Coroutine[Any, Any, object] | None = None
+        self.answer = b""
+
+    def start_soon(self, reader: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        running = reader()
+        waits_for = running.send(None)
+        self._reader = running
+        # If it is not for this stream, then for its turn to send a refusal.
+        if waits_for is not _MORE:
+            raise RuntimeError("trio-websocket refused the handshake")
+
+    def end(self) -> None:
+        """End the reader, whatever it waits for: what it yields reaches nobody who would act."""
+        if self._reader is not None:
+            with suppress(_Ended, StopIteration):
+                while True:
+                    self._reader.throw(_Ended)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.answer += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        head, self._head = self._head, b""
+        if not head:
+            await _wait_for_more()
+        return head
+
+    async def aclose(self) -> None:
+        raise RuntimeError("trio-websocket refused the handshake")
+
+
+# What Trio yields to its loop is never None.
+_MORE: Final = None
+
+
+@types.coroutine
+def _wait_for_more() -> Generator[None, None, None]:
+    yield _MORE
+
+
 async def accept(
     transport: trio.abc.Stream,
     head: bytes,
@@ -223,6 +284,21 @@ async def accept(
 
     Cancellation: a part of the 101 may have been sent.
     """
+    # trio-websocket does not know that there are extensions.
+    pairs = [(_EXTENSIONS, extensions), *headers] if extensions else headers
+    try:
+        # Whatever was needed for the answer is gone while the peer takes its time to read it.
+        await transport.send_all(await _answer(head, subprotocol, pairs))
+    except OpenFailed:
+        raise
+    except Exception as exc:
+        raise _failed(exc) from exc
+
+
+async def _answer(
+    head: bytes, subprotocol: str | None, headers: Sequence[tuple[str, str]]
+) -> bytes:
+    """The 101 that trio-websocket answers *head* with."""
     key = _KEY_LINE.search(head)
     assert key is not None, "check_upgrade has seen it"
     lines = [
@@ -233,18 +309,16 @@ async def accept(
         "Sec-WebSocket-Version: 13",
         f"Sec-WebSocket-Key: {key[1].decode('ascii')}",
     ]
-    opening = _Opening()
-    opening.hand_up(_encode_head(lines, subprotocol))
-
-    async def answer(nursery: trio.Nursery) -> None:
-        request = await trio_websocket.wrap_server_stream(nursery, opening)
-        # trio-websocket does not know that there are extensions.
-        pairs = [(_EXTENSIONS, extensions), *headers] if extensions else headers
-        await request.accept(subprotocol=subprotocol, extra_headers=_encode_pairs(pairs))
-        await transport.send_all(await opening.handed_down())
-        opening.hand_up(b"")
-
-    await _shake_hands(answer)
+    answering = _Answering(_encode_head(lines, subprotocol))
+    try:
+        request = await trio_websocket.wrap_server_stream(
+            answering,  # type: ignore[arg-type]  # all it needs of a nursery
+            answering,
+        )
+        await request.accept(subprotocol=subprotocol, extra_headers=_encode_pairs(headers))
+    finally:
+        answering.end()
+    return answering.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,10 +459,13 @@ def _single_failure(error: BaseException) -> BaseException:
     failure = min(_leaves(error), key=_rank)
     if isinstance(failure, OpenFailed) or not isinstance(failure, Exception):
         return failure
-    text = str(failure) or type(failure).__name__
-    mapped = HandshakeFailed(f"the opening handshake failed: {text}")
+    mapped = _failed(failure)
     mapped.__cause__ = failure
     return mapped
+
+
+def _failed(cause: Exception) -> HandshakeFailed:
+    return HandshakeFailed(f"the opening handshake failed: {str(cause) or type(cause).__name__}")
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

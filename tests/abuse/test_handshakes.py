@@ -16,6 +16,11 @@ from tests.server.support import Peer, echo, start, upgrade_head
 from tests.support import TEXT, Frame
 
 _SLOW = 200
+# For each of them it is 26.5 KiB on Python 3.11 to 3.13: 12.5 for the network in memory, both ends
+# and what it records, 7 for the test's own two tasks, and 7 for the server's task, its deadline
+# and what it has read; where coverage is measured, 32, since traced frames are objects.  A server
+# that made room for the largest head that a peer may send (16 KiB) would be past this.
+_HELD_BYTES = 40 * KIB
 
 
 async def test_slow_handshakes_delay_nobody_and_end_at_the_deadline(
@@ -49,18 +54,19 @@ async def test_slow_handshakes_delay_nobody_and_end_at_the_deadline(
         assert trio.current_time() == asked_at
         await peer.stream.aclose()
 
-    with traced() as memory:
-        async with trio.open_nursery() as crowd:
+    async with trio.open_nursery() as crowd:
+        # Up to the deadline: what 200 refusals at one instant take depends on when Python
+        # collects its garbage.
+        with traced() as memory:
             for _ in range(_SLOW):
                 crowd.start_soon(dribble, await site.peer())
             for _ in range(9):
                 await trio.sleep(1)
                 await talk()
-            assert site.server.statistics().opening == _SLOW
+        assert site.server.statistics().opening == _SLOW
     assert refused_at == [pytest.approx(10)] * _SLOW
     assert trio.current_time() - begun <= 11
-    # Both ends, and the test's own two tasks for each peer.
-    assert memory.peak < _SLOW * 32 * KIB
+    assert memory.kept < _SLOW * _HELD_BYTES
     assert site.server.statistics().refused == {408: _SLOW}
     await assert_alone(site, before)
 

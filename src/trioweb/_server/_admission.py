@@ -78,7 +78,7 @@ def choose_subprotocol(request: Request, accepted: Accept, known: Sequence[str])
     offered = request.subprotocols
     if accepted.subprotocol is None:
         chosen = next((name for name in known if name in offered), None)
-        return replace(accepted, subprotocol=chosen)
+        return accepted if chosen is None else replace(accepted, subprotocol=chosen)
     if accepted.subprotocol not in offered:
         raise ValueError(f"Accept(subprotocol={accepted.subprotocol!r}): the peer offers {offered}")
     return accepted

@@ -14,8 +14,9 @@ from typing import TypeAlias
 import trio
 
 from .._handshake import check_upgrade, is_upgrade
-from .._http import BadHead, Request, Response, addresses, parse_request, read_head
+from .._http import Address, BadHead, Request, Response, parse_request, read_head
 from .._tls import TlsStream
+from ._eager import Eager
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -55,7 +56,12 @@ async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
 
 
 async def read_request(
-    stream: trio.abc.Stream, deadline: float, max_bytes: int
+    stream: trio.abc.Stream,
+    deadline: float,
+    max_bytes: int,
+    *,
+    remote: Address,
+    local: Address,
 ) -> tuple[Request, bytes, bytes]:
     """Read and parse a request's head of at most *max_bytes* by *deadline*.
 
@@ -67,11 +73,9 @@ async def read_request(
         EOFError, trio.BrokenResourceError: nobody is left to be answered.
     """
     try:
-        with trio.fail_at(deadline):
-            head, rest = await read_head(stream, max_bytes)
+        head, rest = await read_head(Eager(stream, deadline), max_bytes)
     except trio.TooSlowError:
         raise BadHead(408, "no whole request in time") from None
-    remote, local = addresses(stream)
     return parse_request(head, remote=remote, local=local), head, rest
 
 

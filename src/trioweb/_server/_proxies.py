@@ -88,6 +88,8 @@ class Proxies:
     def _trusts(self, remote: Address) -> bool:
         if isinstance(remote, str):
             return self._unix
+        if not self._networks:
+            return False
         ip = _ip(remote[0])
         return ip is not None and any(ip in network for network in self._networks)
 

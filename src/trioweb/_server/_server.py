@@ -22,13 +22,14 @@ from .._errors import CloseCode, OpenFailed, Reject
 from .._frames import check_close
 from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
-from .._http import BadHead, Request, Response, addresses, brief, format_address
+from .._http import Address, BadHead, Request, Response, addresses, brief, format_address
 from .._link import Link, Replies
 from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
 from .._topics import Hub, HubStatistics
 from ._accepting import accept_streams
 from ._admission import Accept, Admit, check_origin, choose_subprotocol
+from ._eager import Eager
 from ._front import (
     Http,
     answer,
@@ -42,6 +43,9 @@ from ._proxies import Proxies, Visitor
 from ._reader import Reader
 
 _logger = logging.getLogger("trioweb.server")
+
+# What an upgrade gets unless `admit` says otherwise.
+_ACCEPT = Accept()
 
 Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
 
@@ -250,13 +254,14 @@ class Server:
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
         bound_kernel_queue(stream)
+        remote, local = addresses(stream)
+        visitor = self._proxies.meet(remote)
         if self._ssl_context is not None:
             stream = TlsStream(stream, self._ssl_context, server_side=True)
-        visitor = self._proxies.meet(addresses(stream)[0])
         self._streams += 1
         self._hosts[visitor.host] += 1
         try:
-            connection = await self._open(stream, visitor)
+            connection = await self._open(stream, visitor, local)
             if connection is not None:
                 await self._handle(connection)
         except Exception:
@@ -270,7 +275,9 @@ class Server:
             self._stream_ended = trio.Event()
             await trio.aclose_forcefully(stream)
 
-    async def _open(self, stream: trio.abc.Stream, visitor: Visitor) -> Connection | None:
+    async def _open(
+        self, stream: trio.abc.Stream, visitor: Visitor, local: Address
+    ) -> Connection | None:
         """Make a connection of *stream*; None if it was answered or went away instead."""
         request: Request | None = None
         limits = self._limits
@@ -280,7 +287,13 @@ class Server:
             try:
                 await shake_tls(stream, deadline)
                 self._check_room(visitor.host)
-                request, head, rest = await read_request(stream, deadline, limits.max_request_bytes)
+                request, head, rest = await read_request(
+                    stream,
+                    deadline,
+                    limits.max_request_bytes,
+                    remote=visitor.remote,
+                    local=local,
+                )
             finally:
                 self._undecided -= 1
             self._identify(visitor, request)
@@ -362,7 +375,7 @@ class Server:
         # Not before: a drain may have begun while `admit` made up its mind.
         if self.draining:
             raise _Refused.because("restarting", retry_after=1)
-        return choose_subprotocol(request, accepted or Accept(), self._subprotocols)
+        return choose_subprotocol(request, accepted or _ACCEPT, self._subprotocols)
 
     async def _upgrade(
         self, stream: trio.abc.Stream, request: Request, head: bytes, rest: bytes, accepted: Accept
@@ -372,17 +385,13 @@ class Server:
             offers = request.headers.get("sec-websocket-extensions", "")
             agreed = choose_offer(offers, self._compression)
         extensions = "" if agreed is None else agreed.text
-        try:
-            with trio.fail_after(self._limits.connect_timeout):
-                await accept(
-                    stream,
-                    head,
-                    subprotocol=accepted.subprotocol,
-                    extensions=extensions,
-                    headers=tuple(accepted.headers),
-                )
-        except trio.TooSlowError:
-            raise OpenFailed("the peer does not take the answer to its handshake") from None
+        await accept(
+            Eager(stream, trio.current_time() + self._limits.connect_timeout),
+            head,
+            subprotocol=accepted.subprotocol,
+            extensions=extensions,
+            headers=tuple(accepted.headers),
+        )
         link = Link(
             stream,
             rest,
