@@ -6,6 +6,7 @@ behind itself.
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import ssl
 import zlib
@@ -21,13 +22,14 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 import trio.testing
 import trustme
 
-from trioweb import Connection, Limits, Request
+from trioweb import Connection, Limits, Request, _mask
 from trioweb._link import Link
 from trioweb._server._reader import Reader
 from trioweb._tls import TlsStream
@@ -48,6 +50,21 @@ Streams = tuple[trio.abc.Stream, trio.abc.Stream]
 # Given explicitly, kernel buffers do not grow, and a test fills them with a few hundred KiB.
 _KERNEL_BYTES: Final = 64 * 2**10
 _MEMORY_BYTES: Final = 16 * 2**10
+
+
+def _load_mask_in_python() -> Callable[[bytes, bytes], bytes]:
+    """The `mask` of `_mask.py`, in front of which Python finds the one in C where it was built."""
+    spec = importlib.util.spec_from_file_location(
+        "mask_in_python", Path(_mask.__file__).with_name("_mask.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    mask: Callable[[bytes, bytes], bytes] = module.mask
+    return mask
+
+
+mask_in_python: Final = _load_mask_in_python()
 
 
 @lru_cache

@@ -10,7 +10,7 @@ import random
 import re
 import tracemalloc
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -30,9 +30,10 @@ from tests.support import (
     compressed,
     encode,
     inflated,
+    mask_in_python,
     split_frame,
 )
-from trioweb import Deflate
+from trioweb import Deflate, _frames
 from trioweb._deflate import Compressor, Inflater
 from trioweb._errors import CloseCode, FrameError
 from trioweb._frames import (
@@ -45,11 +46,21 @@ from trioweb._frames import (
     encode_close,
     encode_frame,
     encode_message,
-    mask,
 )
 
 CONTINUATION: Final = 0x0
 Event = str | bytes | Frame
+
+
+# What masks is in C or, where that was not built, in Python: everything here holds with both.
+@pytest.fixture(scope="module", autouse=True, params=["mask as built", "mask in Python"])
+def _mask(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "mask in Python":
+            patch.setattr(_frames, "mask", mask_in_python)
+            patch.setattr(_frames, "_MASK_IN_PYTHON", True)
+        yield
+
 
 _LIMIT: Final = 200  # bytes in a message, where a test does not say otherwise
 
@@ -682,22 +693,6 @@ def test_check_close_holds_a_reason_to_123_bytes_of_utf8() -> None:
 
 
 # Encoding.
-
-
-@given(data=st.binary(max_size=5000), key=st.binary(min_size=4, max_size=4))
-def test_mask_is_xor_with_the_key_and_its_own_inverse(data: bytes, key: bytes) -> None:
-    masked = mask(data, key)
-    assert masked == bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
-    assert mask(masked, key) == data
-
-
-@pytest.mark.parametrize("size", [*range(9), *range(124, 129), *range(508, 521), 4095, 4097])
-def test_mask_keeps_every_byte_where_its_method_changes(size: int) -> None:
-    data = bytes(i % 256 for i in range(size))
-    assert mask(data, b"\x00\x00\x00\x00") == data
-    assert mask(data, b"\x01\x80\xff\x00") == bytes(
-        byte ^ b"\x01\x80\xff\x00"[i % 4] for i, byte in enumerate(data)
-    )
 
 
 @_sides

@@ -15,10 +15,12 @@ import codecs
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Final
 
 from ._deflate import Compressor, Inflater
 from ._errors import CloseCode, FrameError, is_wire_code
+from ._mask import mask
 from ._policy import Message
 
 CONTINUATION: Final = 0x0
@@ -56,25 +58,9 @@ _COMPRESSED_BYTES: Final = 1024
 # thousand times its size, which no inbox was asked about.
 _INFLATED_PER_FEED: Final = 64 * 2**10
 
-# Up to here one XOR of big integers is the fastest mask in pure Python: the standard library has
-# no XOR of bytes, and making an integer of bytes and bytes of an integer takes about 1.2 ns for
-# each byte.  Above, four translations: 1.1 ns, a third of it for each of taking every fourth
-# byte, translating it and putting it back.  (In C it would be 0.03.)
-_XOR_BYTES: Final = 512
-_XOR_TABLES: Final = tuple(bytes(byte ^ key for byte in range(256)) for key in range(256))
-
-
-def mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask *data* with the four bytes of *key* (RFC 6455 section 5.3)."""
-    size = len(data)
-    if size <= _XOR_BYTES:
-        keys = (key * (size // 4 + 1))[:size]
-        return (int.from_bytes(data) ^ int.from_bytes(keys)).to_bytes(size)
-    # Slices of a bytearray are taken, translated and assigned twice as fast as those of bytes.
-    masked = bytearray(data)
-    for i, byte in enumerate(key):
-        masked[i::4] = masked[i::4].translate(_XOR_TABLES[byte])
-    return bytes(masked)
+# If so, the decoder unmasks small frames in its own loop: the call of a function in Python would
+# cost as much as what it does.
+_MASK_IN_PYTHON: Final = isinstance(mask, FunctionType)
 
 
 def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True) -> bytes:
@@ -288,8 +274,8 @@ class Decoder:
                     payload = data[start:stop]
                     if mask_bit:
                         key = data[start - 4 : start]
-                        if size < 126:
-                            # As in `mask`, the call of which would cost as much.
+                        if _MASK_IN_PYTHON and size < 126:
+                            # As in `mask`.
                             keys = (key * 32)[:size]
                             payload = (from_bytes(payload) ^ from_bytes(keys)).to_bytes(size)
                         else:

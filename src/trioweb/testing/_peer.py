@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import trio
 
-from .._frames import encode_frame, mask
+from .._frames import encode_frame
 from .._handshake import accept_token
+from .._mask import mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,119 @@
+"""Masking (RFC 6455 section 5.3), in C and in Python."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import mask_in_python
+from trioweb._mask import mask as built
+
+Mask = Callable[[bytes, bytes], bytes]
+
+KEY: Final = b"\x01\x80\xff\x00"
+
+mask_in_c: Final[Callable[..., bytes]] = built
+needs_mask_in_c = pytest.mark.skipif(
+    isinstance(built, FunctionType), reason="needs trioweb._mask in C, which was not built"
+)
+_both = pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(mask_in_c, marks=needs_mask_in_c, id="C"),
+        pytest.param(mask_in_python, id="Python"),
+    ],
+)
+
+
+def xor(data: bytes, key: bytes) -> bytes:
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
+
+
+@_both
+@given(data=st.binary(max_size=5000), key=st.binary(min_size=4, max_size=4))
+def test_mask_is_xor_with_the_key_and_its_own_inverse(mask: Mask, data: bytes, key: bytes) -> None:
+    masked = mask(data, key)
+    assert masked == xor(data, key)
+    assert mask(masked, key) == data
+
+
+@_both
+@pytest.mark.parametrize("sizes", [range(301), range(505, 525), range(4090, 4105), [2**20 + 3]])
+def test_mask_keeps_every_byte_in_its_place(mask: Mask, sizes: range | list[int]) -> None:
+    for size in sizes:
+        data = bytes(i % 251 for i in range(size))
+        assert mask(data, bytes(4)) == data
+        assert mask(data, KEY) == xor(data, KEY), size
+
+
+@_both
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_mask_takes_any_buffer_wherever_it_begins(mask: Mask, kind: Callable[[bytes], Any]) -> None:
+    data = bytes(range(100))
+    for start in range(17):
+        masked = mask(kind(data)[start : start + 50], KEY)
+        assert type(masked) is bytes
+        assert masked == xor(data[start : start + 50], KEY)
+
+
+@needs_mask_in_c
+@pytest.mark.parametrize("size", [0, 1, 3, 5, 8])
+def test_mask_in_c_refuses_a_key_of_another_size(size: int) -> None:
+    with pytest.raises(ValueError, match=f"key of {size} bytes: must be 4"):
+        mask_in_c(b"data", bytes(size))
+
+
+@needs_mask_in_c
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        (b"data",),
+        (b"data", KEY, KEY),
+        ("data", KEY),
+        (None, KEY),
+        (b"data", "keys"),
+        (b"data", 4),
+    ],
+)
+def test_mask_in_c_refuses_what_is_not_two_times_bytes(args: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        mask_in_c(*args)
+
+
+@needs_mask_in_c
+def test_mask_in_c_refuses_a_buffer_with_gaps() -> None:
+    with pytest.raises(BufferError):
+        mask_in_c(memoryview(b"data")[::2], KEY)
+
+
+@needs_mask_in_c
+def test_mask_in_c_keeps_nothing() -> None:
+    data, key = bytearray(1000), bytes(KEY)
+    references = sys.getrefcount(data), sys.getrefcount(key)
+
+    def use() -> None:
+        for _ in range(1000):
+            mask_in_c(data, key)
+            with pytest.raises(ValueError, match="key of 0 bytes"):
+                mask_in_c(data, b"")
+            with pytest.raises(TypeError):
+                mask_in_c("", key)
+
+    use()
+    tracemalloc.start()
+    try:
+        use()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
+    assert (sys.getrefcount(data), sys.getrefcount(key)) == references
+    data.clear()  # which a buffer that was not released would forbid
