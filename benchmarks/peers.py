@@ -15,6 +15,7 @@ from .external import nchan_module
 
 OURS = "trioweb"
 FLOOR = "floor"
+FLOOR_AT_ONCE = "floor in bursts"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Peer:
 PEERS = {
     OURS: Peer((OURS, "trio"), "#d62728"),
     FLOOR: Peer((), "#7f7f7f"),
+    FLOOR_AT_ONCE: Peer((), "#c7c7c7"),
     "trio-websocket": Peer(("trio-websocket",), "#1f77b4"),
     "websockets": Peer(("websockets",), "#2ca02c"),
     "websockets (Trio)": Peer(("websockets",), "#98df8a"),

@@ -123,6 +123,8 @@ def tables(name: str, results: CaseResults) -> str:
             lines.append(f"| {peer} | {_spread(theirs)} | {_spread(compared)} |")
         lines.append("")
     lines += [_bar_line(case, results["figures"], bar) for bar in case.bars]
+    if case.bound and missed(name, results):
+        lines += ["", case.bound]
     lines += ["", f"`{name}`, {results['date']}, rounds: {results['rounds']}."]
     return "\n".join(lines)
 
@@ -164,7 +166,8 @@ its pictures and the README's table from that file.
 - What is measured has one core to itself, and the load another: raw sockets and epoll, counting
   bytes. Cost is CPU time, so a load that is not fast enough makes nobody look better; if
   either had to share its core, the run says so.
-- "floor" is a bare loop of non-blocking `send` calls over the same kind of sockets.
+- "floor" is a bare loop of non-blocking `send` calls over the same kind of sockets; "floor in
+  bursts" joins what is sent at once.
 - Each peer does what its own documentation recommends for a broadcast, has its heartbeat on if it
   has one, and compresses only where that is the question.
 - Node's `ws` and nginx's nchan are given their publications through a pipe and as HTTP requests,

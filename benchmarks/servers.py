@@ -30,7 +30,8 @@ def _ssl_context(job: Job) -> ssl.SSLContext | None:
     return context
 
 
-async def serve_floor(job: Job) -> None:
+async def serve_floor(job: Job, *, at_once: bool = False) -> None:
+    """Send with nothing around it: each frame by itself, or all of a burst's with one call."""
     context = _ssl_context(job)
     with socket.create_server((wire.HOST, 0), backlog=128) as listener:
         job.listening(listener.getsockname()[1])
@@ -41,9 +42,10 @@ async def serve_floor(job: Job) -> None:
             if context:
                 sock = context.wrap_socket(sock, server_side=True)
             wire.accept(sock, deflate=job.task.deflate)
-            sock.setblocking(False)
+            sock.setblocking(at_once)  # a burst may be more than a buffer holds
             subscribers.append(sock)
             job.connected()
+    burst: list[bytes] = []
 
     async def publish(message: str) -> None:
         payload = message.encode()
@@ -52,8 +54,16 @@ async def serve_floor(job: Job) -> None:
             payload = compress.compress(payload) + compress.flush(zlib.Z_SYNC_FLUSH)
             payload = payload.removesuffix(b"\x00\x00\xff\xff")  # RFC 7692, section 7.2.1
         frame = wire.text_frame(payload, compressed=job.task.deflate)
-        for subscriber in subscribers:
-            subscriber.send(frame)
+        if not at_once:
+            for subscriber in subscribers:
+                subscriber.send(frame)
+            return
+        burst.append(frame)
+        if len(burst) == job.task.burst:
+            frames = b"".join(burst)
+            burst.clear()
+            for subscriber in subscribers:
+                subscriber.sendall(frames)
 
     await job.measure(publish)
 
@@ -233,6 +243,7 @@ async def serve_picows(job: Job) -> None:
 SERVERS: dict[str, tuple[type[Job], Callable[[Job], Awaitable[None]]]] = {
     "trioweb": (TrioJob, serve_trioweb),
     "floor": (BareJob, serve_floor),
+    "floor in bursts": (BareJob, partial(serve_floor, at_once=True)),
     "trio-websocket": (TrioJob, serve_trio_websocket),
     "websockets": (AsyncioJob, serve_websockets),
     "websockets (Trio)": (TrioJob, serve_websockets_trio),
