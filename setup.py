@@ -6,20 +6,24 @@ stable ABI that setuptools could build for.
 """
 
 import sysconfig
+from tempfile import TemporaryDirectory
 
 from setuptools import Extension, setup
 
 stable_abi = not sysconfig.get_config_var("Py_GIL_DISABLED")
-
-setup(
-    ext_modules=[
-        Extension(
-            "trioweb._mask",
-            ["src/trioweb/_mask.c"],
-            define_macros=[("Py_LIMITED_API", "0x030b0000")] if stable_abi else [],
-            py_limited_api=stable_abi,
-            optional=True,
-        )
-    ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if stable_abi else {},
+mask = Extension(
+    "trioweb._mask",
+    ["src/trioweb/_mask.c"],
+    define_macros=[("Py_LIMITED_API", "0x030b0000")] if stable_abi else [],
+    py_limited_api=stable_abi,
+    optional=True,
 )
+# What an earlier build left in build/ would come along, modules that are gone since included.
+with TemporaryDirectory() as fresh:
+    setup(
+        ext_modules=[mask],
+        options={
+            "build": {"build_base": fresh},
+            "bdist_wheel": {"py_limited_api": "cp311"} if stable_abi else {},
+        },
+    )

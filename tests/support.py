@@ -55,7 +55,7 @@ _MEMORY_BYTES: Final = 16 * 2**10
 def _load_mask_in_python() -> Callable[[bytes, bytes], bytes]:
     """The `mask` of `_mask.py`, in front of which Python finds the one in C where it was built."""
     spec = importlib.util.spec_from_file_location(
-        "mask_in_python", Path(_mask.__file__).with_name("_mask.py")
+        "trioweb._mask", Path(_mask.__file__).with_name("_mask.py")
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
