@@ -497,6 +497,27 @@ async def test_pump_lets_others_run_while_it_ends_those_whose_encoding_fails(
 # Turns.
 
 
+async def test_pass_costs_nothing_for_those_who_do_not_read(hub: Hub, peers: Peers) -> None:
+    """Invariant 3: however many they are, and wherever they stand."""
+    topic = hub.topic("news", slow="skip")
+    stalled = [peers.open("kernel") for _ in range(20)]
+    for peer in stalled:
+        topic.subscribe(peer.connection)
+        publish(topic, 1)
+        await peer.clog()
+    publish(topic, 1)
+    await settle()
+    costs = [sum(topic.deliver()) for _ in range(2) if publish(topic, 1) is None]
+    assert costs == [0, 0]
+    assert topic.subscribers == 20
+    # And none of them is forgotten.
+    for peer in stalled:
+        peer.resume()
+    await settle()
+    for number, peer in enumerate(stalled, start=1):
+        assert received(peer, topic) == list(range(number, 24))
+
+
 @TRANSPORTS
 async def test_busy_topic_starves_no_other(hub: Hub, peers: Peers, transport: Transport) -> None:
     """A topic that has news whenever the link is free does not take it each time."""
@@ -512,6 +533,45 @@ async def test_busy_topic_starves_no_other(hub: Hub, peers: Peers, transport: Tr
         if received(peer, calm):
             break
     assert received(peer, calm) and not received(peer, busy)[40:]
+
+
+async def test_link_that_has_drained_is_not_judged_before_its_turn(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=5))
+    peer = peers.open("kernel", reading=False)
+    await peer.clog()
+    topic.subscribe(peer.connection)
+    publish(topic, 3)
+    await settle()
+    # So many that publishing makes a pass, before the pump knows of the link.
+    more = [8]
+    peer.link.set_hooks(
+        "test", closed=lambda: None, drained=lambda: publish(topic, more.pop() if more else 0)
+    )
+    peer.resume()
+    await settle()
+    assert received(peer, topic) == list(range(1, 12))
+    assert hub.statistics().evicted == 0
+
+
+async def test_link_that_drains_and_fills_up_in_the_middle_of_a_pass_is_judged(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=5))
+    peer = peers.open("kernel", reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    publish(topic, 5, 9000)
+    await settle()
+    crowds = [Crowd(peers, topic) for _ in range(6)]
+    publish(topic, 4)
+    await crowds[0].wait_half_delivered(9)
+    await peer.stream.receive_some(2**16)
+    while not subscription.cursor:
+        await trio.lowlevel.checkpoint()
+    assert (subscription.cursor, peer.link.writable) == (1, False)
+    assert crowds[-1].subscriptions[-1].cursor == 5, "the pass is over"
+    await settle()
+    assert hub.statistics().evicted == 1
 
 
 async def test_link_that_drains_in_the_middle_of_a_pass_takes_its_turns_first(

@@ -5,8 +5,12 @@ the head (a block at a time), and those bytes are one object for all who stand a
 place.  Of what the kernel does not take, only the frame that was cut is queued at the link;
 the rest stays in the log.
 
+A subscription that lags because its link is busy is set aside until that has drained, so that a
+pass costs nothing for those who do not read, however many they are.
+
 NOTE: Whoever changes a cursor or a log does so between two awaits, and outside of that
 every subscription whose link is writable has reached what its topic's last pass delivered.
+The cursor of one that is set aside does not move.
 """
 
 from __future__ import annotations
@@ -37,6 +41,10 @@ COST_OF_CLOSE: Final = 8
 
 # What is spent between two chances for others to run, in the same units: half a millisecond.
 _COST_PER_YIELD: Final = 128
+
+# Those who are set aside are kept together by places in the log, so many of them to a group: it
+# is asked in each pass who of them stands before the log's new beginning.
+_GROUP_BITS: Final = 6
 
 # Chunks remembered for subscribers that stand elsewhere than the others.
 _MAX_CHUNKS: Final = 16
@@ -134,10 +142,21 @@ class Subscription:
 class Feed:
     """One wire form of a topic, with those who subscribe to it."""
 
-    __slots__ = ("_any_latest", "_chunks", "_encode", "_form", "_frames", "_log", "subscriptions")
+    __slots__ = (
+        "_any_latest",
+        "_aside",
+        "_chunks",
+        "_encode",
+        "_form",
+        "_frames",
+        "_log",
+        "_ready",
+    )
 
     def __init__(self, log: Log, encode: Encode | None, form: WireForm) -> None:
-        self.subscriptions: dict[Subscription, None] = {}
+        # Each subscription is in one of these.
+        self._ready: dict[Subscription, None] = {}
+        self._aside: dict[int, dict[Subscription, None]] = {}
         self._log = log
         self._encode = encode
         self._form = form
@@ -147,9 +166,48 @@ class Feed:
         is_logs = encode is None and form == SERVER_FORM
         self._frames: dict[int, bytes] | None = None if is_logs else {}
 
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        return [*self._ready, *(each for group in self._aside.values() for each in group)]
+
+    def __len__(self) -> int:
+        return len(self._ready) + sum(map(len, self._aside.values()))
+
     def add(self, subscription: Subscription) -> None:
-        self.subscriptions[subscription] = None
+        self._ready[subscription] = None
         self._any_latest |= subscription.slow == "latest"
+
+    def remove(self, subscription: Subscription) -> None:
+        self.resume(subscription)
+        del self._ready[subscription]
+
+    def set_aside(self, subscription: Subscription) -> None:
+        """Leave out *subscription*, which lags and whose link is busy, until `resume`."""
+        if subscription in self._ready:
+            del self._ready[subscription]
+            group = self._aside.setdefault(subscription.cursor >> _GROUP_BITS, {})
+            group[subscription] = None
+
+    def resume(self, subscription: Subscription) -> None:
+        """Deliver to *subscription* again."""
+        number = subscription.cursor >> _GROUP_BITS
+        group = self._aside.get(number)
+        if group is not None and subscription in group:
+            del group[subscription]
+            if not group:
+                del self._aside[number]
+            self._ready[subscription] = None
+
+    def overdue(self, floor: int) -> list[Subscription]:
+        """Who of those that are set aside needs what lies before *floor*."""
+        last = floor - 1
+        return [
+            subscription
+            for number, group in self._aside.items()
+            if number <= last >> _GROUP_BITS
+            for subscription in group
+            if subscription.cursor < last
+        ]
 
     def frame(self, publication: Publication) -> bytes:
         """The publication as this feed's subscribers get it, encoded once."""
@@ -190,17 +248,16 @@ class Feed:
         self._chunks[cursor] = chunk
         return chunk
 
-    def deliver(self, head: int, behind: list[Subscription]) -> Iterator[int]:
+    def deliver(self, head: int) -> Iterator[int]:
         """Write to every subscriber what it lacks up to *head*.
 
         Yields after every few writes what they cost, in units of about 4 µs, so that the
-        caller can let others run; those who could not be written to are appended to
-        *behind*.
+        caller can let others run.
         """
         cost = 0
         # What lies behind the place where the last one stood, and what writing that costs.
         at, data, size, end, price = -1, b"", 0, 0, 0
-        for subscription in tuple(self.subscriptions):
+        for subscription in tuple(self._ready):
             if cost >= _COST_PER_YIELD:
                 yield cost
                 # Others have run: the log may have moved on.
@@ -230,7 +287,7 @@ class Feed:
             while subscription.cursor < head and link.writable:
                 cost += self.step(subscription)
             if subscription.cursor < head:
-                behind.append(subscription)
+                self.set_aside(subscription)
         yield cost
 
     def step(self, subscription: Subscription) -> int:
@@ -281,6 +338,6 @@ class Feed:
         Yields costs, as `deliver`.
         """
         _logger.error("error in an encoding of a topic", exc_info=error)
-        for subscription in tuple(self.subscriptions):
+        for subscription in self.subscriptions:
             subscription.link.close(CloseCode.INTERNAL_ERROR, "encoding failed")
             yield COST_OF_CLOSE

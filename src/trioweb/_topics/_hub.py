@@ -26,6 +26,8 @@ from ._topic import Topic
 # What the pump does between two checkpoints, in units of one small write, about 4 µs.
 _COST_PER_CHECKPOINT: Final = 256
 
+_NOBODY: Final[deque[Subscription]] = deque(maxlen=0)
+
 
 @dataclass(frozen=True, slots=True)
 class HubStatistics:
@@ -313,7 +315,7 @@ class Hub:
 
     def _serve_link(self, link: Link) -> Iterator[int]:
         """Let the subscriptions of a link take turns, until it is full or none lags."""
-        turns = self._turns.get(link)
+        turns = self._turns.get(link, _NOBODY)
         idle = 0
         while turns and link.writable and idle < len(turns):
             subscription = turns[0]
@@ -323,10 +325,16 @@ class Hub:
                 continue
             idle = 0
             feed = subscription.feed
+            feed.resume(subscription)
             try:
                 yield feed.step(subscription)
             except Exception as exc:
                 yield from feed.fail(exc)
+        # NOTE: A pass that is under way judges those who are set aside, and has seen the others.
+        if not link.writable:
+            for subscription in turns:
+                if subscription.feed is not None and subscription.lag:
+                    subscription.feed.set_aside(subscription)
 
     def close(self) -> None:
         """End every subscription and reader.  `open_hub` calls it."""

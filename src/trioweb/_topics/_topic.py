@@ -88,7 +88,7 @@ class Topic:
     @property
     def subscribers(self) -> int:
         """How many subscriptions there are."""
-        return sum(len(feed.subscriptions) for feed in self._feeds.values())
+        return sum(map(len, self._feeds.values()))
 
     @property
     def size(self) -> int:
@@ -238,8 +238,8 @@ class Topic:
 
     def leave(self, subscription: Subscription, feed: Feed) -> None:
         """Take *subscription* off its feed."""
-        del feed.subscriptions[subscription]
-        if not feed.subscriptions:
+        feed.remove(subscription)
+        if not feed:
             self._feeds = {key: kept for key, kept in self._feeds.items() if kept is not feed}
         self._hub.left(subscription)
 
@@ -288,17 +288,17 @@ class Topic:
         # NOTE: What comes in during the pass is for the next one, and so is what has to go
         # for it.  Who joins during the pass starts behind this floor, and needs no judging.
         floor = log.floor(trio.current_time())
-        behind: list[Subscription] = []
         for feed in tuple(self._feeds.values()):
             try:
-                yield from feed.deliver(head, behind)
+                yield from feed.deliver(head)
             except Exception as exc:
                 yield from feed.fail(exc)
         if floor <= log.first:
             return
-        for subscription in behind:
-            if subscription.feed is not None and subscription.cursor < floor - 1:
-                yield self._judge(subscription, floor)
+        for feed in tuple(self._feeds.values()):
+            for subscription in feed.overdue(floor):
+                if subscription.feed is not None:
+                    yield self._judge(subscription, feed, floor)
         if log is self._log:  # not forgotten in the meantime
             for feed in self._feeds.values():
                 feed.forget(floor)
@@ -306,18 +306,22 @@ class Topic:
             log.trim(floor)
             self._hub.trimmed(self, before - log.size)
 
-    def _judge(self, subscription: Subscription, floor: int) -> int:
-        """*subscription* needs what lies before *floor*, which is about to go, and its link
-        is busy.  Returns the cost, as `Feed.step`."""
-        match subscription.slow:
-            case "evict":
+    def _judge(self, subscription: Subscription, feed: Feed, floor: int) -> int:
+        """*subscription* needs what lies before *floor*, which is about to go, and is set
+        aside.  Returns the cost, as `Feed.step`."""
+        feed.resume(subscription)
+        cost = 1
+        # Its link may have drained, and its turn has not come yet.
+        while subscription.cursor < floor - 1 and subscription.link.writable:
+            cost += feed.step(subscription)
+        if subscription.cursor < floor - 1:
+            if subscription.slow == "evict":
                 self._hub.evicted += 1
                 _logger.info("%r: evicted from %r, too slow", subscription.connection, self.name)
                 subscription.link.close(CloseCode.TRY_AGAIN_LATER, "slow consumer")
-                return COST_OF_CLOSE
-            case _:
-                subscription.skip_to(floor - 1)
-                return 1
+                return cost + COST_OF_CLOSE
+            subscription.skip_to(floor - 1)
+        return cost
 
     def count_skipped(self, count: int) -> None:
         self._hub.skipped += count
