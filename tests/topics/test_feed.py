@@ -507,15 +507,15 @@ async def test_pass_costs_nothing_for_those_who_do_not_read(hub: Hub, peers: Pee
         await peer.clog()
     publish(topic, 1)
     await settle()
-    costs = [sum(topic.deliver()) for _ in range(2) if publish(topic, 1) is None]
-    assert costs == [0, 0]
+    publish(topic, 1)
+    assert sum(topic.deliver()) == 0
     assert topic.subscribers == 20
     # And none of them is forgotten.
     for peer in stalled:
         peer.resume()
     await settle()
     for number, peer in enumerate(stalled, start=1):
-        assert received(peer, topic) == list(range(number, 24))
+        assert received(peer, topic) == list(range(number, 23))
 
 
 @TRANSPORTS
