@@ -223,28 +223,28 @@ def stalled(task: Task, port: int) -> None:
     """Subscribe many that read and many that never do.
 
     Tells when those that read are open and when they have all that fills the log; when the others
-    are open, and when they have asked for their subscription; when half of the publications have
-    arrived at those that read, and when all have.
+    are open, and when they have asked for their subscription; when the publications before any
+    eviction have arrived at those that read, and when all have.
     """
     opened = [sock for sock, _ in _open(task, port)]
     stamped = _Stamped(task.size)
     readers = {sock.fileno(): stamped.reader(sock) for sock in opened}
     _tell()
-    half = task.publications // 2
-    _poll(readers, stamped.due((half + half // 5) * task.connections))
+    _poll(readers, stamped.due(task.retained * task.connections))
     stamped.waited.clear()
     _tell()
     others = wire.connect(port, task.stalled, receive_buffer=_STALLED_BUFFER)
     time.sleep(_SETTLE_SECONDS)
     _tell()
+    furthest = (task.retained - task.passing[0]) * 9 // 10
     for number, (sock, _) in enumerate(others):
         # How far back its subscription is to begin: each somewhere else.
-        back = 1 + number * (half // 10) // task.stalled
+        back = 1 + number * furthest // task.stalled
         sock.sendall(wire.client_frame(wire.TEXT, b"%d" % back))
     time.sleep(_SETTLE_SECONDS)
     _tell()
-    for _ in range(2):
-        _poll(readers, stamped.due(half * task.connections))
+    for publications in task.passing:
+        _poll(readers, stamped.due(publications * task.connections))
         _tell()
     _tell_figures(**stamped.figures())
     _stay(opened)

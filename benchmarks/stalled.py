@@ -1,8 +1,8 @@
 """Our broadcast beside subscribers that stopped reading, each somewhere else.
 
 The log is filled first, so that what the topic retains is no growth; then the stalled ones
-connect, then they subscribe, each from an offset of its own, and read nothing. Half of the
-publications pass while the log still has what they wait for; the other half evicts them.
+connect, then they subscribe, each from an offset of its own, and read nothing. A fifth of the
+publications passes while the log still has what they wait for; the others evict them, one by one.
 """
 
 import ctypes
@@ -68,8 +68,8 @@ def _used_bytes() -> int:
 
 async def serve_beside_stalled(job: Job) -> None:
     task = job.task
-    half = task.publications // 2
-    retained = half + half // 5
+    retained = task.retained
+    before, after = task.passing
     limits = trioweb.Limits(close_timeout=_CLOSE_TIMEOUT)
     retain = trioweb.Retain(max_messages=retained, max_bytes=2 * retained * (task.size + 16))
     waiting = 0
@@ -116,12 +116,12 @@ async def serve_beside_stalled(job: Job) -> None:
             await job.sleep(0.01)
         # What the kernel takes of their history is written; from here on they are stalled.
         await trio.testing.wait_all_tasks_blocked(0.1)
-        await job.publish_on_schedule(publish, half // task.burst)
+        await job.publish_on_schedule(publish, before // task.burst)
         await job.arrived()
         if topic.subscribers != task.connections + task.stalled:
             raise RuntimeError(f"some were evicted too soon: {topic.subscribers} are left")
         stalled_bytes = private_bytes()
-        await job.publish_on_schedule(publish, half // task.burst)
+        await job.publish_on_schedule(publish, after // task.burst)
         await job.arrived()
         while len(list(server.connections)) > task.connections:
             await job.sleep(0.01)

@@ -35,6 +35,17 @@ class Task:
     scratch: str = ""  # a directory, with certificate.pem and authority.pem if it is TLS
     load_core: int = 0
 
+    @property
+    def retained(self) -> int:
+        """How many publications the topic of `stalled` retains."""
+        return self.publications * 3 // 5
+
+    @property
+    def passing(self) -> tuple[int, int]:
+        """Of the publications of `stalled`: while all have what they wait for, and after that."""
+        first = self.publications // 5
+        return first, self.publications - first
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
