@@ -124,20 +124,24 @@ async def serve_trio_websocket(job: Job) -> None:
         await job.measure(publish)
 
 
+async def _hold_websockets(job: Job, subscribers: list[Any], connection: Any) -> None:
+    """The handler of both packages of websockets."""
+    subscribers.append(connection)
+    job.connected()
+    if job.echoes:
+        async for message in connection:
+            await connection.send(message)
+    else:
+        async for _ in connection:
+            pass
+
+
 async def serve_websockets(job: Job) -> None:
     from websockets.asyncio.server import ServerConnection, broadcast, serve
 
     subscribers: list[ServerConnection] = []
 
-    async def handler(connection: ServerConnection) -> None:
-        subscribers.append(connection)
-        job.connected()
-        if job.echoes:
-            async for message in connection:
-                await connection.send(message)
-        else:
-            async for _ in connection:
-                pass
+    handler = partial(_hold_websockets, job, subscribers)
 
     async def publish(message: str) -> None:
         broadcast(subscribers, message)
@@ -155,15 +159,7 @@ async def serve_websockets_trio(job: Job) -> None:
 
     subscribers: list[ServerConnection] = []
 
-    async def handler(connection: ServerConnection) -> None:
-        subscribers.append(connection)
-        job.connected()
-        if job.echoes:
-            async for message in connection:
-                await connection.send(message)
-        else:
-            async for _ in connection:
-                pass
+    handler = partial(_hold_websockets, job, subscribers)
 
     async def publish(message: str) -> None:
         await broadcast(subscribers, message)

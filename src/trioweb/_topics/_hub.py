@@ -26,8 +26,6 @@ from ._topic import Topic
 # What the pump does between two checkpoints, in units of one small write, about 4 µs.
 _COST_PER_CHECKPOINT: Final = 256
 
-_NOBODY: Final[deque[Subscription]] = deque(maxlen=0)
-
 
 @dataclass(frozen=True, slots=True)
 class HubStatistics:
@@ -315,7 +313,7 @@ class Hub:
 
     def _serve_link(self, link: Link) -> Iterator[int]:
         """Let the subscriptions of a link take turns, until it is full or none lags."""
-        turns = self._turns.get(link, _NOBODY)
+        turns = self._turns.get(link)
         idle = 0
         while turns and link.writable and idle < len(turns):
             subscription = turns[0]
@@ -332,7 +330,7 @@ class Hub:
                 yield from feed.fail(exc)
         # NOTE: A pass that is under way judges those who are set aside, and has seen the others.
         if not link.writable:
-            for subscription in turns:
+            for subscription in turns or ():
                 if subscription.feed is not None and subscription.lag:
                     subscription.feed.set_aside(subscription)
 
