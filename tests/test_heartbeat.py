@@ -283,7 +283,7 @@ async def test_one_task_watches_thousands_of_links(
     for _ in range(20):
         await trio.sleep(5)
         for link in alive:
-            link.feed(b"\x8a\x80....")
+            link.receive(b"\x8a\x80....", trio.current_time())
     assert len(lost) == 1800
     assert all(link.state is State.OPEN for link in alive)
     for number, link in enumerate(links):

@@ -128,13 +128,14 @@ class Connection(trio.abc.AsyncResource):
         frame = encode_message(message, link.form)
         self._sends += 1
         if self._sends % _SENDS_PER_CHECKPOINT:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await _checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        link.check_writable()
-        while link.buffered_amount > link.limits.send_bytes:
-            await link.wait_change()
+        while not link.writable:
             link.check_writable()
+            if link.buffered_amount <= link.limits.send_bytes:
+                break
+            await link.wait_change()
         # NOTE: no await from here on, so that cancelled means not sent.
         link.write(frame)
 
@@ -177,13 +178,15 @@ class Connection(trio.abc.AsyncResource):
 
     async def _next(self, at_end: type[Exception] | None) -> Message:
         link = self.link
-        await _checkpoint_if_cancelled()
-        # NOTE: after an await another receiver may have been faster.
+        if link.inbox:
+            await _checkpoint_if_cancelled()
+        # NOTE: whoever waited looks again, as another receiver may have been faster.
         while not link.inbox:
             if link.state is not State.OPEN:
                 await trio.lowlevel.checkpoint()
                 raise at_end or link.error()
             await link.wait_change()
+            self._sends = 0  # others have run
         message = link.inbox.popleft()
         if link.paused_at is not None:
             link.taken()

@@ -69,11 +69,11 @@ def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True)
     size = len(payload)
     mask_bit = _MASKED if masked else 0
     if size < 126:
-        head = bytes((first, mask_bit | size))
+        head = (first << 8 | mask_bit | size).to_bytes(2)
     elif size < 1 << 16:
-        head = bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
+        head = (first << 24 | (mask_bit | 126) << 16 | size).to_bytes(4)
     else:
-        head = bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
+        head = (first << 72 | (mask_bit | 127) << 64 | size).to_bytes(10)
     if not masked:
         return head + payload
     # RFC 6455 section 5.3: "The masking key needs to be unpredictable."

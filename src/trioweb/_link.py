@@ -137,13 +137,14 @@ class Link(Outgoing):
         "_decoder",
         "_ended",
         "_fault",
+        "_inbox_bytes",
+        "_inbox_messages",
         "_ping_key",
         "_pings",
         "_pings_sent",
         "_reads",
         "_replies",
         "_scope",
-        "_stretch",
         "_used_until",
         "bytes_received",
         "close_code",
@@ -188,6 +189,8 @@ class Link(Outgoing):
 
         # Inbound.
         self.inbox = _NOTHING_YET
+        self._inbox_messages = limits.inbox_messages
+        self._inbox_bytes = limits.inbox_bytes
         self.paused_at: float | None = None
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
@@ -210,7 +213,6 @@ class Link(Outgoing):
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest)
         self._fault: FrameError | str | None = None
-        self._stretch = 1
         self._deaf = False
 
         # Pings of ours, oldest first.
@@ -245,13 +247,14 @@ class Link(Outgoing):
 
     # Inbound.
 
-    def receive(self, wire: bytes) -> None:
-        """Take a chunk off the wire, which is not its end."""
+    def receive(self, wire: bytes, now: float) -> None:
+        """Take a chunk off the wire, which is not its end; *now* is Trio's time."""
+        # As `heard`, but who reads for many looks at the clock once.
+        self.heard_at = now
+        self.asked_at = None
         if self._tls is None:
             self.feed(wire)
             return
-        # A part of a record is a sign of life, too.
-        self.heard()
         data = self._tls.open(wire)
         if self._tls.pending > RECORD_BYTES:
             # For another handshake, say, again and again (CVE-2011-1473).
@@ -261,10 +264,8 @@ class Link(Outgoing):
         self.feed(data)
 
     def feed(self, data: bytes) -> None:
-        """Take a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
-        if data:
-            self.heard()
-            self.bytes_received += len(data)
+        """Decode a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
+        self.bytes_received += len(data)
         if self._deaf:
             self.is_undecoded = False
             return
@@ -342,16 +343,16 @@ class Link(Outgoing):
     def stretch_inbox(self, factor: int) -> None:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
         comes behind messages that nobody takes meanwhile."""
-        self._stretch = factor
+        self._inbox_messages = self.limits.inbox_messages * factor
+        self._inbox_bytes = self.limits.inbox_bytes * factor
         if self.paused_at is not None and not self.is_full() and not self._is_too_fast():
             self._resume()
 
     def is_full(self) -> bool:
         """Whether the inbox is at one of its bounds, so that reading stops."""
-        limits, stretch = self.limits, self._stretch
         return (
-            len(self.inbox) >= limits.inbox_messages * stretch
-            or sum(map(len, self.inbox)) >= limits.inbox_bytes * stretch
+            len(self.inbox) >= self._inbox_messages
+            or sum(map(len, self.inbox)) >= self._inbox_bytes
         )
 
     def _is_too_fast(self) -> bool:
@@ -363,7 +364,7 @@ class Link(Outgoing):
     def pause_if_due(self) -> bool:
         """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
         is_too_fast = self._is_too_fast()
-        if self._fault is not None or not (is_too_fast or self.is_full()):
+        if not (is_too_fast or self.is_full()) or self._fault is not None:
             return False
         self.paused_at = trio.current_time()
         if is_too_fast:
@@ -379,10 +380,9 @@ class Link(Outgoing):
 
     def has_room(self) -> bool:
         """Whether the inbox is down to half of its bounds, so that reading goes on."""
-        limits, stretch = self.limits, self._stretch
         return (
-            len(self.inbox) <= limits.inbox_messages * stretch // 2
-            and sum(map(len, self.inbox)) <= limits.inbox_bytes * stretch // 2
+            len(self.inbox) <= self._inbox_messages // 2
+            and sum(map(len, self.inbox)) <= self._inbox_bytes // 2
         )
 
     def taken(self) -> None:
@@ -546,7 +546,7 @@ class Link(Outgoing):
             if not data:
                 self.lost(END_OF_TRANSPORT)
                 return
-            self.receive(data)
+            self.receive(data, trio.current_time())
 
     async def _read_some(self) -> bytes:
         """What has come from the transport; `b""` at its end.

@@ -23,6 +23,7 @@ import trio
 
 from ._policy import Limits
 from ._tls import RECORD_BYTES, Tls, TlsStream
+from ._waitable import Waitable
 
 _logger = logging.getLogger("trioweb")
 
@@ -74,7 +75,7 @@ def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
     return fileno
 
 
-class Outgoing:
+class Outgoing(Waitable):
     """What goes to one peer, and what its writers wait for.
 
     The base of Link instead of a part of it: an idle connection is one object less, and each
@@ -90,7 +91,6 @@ class Outgoing:
 
     __slots__ = (
         "_answers",
-        "_change",
         "_close_hooks",
         "_drain_hooks",
         "_fileno",
@@ -110,6 +110,7 @@ class Outgoing:
     )
 
     def __init__(self, stream: trio.abc.Stream, *, limits: Limits, spawn: Spawn) -> None:
+        super().__init__()
         self.limits = limits
         self.writable = True
         self.buffered_amount = 0
@@ -130,7 +131,6 @@ class Outgoing:
         # like a peer that does not read.
         self._room = limits.send_bytes if self._fileno is None else 0
         self._spawn = spawn
-        self._change: trio.Event | None = None
         self._close_hooks: dict[object, Callable[[], None]] | None = None
         self._drain_hooks: dict[object, Callable[[], None]] | None = None
         # Made when first needed: most connections never queue anything.
@@ -146,18 +146,6 @@ class Outgoing:
     def abort(self, reason: str) -> None:
         """End the link at once."""
         raise NotImplementedError
-
-    async def wait_change(self) -> None:
-        """Wait until anything about this link has changed; then look again."""
-        if self._change is None:
-            self._change = trio.Event()
-        await self._change.wait()
-
-    def changed(self) -> None:
-        """Wake all who wait for this link."""
-        if self._change is not None:
-            self._change.set()
-            self._change = None
 
     async def wait_flushed(self) -> None:
         """Wait until nothing is queued any more, written or lost."""

@@ -130,7 +130,7 @@ class Client:
         await trio.lowlevel.checkpoint()
         while self._signal.link is None:
             self._check_alive()
-            await self._signal.wait()
+            await self._signal.wait_change()
 
     # Sending.
 
@@ -271,7 +271,7 @@ class Client:
         if self._closing or self._ended is not None:
             await trio.lowlevel.checkpoint()
             while self._ended is None:
-                await self._signal.wait()
+                await self._signal.wait_change()
             return
         self._closing = True
         failure: TriowebError | None = None

@@ -110,7 +110,7 @@ class Sender:
                 if link is not None:
                     link.stretch_inbox(_STRETCH)
                     self._make_way(link)
-                await self._signal.wait()
+                await self._signal.wait_change()
         finally:
             self._waiting -= 1
             if not self._waiting and self._signal.link is not None:

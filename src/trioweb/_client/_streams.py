@@ -18,6 +18,7 @@ import trio
 from .._errors import CloseCode, ClosedLocally, Lagged
 from .._link import Link
 from .._policy import Message, check_positive
+from .._waitable import Waitable
 from ._signal import Signal
 
 Full: TypeAlias = Literal["wait", "raise", "drop"]
@@ -57,7 +58,7 @@ class Lost:
     error: Exception
 
 
-class Messages:
+class Messages(Waitable):
     """An independent stream of what a client receives.  Use it as a context manager.
 
     Iterating ends with the client: normally when that is closed, with GaveUp when it gave up,
@@ -76,6 +77,7 @@ class Messages:
         leave: Callable[[Messages], None],
         taken: Callable[[], None],
     ) -> None:
+        super().__init__()
         self.max_messages = max_messages
         check_positive(self, ("max_messages",), whole=True)
         if full not in ("wait", "raise", "drop"):
@@ -83,13 +85,12 @@ class Messages:
         self.events = events
         self.full = full
         self.dropped = 0
-        self._waiting: deque[Any] = deque()
+        self._items: deque[Any] = deque()
         # Down to here, there is room for more at one go.
         self._refill_at = max_messages // 2
         self._lagged = 0
         self._leave = leave
         self._taken = taken
-        self._news: trio.Event | None = None
         self._end: Callable[[], Exception] | None = None
         self._ends_quietly = False
 
@@ -107,17 +108,17 @@ class Messages:
     @property
     def room(self) -> int:
         """How many messages may still be put without loss; may be negative."""
-        return self.max_messages - len(self._waiting)
+        return self.max_messages - len(self._items)
 
     def put(self, items: Iterable[object]) -> None:
         """Add messages; beyond the bound, a stream that does not wait loses the oldest."""
-        self._waiting.extend(items)
+        self._items.extend(items)
         if self.full != "wait":
-            while len(self._waiting) > self.max_messages:
-                self._waiting.popleft()
+            while len(self._items) > self.max_messages:
+                self._items.popleft()
                 self.dropped += 1
                 self._lagged += self.full == "raise"
-        self._wake()
+        self.changed()
 
     def tell(self, event: Opened | Lost) -> None:
         """Add an event, if this stream has them."""
@@ -126,14 +127,14 @@ class Messages:
 
     def forget_empty_session(self) -> bool:
         """Take back an Opened behind which nothing came, if there is one."""
-        if not self._waiting or not isinstance(self._waiting[-1], Opened):
+        if not self._items or not isinstance(self._items[-1], Opened):
             return False
-        self._waiting.pop()
+        self._items.pop()
         return True
 
     def inherit(self, other: Messages) -> None:
         """Begin with what *other* holds, which has events."""
-        items = other._waiting
+        items = other._items
         if not self.events:
             items = deque(item for item in items if not isinstance(item, (Opened, Lost)))
         self.put(items)
@@ -143,12 +144,7 @@ class Messages:
         just ends."""
         self._end = end
         self._ends_quietly = quietly
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+        self.changed()
 
     def receive(self) -> Coroutine[Any, Any, Any]:
         """Wait for the next message (or event, with `events=True`).
@@ -170,12 +166,13 @@ class Messages:
         return self._next(StopAsyncIteration)
 
     async def _next(self, at_end: type[Exception] | None) -> Message | Opened | Lost:
-        waiting = self._waiting
-        await _checkpoint_if_cancelled()
-        if not waiting or self._lagged:
+        items = self._items
+        if items and not self._lagged:
+            await _checkpoint_if_cancelled()
+        else:
             await self._wait(at_end)
-        item: Message | Opened | Lost = waiting.popleft()
-        if len(waiting) == self._refill_at:
+        item: Message | Opened | Lost = items.popleft()
+        if len(items) == self._refill_at:
             self._taken()
         return item
 
@@ -183,16 +180,15 @@ class Messages:
         """Return with something to take, or raise."""
         while True:
             if self._lagged:
+                await _checkpoint_if_cancelled()
                 lagged, self._lagged = self._lagged, 0
                 raise Lagged(lagged)
-            if self._waiting:
+            if self._items:
                 return
             if self._end is not None:
                 await trio.lowlevel.checkpoint()
                 raise at_end if at_end and self._ends_quietly else self._end()
-            if self._news is None:
-                self._news = trio.Event()
-            await self._news.wait()
+            await self.wait_change()
 
 
 class Reception:
@@ -308,7 +304,7 @@ class Reception:
         if self._is_overdrawn():
             _logger.warning("not connecting until what has arrived is received")
         while self._is_overdrawn():
-            await self._signal.wait()
+            await self._signal.wait_change()
         self._end_session()
 
     def _is_overdrawn(self) -> bool:

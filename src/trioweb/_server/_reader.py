@@ -77,6 +77,7 @@ class Reader:
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
             began_at = perf_counter()
+            now = trio.current_time()
             if self._unfinished:
                 link = next(iter(self._unfinished))
                 self._go_on(link, self._unfinished.pop(link))
@@ -84,10 +85,11 @@ class Reader:
                 if perf_counter() - began_at > _TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
                     began_at = perf_counter()
+                    now = trio.current_time()
                 # Others have run since the poll, so what stands there may be gone, or may be
                 # another link that has nothing to read.
                 if (ready := self._links.get(fileno)) is not None:
-                    self._read(ready, fileno)
+                    self._read(ready, fileno, now)
                 elif fileno == self._bell:
                     os.eventfd_read(self._bell)
 
@@ -96,7 +98,7 @@ class Reader:
         if link.state is State.OPEN and not link.pause_if_due():
             self.watch(link, fileno)
 
-    def _read(self, link: Link, fileno: int) -> None:
+    def _read(self, link: Link, fileno: int, now: float) -> None:
         try:
             data = os.read(fileno, _READ_BYTES)
         except BlockingIOError:
@@ -107,7 +109,7 @@ class Reader:
         if not data:
             link.lost(END_OF_TRANSPORT)
             return
-        link.receive(data)
+        link.receive(data, now)
         # In all other states somebody else reads.
         if link.state is State.OPEN:
             if link.pause_if_due():

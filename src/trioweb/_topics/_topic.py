@@ -14,6 +14,7 @@ from .._connection import Connection
 from .._errors import CloseCode, Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message, Retain
+from .._waitable import Waitable
 from ._feed import COST_OF_CLOSE, Encode, Feed, Slow, Subscription, _logger, check_slow
 from ._log import Log, Publication
 
@@ -26,7 +27,7 @@ _READS_PER_CHECKPOINT = 64
 Since = int | tuple[str, int]
 
 
-class Topic:
+class Topic(Waitable):
     """A named, ordered log of publications.  `Hub.topic` makes them.
 
     Attributes:
@@ -42,7 +43,6 @@ class Topic:
         "_feeds",
         "_hub",
         "_log",
-        "_news",
         "_readers",
         "forgotten",
         "name",
@@ -51,12 +51,12 @@ class Topic:
     )
 
     def __init__(self, hub: Hub, name: str, retain: Retain, slow: Slow) -> None:
+        super().__init__()
         self.name = name
         self.bind(retain, slow)
         self._hub = hub
         self._feeds: dict[tuple[Encode | None, WireForm], Feed] = {}
         self._readers = 0
-        self._news: trio.Event | None = None
 
     def bind(self, retain: Retain, slow: Slow) -> None:
         """Begin a life: an empty log, a new epoch, these settings."""
@@ -142,7 +142,7 @@ class Topic:
         skipped = None if skip is None else ref(skip)
         offset = self._log.append(message, frame, skipped, trio.current_time())
         hub.published(self, len(frame))
-        self._wake_readers()
+        self.changed()
         if self._log.is_far_over():
             # Rather than let the log grow, do what the pump would have done.
             for _ in self.deliver():
@@ -265,21 +265,6 @@ class Topic:
             raise Lagged(self._log.first - 1 - cursor)
         return self._log[cursor + 1] if cursor < self._log.head else None
 
-    async def wait_news(self) -> None:
-        """Wait for the next publication, or for the end of the hub."""
-        if self._news is None:
-            self._news = trio.Event()
-        await self._news.wait()
-
-    def _wake_readers(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
-
-    def end(self) -> None:
-        """The hub is closed: readers read what is there, and end."""
-        self._wake_readers()
-
     def deliver(self) -> Iterator[int]:
         """One pass: write to every subscriber that can be written to, judge the others,
         drop what retention does not keep.  Yields costs, as `Feed.deliver`."""
@@ -395,4 +380,4 @@ class Publications:
                 return publication
             if self._topic.is_over:
                 raise StopAsyncIteration
-            await self._topic.wait_news()
+            await self._topic.wait_change()

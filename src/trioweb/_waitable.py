@@ -1,0 +1,41 @@
+"""Something that changes, and the tasks that wait for that."""
+
+from __future__ import annotations
+
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task
+
+
+class Waitable:
+    """What tasks wait for in `wait_change`, and wake up from whenever `changed` is called.
+
+    A condition without a lock: who waits looks at the object, and looks again once awake.  Of
+    Trio's own, an Event for each change costs a third more time in each wake-up and 100 bytes of
+    each connection that idles, and a ParkingLot more than that.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: set[Task] = set()
+
+    async def wait_change(self) -> None:
+        """Wait until anything about this has changed; then look again.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
+        waiting = self._waiting
+        task = trio.lowlevel.current_task()
+
+        def abort(_: RaiseCancelT) -> Abort:
+            waiting.remove(task)
+            return Abort.SUCCEEDED
+
+        waiting.add(task)
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def changed(self) -> None:
+        """Wake all who wait."""
+        waiting = self._waiting
+        while waiting:
+            trio.lowlevel.reschedule(waiting.pop())
