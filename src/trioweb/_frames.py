@@ -63,6 +63,11 @@ _INFLATED_PER_FEED: Final = 64 * 2**10
 _MASK_IN_PYTHON: Final = isinstance(mask, FunctionType)
 
 
+# From here on text is made of where it stands in a chunk: to copy its bytes first would take half
+# as long as that.  Below, the view takes longer than the copy.
+_VIEWED_BYTES: Final = 4096
+
+
 def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True) -> bytes:
     """Encode one frame.  *masked* is for what a client sends (RFC 6455 section 5.1)."""
     first = opcode | _FIN if fin else opcode
@@ -271,6 +276,10 @@ class Decoder:
                     and not self._opcode
                     and first in _WHOLE_MESSAGE
                 ):
+                    position = stop
+                    if size >= _VIEWED_BYTES and first == _FIN_TEXT and not mask_bit:
+                        append(str(memoryview(data)[start:stop], "utf-8"))
+                        continue
                     payload = data[start:stop]
                     if mask_bit:
                         key = data[start - 4 : start]
@@ -281,7 +290,6 @@ class Decoder:
                         else:
                             payload = mask(payload, key)
                     append(payload.decode() if first == _FIN_TEXT else payload)
-                    position = stop
                     continue
                 following = self._read_frame(data, position, messages)
                 if following is None:
