@@ -49,25 +49,32 @@ def ratios(values: dict[str, Values], peer: str) -> list[float]:
     return [ours / theirs for ours, theirs in pairs if ours is not None and theirs]
 
 
+def rival(case: Case, figures: Figures, bar: Bar) -> str | None:
+    """Return the best of the peers that the bar names, or None if none was measured.
+
+    That is the one that we compare worst with, by the median of all rounds. The best of each round
+    would be nobody's figure: of many equals, one is lucky in every round.
+    """
+    values = figures.get(bar.figure or case.figures[0], {})
+    medians = {
+        peer: statistics.median(found) for peer in bar.against if (found := ratios(values, peer))
+    }
+    furthest = min if bar.relation == "≥" else max
+    return furthest(medians, key=medians.__getitem__, default=None)
+
+
 def judged(case: Case, figures: Figures, bar: Bar) -> list[float]:
     """Return what the bar judges, round by round: ratios to the best, or our own figures."""
     values = figures.get(bar.figure or case.figures[0], {})
-    found = []
-    for number, ours in enumerate(values.get(OURS, [])):
-        if ours is None:
-            continue
-        if bar.against == (OURS,):
-            found.append(ours)
-            continue
-        theirs = [
-            value
-            for peer in bar.against
-            for value in values.get(peer, [])[number : number + 1]
-            if value is not None
-        ]
-        if theirs:
-            found.append(ours / bar.best(theirs))
-    return found
+    if bar.against == (OURS,):
+        return [ours for ours in values.get(OURS, []) if ours is not None]
+    best = rival(case, figures, bar)
+    return [] if best is None else ratios(values, best)
+
+
+def _label(case: Case, figures: Figures, bar: Bar) -> str:
+    """Return whom the bar compares us with, in words."""
+    return f"{bar.name} ({rival(case, figures, bar)})" if bar.name else bar.label
 
 
 def holds(case: Case, figures: Figures, bar: Bar) -> bool | None:
@@ -101,7 +108,7 @@ def _bar_line(case: Case, figures: Figures, bar: Bar) -> str:
     if bar.against == (OURS,):
         what = UNITS[bar.figure or case.figures[0]]
     else:
-        what = f"trioweb ÷ {bar.label}"
+        what = f"trioweb ÷ {_label(case, figures, bar)}"
     spread = f"{number(min(found))} – {number(max(found))}"
     return f"- {what} {bar}: {number(statistics.median(found))} ({spread}), {verdict}."
 
@@ -162,7 +169,8 @@ its pictures and the README's table from that file.
 
 - In every round each peer is started afresh and measured once, in an order that turns with the
   rounds. A ratio is taken between two figures of the same round; a table shows the median of the
-  rounds, and their lowest and highest. Absolute figures say little beyond one machine.
+  rounds, and their lowest and highest. Absolute figures say little beyond one machine. The best
+  peer is the one that trioweb compares worst with, by the median of the rounds.
 - What is measured has one core to itself, and the load another: raw sockets and epoll, counting
   bytes. Cost is CPU time, so a load that is not fast enough makes nobody look better; if
   either had to share its core, the run says so.
@@ -196,7 +204,7 @@ def _readme_row(case: Case, figures: Figures, bar: Bar) -> str | None:
     found = judged(case, figures, bar)
     if not found:
         return None
-    against, ratio = bar.label, statistics.median(found)
+    against, ratio = _label(case, figures, bar), statistics.median(found)
     must = str(bar)
     if bar.against == (OURS,):
         against, ratio, must = f"{bar.limit:g} {_unit(case, bar)}", ratio / bar.limit, "≤ 1"
