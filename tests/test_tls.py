@@ -79,6 +79,17 @@ async def test_what_stands_before_the_end_of_tls_is_received(ends: Ends) -> None
     assert received == ["x"] * 3000
 
 
+@FILTERED
+async def test_the_end_of_tls_is_noticed_that_came_with_the_upgrade(ends: Ends) -> None:
+    theirs, ours = tls_of(ends.their_stream), tls_of(ends.our_stream)
+    theirs.tls.close()
+    await theirs.transport_stream.send_all(theirs.tls.seal(b""))
+    ours.tls.take(bytes(await ours.transport_stream.receive_some(RECORD_BYTES)))
+    connection = ends.ours()
+    with trio.fail_after(5), pytest.raises(trioweb.ConnectionLost, match="the peer ended TLS"):
+        await connection.receive()
+
+
 @OVER_TLS
 async def test_a_record_that_is_none_ends_the_connection_after_what_came_before(
     ends: Ends,

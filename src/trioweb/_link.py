@@ -211,7 +211,7 @@ class Link(Outgoing):
             else max(1, int(min(FRAMES_PER_FEED, rate))),
         )
         # Whether `feed(b"")` has something to do; and the fault that it will find.
-        self.is_undecoded = bool(rest)
+        self.is_undecoded = bool(rest) or (self._tls is not None and self._tls.end is not None)
         self._fault: FrameError | str | None = None
         self._deaf = False
 
