@@ -282,11 +282,3 @@ async def test_the_first_to_say_why_is_believed(nursery: trio.Nursery) -> None:
     link.abort("third")
     await link.wait_closed()
     assert (link.close_code, link.close_reason) == (4001, "first")
-
-
-async def test_a_link_knows_its_peers_address() -> None:
-    async with open_streams("tcp") as (client, server), trio.open_nursery() as nursery:
-        assert isinstance(client, trio.SocketStream)
-        link = Link(server, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
-        host, port = client.socket.getsockname()
-        assert link.peer() == f"{host}:{port}"

@@ -19,7 +19,9 @@ from typing import NoReturn
 
 import trio
 
-from ._link import Link, Ping, Replies, State
+from ._connection import Connection
+from ._http import format_address
+from ._link import Ping, Replies, State
 from ._policy import Heartbeat
 
 _logger = logging.getLogger("trioweb")
@@ -38,27 +40,27 @@ def heartbeat_replies(heartbeat: Heartbeat | None) -> Replies:
 
 
 class Monitor:
-    """Watches links; `run` is its task."""
+    """Watches connections; `run` is its task."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
         self._heartbeat = heartbeat
-        self._links: dict[int, Link] = {}
+        self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count()
-        # (when to look, number, the ping that was last sent).  Numbers instead of links, so that
-        # a link that was removed is not kept until its turn.
+        # (when to look, number, the ping that was last sent).  Numbers instead of connections,
+        # so that one that was removed is not kept until its turn.
         self._agenda: list[tuple[float, int, Ping | None]] = []
         self._nap = trio.CancelScope()
         self._least_nap = min(heartbeat.interval, heartbeat.timeout) * _LATENESS
 
-    def add(self, link: Link) -> int:
-        """Watch *link*; the number returned is for `remove`."""
+    def add(self, connection: Connection) -> int:
+        """Watch *connection*; the number returned is for `remove`."""
         number = next(self._numbers)
-        self._links[number] = link
-        self._push(link.heard_at + self._heartbeat.interval, number)
+        self._connections[number] = connection
+        self._push(connection.link.heard_at + self._heartbeat.interval, number)
         return number
 
     def remove(self, number: int) -> None:
-        del self._links[number]
+        del self._connections[number]
 
     def _push(self, due: float, number: int, ping: Ping | None = None) -> None:
         heappush(self._agenda, (due, number, ping))
@@ -75,14 +77,17 @@ class Monitor:
             now = trio.current_time()
             while self._agenda and self._agenda[0][0] <= now:
                 _, number, ping = heappop(self._agenda)
-                link = self._links.get(number)
-                if link is not None and link.state is State.OPEN:
-                    self._look(link, number, ping, now)
+                # NOTE: no connection in a variable here, which would keep it until the next look.
+                self._look(number, ping, now)
                 looks += 1
                 if looks % _LOOKS_PER_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
 
-    def _look(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
+    def _look(self, number: int, ping: Ping | None, now: float) -> None:
+        connection = self._connections.get(number)
+        if connection is None or connection.state is not State.OPEN:
+            return
+        link = connection.link
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
         if link.paused_at is not None:
             # Nobody can be heard through a full inbox; that is for this side to mend.  Nor can
@@ -90,7 +95,7 @@ class Monitor:
             if not link.has_room():
                 _logger.warning(
                     "%s: nothing was received from a full inbox for %.0f s",
-                    link.peer(),
+                    format_address(connection.remote),
                     now - link.paused_at,
                 )
             self._push(now + interval, number, ping)

@@ -52,7 +52,6 @@ from ._frames import (
     encode_frame,
     encode_message,
 )
-from ._http import addresses, format_address
 from ._outgoing import Outgoing, Spawn, describe
 from ._policy import Limits, Message
 from ._tls import RECORD_BYTES
@@ -594,10 +593,6 @@ class Link(Outgoing):
             await self._stream.send_eof()
             while await self._stream.receive_some(_READ_BYTES):
                 pass
-
-    def peer(self) -> str:
-        """The peer's address, as people write it."""
-        return format_address(addresses(self._stream)[0])
 
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(

@@ -137,16 +137,17 @@ class Established:
             compression=agreed,
         )
         nursery.start_soon(link.carry)
-        if heartbeat is not None:
-            monitor = Monitor(heartbeat)
-            monitor.add(link)
-            nursery.start_soon(monitor.run)
-        return Connection(
+        connection = Connection(
             link,
             self.request,
             subprotocol=self.switch.subprotocol,
             extensions="" if agreed is None else agreed.text,
         )
+        if heartbeat is not None:
+            monitor = Monitor(heartbeat)
+            monitor.add(connection)
+            nursery.start_soon(monitor.run)
+        return connection
 
 
 async def establish(

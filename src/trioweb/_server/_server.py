@@ -413,7 +413,7 @@ class Server:
     async def _handle(self, connection: Connection) -> None:
         """Run the handler, contain its errors (invariant 2), see the connection to its end."""
         link = connection.link
-        watch = self._monitor.add(link) if self._monitor is not None else -1
+        watch = self._monitor.add(connection) if self._monitor is not None else -1
         self._connections[connection] = None
         self._opened += 1
         if self._farewell is not None:
