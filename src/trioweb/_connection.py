@@ -14,7 +14,7 @@ import trio
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
 from ._http import Address, Request, brief, format_address
-from ._link import Link, LinkStatistics, State
+from ._link import OPEN, Link, LinkStatistics, State
 from ._policy import Message
 
 # `send` lets others run after so many messages that the kernel took at once.
@@ -182,7 +182,7 @@ class Connection(trio.abc.AsyncResource):
             await _checkpoint_if_cancelled()
         # NOTE: whoever waited looks again, as another receiver may have been faster.
         while not link.inbox:
-            if link.state is not State.OPEN:
+            if link.state is not OPEN:
                 await trio.lowlevel.checkpoint()
                 raise at_end or link.error()
             await link.wait_change()

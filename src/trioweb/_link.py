@@ -78,6 +78,11 @@ class State(IntEnum):
     CLOSED = 3
 
 
+# To look up a member takes longer than to compare with it, and each message has it compared
+# several times.
+OPEN: Final = State.OPEN
+
+
 class Ping:
     """A ping on its way: when it was sent and, once the pong is here, how long that took."""
 
@@ -178,7 +183,7 @@ class Link(Outgoing):
         self.form = CLIENT_FORM if is_client else SERVER_FORM
         if compression is not None:
             self.form = WireForm(is_client, compression.compressor)
-        self.state = State.OPEN
+        self.state = OPEN
         self.close_code: int | None = None
         self.close_reason = ""
         self.messages_sent = 0
@@ -222,7 +227,7 @@ class Link(Outgoing):
 
     @property
     def is_open(self) -> bool:
-        return self.state is State.OPEN
+        return self.state is OPEN
 
     async def wait_closed(self) -> None:
         """Wait until the transport is closed, which no peer can put off for long."""
@@ -241,7 +246,7 @@ class Link(Outgoing):
         Raises:
             ConnectionClosed: they cannot.
         """
-        if self.state is not State.OPEN or self.broken is not None:
+        if self.state is not OPEN or self.broken is not None:
             raise self.error()
 
     # Inbound.
@@ -273,7 +278,7 @@ class Link(Outgoing):
             self._fail(self._fault)
             return
         # What arrives after our Close reaches nobody; what came before the peer's does.
-        open_before = self.state is State.OPEN
+        open_before = self.state is OPEN
         messages: list[Message] = []
         try:
             self.is_undecoded = self._decoder.feed(data, messages)
@@ -373,7 +378,7 @@ class Link(Outgoing):
     async def _slow_down(self) -> None:
         """Go on reading as soon as the peer is no longer too fast."""
         with trio.move_on_at(self._used_until):
-            while self.state is State.OPEN:
+            while self.state is OPEN:
                 await self.wait_change()
         self.taken()
 
@@ -461,7 +466,7 @@ class Link(Outgoing):
     def _begin_close(
         self, kind: type[ConnectionClosed], code: int, reason: str, *, echo: bool
     ) -> None:
-        if self.state is not State.OPEN:
+        if self.state is not OPEN:
             return
         self.drop_answers()
         # The reason is the peer's own; there is no need to tell it.
@@ -470,7 +475,7 @@ class Link(Outgoing):
 
     def _end(self, kind: type[ConnectionClosed], code: int, reason: str) -> None:
         """Leave OPEN; the first to say why is believed."""
-        if self.state is not State.OPEN:
+        if self.state is not OPEN:
             return
         self.state = State.CLOSING
         self.writable = False
@@ -569,7 +574,7 @@ class Link(Outgoing):
                 return data
 
     async def _wait_room(self) -> None:
-        if self.state is State.OPEN and self.pause_if_due():
+        if self.state is OPEN and self.pause_if_due():
             while self.paused_at is not None:
                 await self.wait_change()
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task
+from trio.lowlevel import (
+    Abort,
+    RaiseCancelT,
+    Task,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 
 class Waitable:
@@ -25,17 +31,17 @@ class Waitable:
         Cancellation: nothing is lost.  Checkpoint: always.
         """
         waiting = self._waiting
-        task = trio.lowlevel.current_task()
+        task = current_task()
 
         def abort(_: RaiseCancelT) -> Abort:
             waiting.remove(task)
             return Abort.SUCCEEDED
 
         waiting.add(task)
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await wait_task_rescheduled(abort)
 
     def changed(self) -> None:
         """Wake all who wait."""
         waiting = self._waiting
         while waiting:
-            trio.lowlevel.reschedule(waiting.pop())
+            reschedule(waiting.pop())

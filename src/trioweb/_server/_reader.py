@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from .._link import END_OF_TRANSPORT, Link, State
+from .._link import END_OF_TRANSPORT, OPEN, Link
 from .._outgoing import describe
 
 _READ_BYTES: Final = 120 * 2**10  # as the link
@@ -95,7 +95,7 @@ class Reader:
 
     def _go_on(self, link: Link, fileno: int) -> None:
         link.feed(b"")
-        if link.state is State.OPEN and not link.pause_if_due():
+        if link.state is OPEN and not link.pause_if_due():
             self.watch(link, fileno)
 
     def _read(self, link: Link, fileno: int, now: float) -> None:
@@ -111,7 +111,7 @@ class Reader:
             return
         link.receive(data, now)
         # In all other states somebody else reads.
-        if link.state is State.OPEN:
+        if link.state is OPEN:
             if link.pause_if_due():
                 self.unwatch(link, fileno)
             elif link.is_undecoded:
