@@ -500,7 +500,8 @@ async def test_a_cancelled_block_ends_at_once_without_waiting_for_the_server(
         assert connection.state is State.CLOSED
 
 
-async def test_a_cancelled_block_over_tcp_sends_close_1001() -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancelled_block_over_tcp_sends_close_1001(grouped: bool) -> None:
     closed: list[Connection] = []
     told = trio.Event()
 
@@ -515,7 +516,12 @@ async def test_a_cancelled_block_over_tcp_sends_close_1001() -> None:
             async with open_connection(f"ws://127.0.0.1:{server.port}") as connection:
                 await connection.ping()
                 scope.cancel()
-                await connection.receive()
+                try:
+                    await connection.receive()
+                except trio.Cancelled as exc:
+                    if grouped:  # as some versions of Trio have it come out of a nursery
+                        raise BaseExceptionGroup("", [exc, exc]) from None
+                    raise
         with trio.fail_after(5):
             await told.wait()
         nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ import trio
 
 from .._connection import Connection
 from .._deflate import check_compression
-from .._errors import CloseCode, ConnectFailed, HandshakeFailed
+from .._errors import CloseCode, ConnectFailed, HandshakeFailed, without_cancelled
 from .._handshake import (
     Switch,
     Target,
@@ -93,13 +93,13 @@ async def open_connection(
                 yield connection
             except BaseException as exc:
                 body_error = exc
-            if isinstance(body_error, trio.Cancelled):
+            if body_error is None:
+                await connection.aclose()
+            elif without_cancelled(body_error) is None:
                 connection.link.close(CloseCode.GOING_AWAY)
                 connection.link.abort("cancelled")
-            elif body_error is not None:
-                await connection.aclose(CloseCode.INTERNAL_ERROR)
             else:
-                await connection.aclose()
+                await connection.aclose(CloseCode.INTERNAL_ERROR)
             nursery.cancel_scope.cancel()
     finally:
         # Even if closing was cancelled: what the block raised wins, and not as part of a group.
