@@ -1,4 +1,4 @@
-"""File descriptors that run out (CWE-769, CWE-774): accepting waits for them, and says so once."""
+"""File descriptors that run out (CWE-774): accepting waits for them, and says so once."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def fragments(kind: str, opcode: int, count: int) -> Iterable[bytes]:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY], ids=["text", "binary"])
 @pytest.mark.parametrize("kind", _PIECES)
 async def test_fragments_cost_in_proportion_to_their_number(kind: str, opcode: int) -> None:
-    """CVE-2026-42786 (Bandit: fragments are put together without a bound)."""
+    """CVE-2026-65623 (Bandit: all fragments are measured again at each one)."""
 
     async def attack(count: int) -> None:
         assert decode(fragments(kind, opcode, count), max_message_bytes=2**40) == (0, None)
@@ -121,7 +121,8 @@ async def test_fragments_cost_in_proportion_to_their_number(kind: str, opcode: i
 @pytest.mark.parametrize("opcode", [TEXT, BINARY], ids=["text", "binary"])
 @pytest.mark.parametrize("kind", _PIECES)
 def test_fragments_cost_no_more_memory_than_the_limit(kind: str, opcode: int) -> None:
-    """CVE-2026-42786: as many as there may be, and what is kept of each is its payload."""
+    """CVE-2026-48779 (ws), CVE-2026-12151 (undici): small fragments within the limit, each kept
+    as an object.  Here what is kept of each is its payload."""
     limit = 8 * KIB
     with traced() as memory:
         assert decode(fragments(kind, opcode, limit + 1), limit) == (0, 1009)
@@ -148,7 +149,8 @@ print(most() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kibibytes as Linux does")
 @pytest.mark.parametrize("kind", _PIECES)
 async def test_fragments_by_the_million_end_at_the_limit(kind: str) -> None:
-    """CVE-2026-42786, with the default limits, in a process of its own."""
+    """CVE-2026-42786 (Bandit: fragments are put together without a bound), with the default limits,
+    in a process of its own."""
     async with running(python("-c", _A_MILLION, kind)) as program:
         code, output, errors = await program.ended()
     assert (code, errors) == (0, "")
