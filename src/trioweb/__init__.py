@@ -24,7 +24,7 @@ from ._errors import (
 )
 from ._http import Headers, Request, Response
 from ._link import LinkStatistics as ConnectionStatistics
-from ._link import State
+from ._outgoing import State
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._server import Accept, Server, ServerStatistics, serve, serve_listeners
 from ._topics import (

@@ -14,7 +14,8 @@ import trio
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
 from ._http import Address, Request, brief, format_address
-from ._link import OPEN, Link, LinkStatistics, State
+from ._link import Link, LinkStatistics
+from ._outgoing import OPEN, State
 from ._policy import Message
 
 # `send` lets others run after so many messages that the kernel took at once.

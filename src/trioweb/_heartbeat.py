@@ -21,7 +21,8 @@ import trio
 
 from ._connection import Connection
 from ._http import format_address
-from ._link import Ping, Replies, State
+from ._incoming import Ping, Replies
+from ._outgoing import State
 from ._policy import Heartbeat
 
 _logger = logging.getLogger("trioweb")

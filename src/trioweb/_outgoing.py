@@ -17,6 +17,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 from typing import Final, Protocol
 
 import trio
@@ -38,6 +39,20 @@ _ANSWERS_BYTES: Final = 512
 # peer too slow to answer a ping within its timeout keeps a piece waiting for much longer than
 # this; a busy scheduler hardly ever does.
 _STALL_SECONDS: Final = 0.1
+
+
+class State(IntEnum):
+    """The states of a connection, with the numbers that browsers use."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+# To look up a member takes longer than to compare with it, and each message has it compared
+# several times.
+OPEN: Final = State.OPEN
 
 
 class Spawn(Protocol):
@@ -106,12 +121,14 @@ class Outgoing(Waitable):
         "heard_at",
         "is_direct",
         "limits",
+        "state",
         "writable",
     )
 
     def __init__(self, stream: trio.abc.Stream, *, limits: Limits, spawn: Spawn) -> None:
         super().__init__()
         self.limits = limits
+        self.state = OPEN
         self.writable = True
         self.buffered_amount = 0
         self.heard_at = trio.current_time()
@@ -137,11 +154,6 @@ class Outgoing(Waitable):
         self._queue: deque[bytes] | None = None
         self._answers: dict[object, bytes] | None = None
         self._is_draining = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether anything may still be written."""
-        raise NotImplementedError
 
     def abort(self, reason: str) -> None:
         """End the link at once."""
@@ -179,7 +191,7 @@ class Outgoing(Waitable):
         section 5.5.3 allows it): so a peer that asks without reading costs next to nothing,
         however often it asks, and one that reads gets all of them.
         """
-        if not self.is_open or self.broken is not None:
+        if self.state is not OPEN or self.broken is not None:
             return
         if self.buffered_amount < _ANSWERS_BYTES:
             self.put(frame)
@@ -290,7 +302,7 @@ class Outgoing(Waitable):
             self._break(describe(exc))
         finally:
             self._is_draining = False
-            self.writable = self.is_open and self.broken is None
+            self.writable = self.state is OPEN and self.broken is None
             self.changed()
         if self.writable and self._drain_hooks is not None:
             for hook in tuple(self._drain_hooks.values()):

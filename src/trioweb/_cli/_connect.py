@@ -24,7 +24,7 @@ from .._errors import (
     TriowebError,
     is_worth_retry,
 )
-from .._link import State
+from .._outgoing import State
 from .._policy import Limits, Outbox, Retry
 from ._terminal import Notices, UsageError, escape, write_line
 

@@ -25,7 +25,8 @@ from .._errors import (
 )
 from .._frames import encode_payload
 from .._handshake import check_subprotocols, parse_url
-from .._link import Link, State
+from .._link import Link
+from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
 from ._open import Dial, header_pairs
 from ._sending import Sender

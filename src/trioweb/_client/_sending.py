@@ -15,7 +15,8 @@ import trio
 
 from .._errors import OutboxFull
 from .._frames import encode_data
-from .._link import Link, Ping
+from .._incoming import Ping
+from .._link import Link
 from .._policy import Outbox
 from ._outbox import Entry, OutboxQueue
 from ._signal import Signal

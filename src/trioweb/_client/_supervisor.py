@@ -31,7 +31,7 @@ from .._errors import (
     single_cause,
 )
 from .._handshake import Target, parse_url
-from .._link import State
+from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Retry
 from ._open import Dial, Established, HeaderArgument, establish, header_pairs
 from ._retry import Schedule

@@ -20,8 +20,8 @@ from typing import Final, NoReturn
 
 import trio
 
-from .._link import END_OF_TRANSPORT, OPEN, Link
-from .._outgoing import describe
+from .._link import END_OF_TRANSPORT, Link
+from .._outgoing import OPEN, describe
 
 _READ_BYTES: Final = 120 * 2**10  # as the link
 _EVENTS_PER_POLL: Final = 256

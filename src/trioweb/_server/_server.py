@@ -23,7 +23,8 @@ from .._frames import check_close
 from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
 from .._http import Address, BadHead, Request, Response, addresses, brief, format_address
-from .._link import Link, Replies
+from .._incoming import Replies
+from .._link import Link
 from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
 from .._topics import Hub, HubStatistics

@@ -1,0 +1,329 @@
+"""The reading half of a link: from chunks to messages, pongs and the peer's Close.
+
+All of it is synchronous, and knows nothing of who reads: `feed` decodes a chunk, fills the inbox,
+answers pings and tells of the peer's Close, and reading stops while the inbox is full.
+
+NOTE: `feed` never raises.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import trio
+
+from ._deflate import Agreement
+from ._errors import FrameError
+from ._frames import (
+    CLIENT_FORM,
+    FRAMES_PER_FEED,
+    PING,
+    PONG,
+    SERVER_FORM,
+    Decoder,
+    WireForm,
+    decode_close,
+    encode_frame,
+    encode_message,
+)
+from ._outgoing import OPEN, Outgoing, Spawn
+from ._policy import Limits, Message
+from ._tls import RECORD_BYTES
+
+# A peer that was quiet may send the messages of so long at once.
+_BURST_SECONDS: Final = 1
+Replies = Mapping[Message, Message | None]
+# Every link's inbox until it has a message: an empty deque takes 760 bytes.
+_NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
+
+
+class Ping:
+    """A ping on its way: when it was sent and, once the pong is here, how long that took."""
+
+    __slots__ = ("on_pong", "payload", "round_trip", "sent_at")
+
+    def __init__(self, payload: bytes, sent_at: float, on_pong: Callable[[], None] | None) -> None:
+        self.payload = payload
+        self.sent_at = sent_at
+        self.on_pong = on_pong
+        self.round_trip: float | None = None
+
+
+class Incoming(Outgoing):
+    """What comes from one peer.
+
+    A base of Link, as Outgoing is, and for the same reasons.  For the arguments see there.
+
+    Attributes:
+        form: how messages are written to this peer, by whomever.
+        inbox: what has come and nobody has taken; whoever takes from it calls `taken`.
+        is_undecoded: whether `feed(b"")` has something to do.
+        paused_at: since when nothing is read, because of the inbox or the peer's rate.
+        latency: seconds that the last answered ping took.
+        discarded: see `LinkStatistics`.
+    """
+
+    __slots__ = (
+        "_deaf",
+        "_decoder",
+        "_fault",
+        "_inbox_bytes",
+        "_inbox_messages",
+        "_ping_key",
+        "_pings",
+        "_pings_sent",
+        "_replies",
+        "_used_until",
+        "bytes_received",
+        "discarded",
+        "form",
+        "inbox",
+        "is_client",
+        "is_undecoded",
+        "latency",
+        "messages_received",
+        "paused_at",
+    )
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        rest: bytes,
+        *,
+        is_client: bool,
+        limits: Limits,
+        spawn: Spawn,
+        replies: Replies | None = None,
+        compression: Agreement | None = None,
+    ) -> None:
+        super().__init__(stream, limits=limits, spawn=spawn)
+        if self._tls is not None:
+            rest += self._tls.open(b"")
+        self.is_client = is_client
+        self.form = CLIENT_FORM if is_client else SERVER_FORM
+        if compression is not None:
+            self.form = WireForm(is_client, compression.compressor)
+        self.inbox = _NOTHING_YET
+        self._inbox_messages = limits.inbox_messages
+        self._inbox_bytes = limits.inbox_bytes
+        self.paused_at: float | None = None
+        self.messages_received = self.discarded = 0
+        self.bytes_received = len(rest)
+        self._replies = replies
+        # The time up to which the peer has used what it may send: that of a second is left to a
+        # peer that was quiet, and one that has used some of the future is too fast.
+        self._used_until = -math.inf
+        rate = limits.max_messages_per_second
+        self._decoder = Decoder(
+            masked=not is_client,
+            max_message_bytes=limits.max_message_bytes,
+            on_control=self._on_control,
+            rest=rest,
+            inflater=None if compression is None else compression.make_inflater(),
+            # No more than that of a second, so that it is looked at in time.
+            frames_per_feed=FRAMES_PER_FEED
+            if rate is None
+            else max(1, int(min(FRAMES_PER_FEED, rate))),
+        )
+        # Whether `feed(b"")` has something to do; and the fault that it will find.
+        self.is_undecoded = bool(rest) or (self._tls is not None and self._tls.end is not None)
+        self._fault: FrameError | str | None = None
+        self._deaf = False
+
+        # Pings of ours, oldest first.
+        self.latency: float | None = None
+        self._pings: dict[bytes, Ping] | None = None
+        self._pings_sent = 0
+        self._ping_key = b""
+
+    def fail(self, fault: FrameError | str) -> None:
+        """Fail the connection (section 7.1.7): say why, if it is the peer's fault."""
+        raise NotImplementedError
+
+    def closed_by_peer(self, code: int, reason: str) -> None:
+        """Take the peer's Close (section 5.5.1); nothing that comes after it counts."""
+        raise NotImplementedError
+
+    def receive(self, wire: bytes, now: float) -> None:
+        """Take a chunk off the wire, which is not its end; *now* is Trio's time."""
+        # As `heard`, but who reads for many looks at the clock once.
+        self.heard_at = now
+        self.asked_at = None
+        if self._tls is None:
+            self.feed(wire)
+            return
+        data = self._tls.open(wire)
+        if self._tls.pending > RECORD_BYTES:
+            # For another handshake, say, again and again (CVE-2011-1473).
+            self.abort("the peer does not read what its TLS asks for")
+        elif self._tls.pending:
+            self.put(b"")
+        self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        """Decode a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
+        self.bytes_received += len(data)
+        if self._deaf:
+            self.is_undecoded = False
+            return
+        if self._fault is not None:
+            self.is_undecoded = False
+            self.fail(self._fault)
+            self._deaf = True
+            return
+        # What arrives after our Close reaches nobody; what came before the peer's does.
+        open_before = self.state is OPEN
+        messages: list[Message] = []
+        try:
+            self.is_undecoded = self._decoder.feed(data, messages)
+        except FrameError as exc:
+            # Once what came before the fault could be received, and answered.
+            self.is_undecoded = True
+            self._fault = exc
+        else:
+            if self._tls is not None and self._tls.end is not None and not self.is_undecoded:
+                self.is_undecoded = True
+                self._fault = self._tls.end
+        if messages:
+            self.messages_received += len(messages)
+            if (rate := self.limits.max_messages_per_second) is not None:
+                unused_from = trio.current_time() - _BURST_SECONDS
+                self._used_until = max(self._used_until, unused_from) + len(messages) / rate
+            if self._replies:
+                messages = [message for message in messages if not self._answer(message)]
+            if not open_before:
+                self.discarded += len(messages)
+            elif self.inbox is not _NOTHING_YET:
+                self.inbox.extend(messages)
+            elif messages:
+                self.inbox = deque(messages)
+            self.changed()
+
+    def _on_control(self, opcode: int, payload: bytes) -> None:
+        match opcode:
+            case 0x9:  # PING
+                self.answer(PING, encode_frame(PONG, payload, masked=self.is_client))
+            case 0xA:  # PONG
+                self._on_pong(payload)
+            case 0x8:  # CLOSE
+                code, reason = decode_close(payload)
+                self.closed_by_peer(code, reason)
+                self._deaf = True
+
+    def _on_pong(self, payload: bytes) -> None:
+        # Section 5.5.3: a peer may answer only the latest of several pings, so a pong
+        # answers all pings before it, too; one that answers none is allowed, and ignored.
+        if self._pings is None or payload not in self._pings:
+            return
+        now = trio.current_time()
+        for key in list(self._pings):
+            ping = self._pings.pop(key)
+            ping.round_trip = self.latency = now - ping.sent_at
+            if ping.on_pong is not None:
+                ping.on_pong()
+            if key == payload:
+                break
+        if not self._pings:
+            self._pings = None
+        self.changed()
+
+    def _answer(self, message: Message) -> bool:
+        """Reply to *message* if it is one of those that are answered here."""
+        assert self._replies is not None
+        if message not in self._replies:
+            return False
+        reply = self._replies[message]
+        if reply is not None:
+            self.answer(message, encode_message(reply, self.form))
+        return True
+
+    def stretch_inbox(self, factor: int) -> None:
+        """Read on until the inbox has *factor* times its bounds: somebody waits for what
+        comes behind messages that nobody takes meanwhile."""
+        self._inbox_messages = self.limits.inbox_messages * factor
+        self._inbox_bytes = self.limits.inbox_bytes * factor
+        if self.paused_at is not None and not self.is_full() and not self._is_too_fast():
+            self.resume()
+
+    def is_full(self) -> bool:
+        """Whether the inbox is at one of its bounds, so that reading stops."""
+        return (
+            len(self.inbox) >= self._inbox_messages
+            or sum(map(len, self.inbox)) >= self._inbox_bytes
+        )
+
+    def _is_too_fast(self) -> bool:
+        """Whether the peer is beyond its messages a second, so that reading stops."""
+        if self.limits.max_messages_per_second is None:
+            return False
+        return self._used_until > trio.current_time()
+
+    def pause_if_due(self) -> bool:
+        """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
+        is_too_fast = self._is_too_fast()
+        if not (is_too_fast or self.is_full()) or self._fault is not None:
+            return False
+        self.paused_at = trio.current_time()
+        if is_too_fast:
+            self._spawn(self._slow_down)
+        return True
+
+    async def _slow_down(self) -> None:
+        """Go on reading as soon as the peer is no longer too fast."""
+        with trio.move_on_at(self._used_until):
+            while self.state is OPEN:
+                await self.wait_change()
+        self.taken()
+
+    def has_room(self) -> bool:
+        """Whether the inbox is down to half of its bounds, so that reading goes on."""
+        return (
+            len(self.inbox) <= self._inbox_messages // 2
+            and sum(map(len, self.inbox)) <= self._inbox_bytes // 2
+        )
+
+    def taken(self) -> None:
+        """Say that `inbox` was taken from; go on reading if there is room again."""
+        if self.paused_at is not None and self.has_room() and not self._is_too_fast():
+            self.resume()
+
+    def resume(self) -> None:
+        """Read on after a pause."""
+        # At once, and not when `carry` runs: until then every message taken asks again.
+        self.paused_at = None
+        # The peer could not be heard, which is no fault of its own.
+        self.heard()
+        self.changed()
+
+    # Pings of ours.
+
+    def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
+        """Send a ping behind everything written so far; *on_pong* is called at its pong."""
+        if not self._ping_key:
+            # What a pong proves must not be guessed, so the payload begins with this.
+            self._ping_key = os.urandom(4)
+        if self._pings is None:
+            self._pings = {}
+        self._pings_sent += 1
+        payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
+        ping = Ping(payload, trio.current_time(), on_pong)
+        self._pings[payload] = ping
+        self.put(encode_frame(PING, payload, masked=self.is_client))
+        return ping
+
+    def ask(self, message: Message | None) -> Ping | None:
+        """Ask the peer for a sign of life: with *message*, or with a ping."""
+        self.asked_at = trio.current_time()
+        if message is None:
+            return self.ping()
+        self.put(encode_message(message, self.form))
+        return None
+
+    def forget_ping(self, ping: Ping) -> None:
+        """Nobody waits for *ping* any more."""
+        if self._pings is not None:
+            self._pings.pop(ping.payload, None)
