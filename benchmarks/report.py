@@ -56,8 +56,12 @@ def rival(case: Case, figures: Figures, bar: Bar) -> str | None:
     would be nobody's figure: of many equals, one is lucky in every round.
     """
     values = figures.get(bar.figure or case.figures[0], {})
+    rounds = sum(ours is not None for ours in values.get(OURS, []))
     medians = {
-        peer: statistics.median(found) for peer in bar.against if (found := ratios(values, peer))
+        peer: statistics.median(found)
+        for peer in bar.against
+        # One that failed in most rounds is not judged by a lucky one.
+        if (found := ratios(values, peer)) and len(found) * 2 >= rounds
     }
     furthest = min if bar.relation == "≥" else max
     return furthest(medians, key=medians.__getitem__, default=None)

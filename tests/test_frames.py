@@ -304,10 +304,11 @@ def test_decoder_agrees_with_the_simple_one_on_any_order_of_frames(
     _agree(_wire(frames, masked=masked), masked, cuts)
 
 
-# Sizes on both sides of where the form of a length or the way to mask changes, and others.
-_long_sizes = st.sampled_from([124, 125, 126, 127, 511, 512, 513, 65535, 65536]) | st.integers(
-    126, 66_000
-)
+# Sizes on both sides of where the form of a length, the way to mask or the way to make text of
+# bytes changes, and others.
+_long_sizes = st.sampled_from(
+    [124, 125, 126, 127, 511, 512, 513, 4095, 4096, 4097, 65535, 65536]
+) | st.integers(126, 66_000)
 
 
 @_sides

@@ -9,6 +9,7 @@ import inspect
 import logging
 import socket
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -249,6 +250,36 @@ async def test_a_transport_that_raises_anything_ends_its_own_link_alone(
     told = [record.exc_info for record in caplog.records]
     # How a transport closes concerns nobody.
     assert len(told) == (0 if fault == "close" else 1)
+
+
+@pytest.mark.parametrize("transport", ["unix", "filtered", "memory", "tls-memory"])
+async def test_nothing_is_written_behind_a_frame_that_a_cancellation_has_cut(
+    transport: str,
+) -> None:
+    """Invariant 1, though the link is still open and the peer has made room."""
+    frame = encode(Frame(BINARY, bytes(5_000_000)), masked=False)
+    read = bytearray()
+    async with open_streams(transport) as (client, server):
+
+        async def read_all() -> None:
+            with suppress(trio.BrokenResourceError):
+                while data := await client.receive_some(65536):
+                    read.extend(data)
+
+        async with trio.open_nursery() as writing:
+            link = Link(server, b"", is_client=False, limits=Limits(), spawn=writing.start_soon)
+            link.write(frame)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            writing.cancel_scope.cancel()
+        with trio.move_on_after(0.1):
+            await read_all()
+        assert not link.writable
+        with pytest.raises(ConnectionLost, match="writing was cancelled"):
+            link.check_writable()
+        link.close(1001)
+        await trio.aclose_forcefully(server)
+        await read_all()
+    assert len(read) < len(frame) and frame.startswith(read)
 
 
 async def test_a_transport_without_half_close_is_closed_at_once(nursery: trio.Nursery) -> None:

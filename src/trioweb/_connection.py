@@ -187,7 +187,6 @@ class Connection(trio.abc.AsyncResource):
                 await trio.lowlevel.checkpoint()
                 raise at_end or link.error()
             await link.wait_change()
-            self._sends = 0  # others have run
         message = link.inbox.popleft()
         if link.paused_at is not None:
             link.taken()

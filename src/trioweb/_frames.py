@@ -63,8 +63,8 @@ _INFLATED_PER_FEED: Final = 64 * 2**10
 _MASK_IN_PYTHON: Final = isinstance(mask, FunctionType)
 
 
-# From here on text is made of where it stands in a chunk: to copy its bytes first would take half
-# as long as that.  Below, the view takes longer than the copy.
+# From here on text is decoded where it stands in a chunk: to copy its bytes first would take half
+# as long as to decode them.  Below, making the view would take longer than the copy.
 _VIEWED_BYTES: Final = 4096
 
 

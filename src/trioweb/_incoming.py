@@ -1,7 +1,7 @@
 """The reading half of a link: from chunks to messages, pongs and the peer's Close.
 
-All of it is synchronous, and knows nothing of who reads: `feed` decodes a chunk, fills the inbox,
-answers pings and tells of the peer's Close, and reading stops while the inbox is full.
+It knows nothing of who reads: `feed` decodes a chunk, fills the inbox, answers pings and tells of
+the peer's Close, all at once.  Reading stops while the inbox is full or the peer too fast.
 
 NOTE: `feed` never raises.
 """
@@ -56,7 +56,7 @@ class Ping:
 class Incoming(Outgoing):
     """What comes from one peer.
 
-    A base of Link, as Outgoing is, and for the same reasons.  For the arguments see there.
+    A base of Link, as Outgoing is, and for the same reasons.  For the arguments see Link.
 
     Attributes:
         form: how messages are written to this peer, by whomever.

@@ -140,7 +140,7 @@ class Link(Incoming):
     def write(self, frame: bytes) -> None:
         """Write *frame*, or queue what of it the kernel did not take.  Never waits.
 
-        NOTE: The caller has called `check_writable` since its last await.
+        NOTE: The caller has seen `writable`, or called `check_writable`, since its last await.
         """
         self.messages_sent += 1
         self.put(frame)

@@ -1,7 +1,8 @@
 """The writing half of a link: all or nothing for a frame, and never a wait.
 
 What the kernel does not take at once is queued and finished by a drain task, which exists
-only while there is something to drain.  What the bytes mean is the link's business.
+only while there is something to drain.  What the bytes mean is the link's business; of the link
+there is only its state here, which says whether anything may be written at all.
 
 Over TLS what is queued are frames still: they become records when their turn comes, since
 records must leave in the order in which they are made.
@@ -98,7 +99,9 @@ class Outgoing(Waitable):
 
     Attributes:
         is_direct: what `offer` says was taken is with the kernel, and nothing else is.
-        writable: the link is open, and its transport works and has room.
+        state: the link's.
+        broken: why nothing can be written any more, None while it can.
+        writable: the state is OPEN, nothing is broken, and the transport has room.
         buffered_amount: bytes queued.
         heard_at: when the peer last gave a sign of life.
         asked_at: since when one that was asked for is awaited; None if none is.
@@ -300,6 +303,10 @@ class Outgoing(Waitable):
             self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
         except Exception as exc:
             self._break(describe(exc))
+        except BaseException:
+            # What is left of a frame is gone, so nothing may follow it.
+            self._break("writing was cancelled")
+            raise
         finally:
             self._is_draining = False
             self.writable = self.state is OPEN and self.broken is None

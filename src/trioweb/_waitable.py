@@ -7,6 +7,7 @@ from trio.lowlevel import (
     RaiseCancelT,
     Task,
     current_task,
+    enable_ki_protection,
     reschedule,
     wait_task_rescheduled,
 )
@@ -26,7 +27,7 @@ class Waitable:
         self._waiting: set[Task] = set()
 
     async def wait_change(self) -> None:
-        """Wait until anything about this has changed; then look again.
+        """Wait until something about this has changed; then look again.
 
         Cancellation: nothing is lost.  Checkpoint: always.
         """
@@ -40,6 +41,7 @@ class Waitable:
         waiting.add(task)
         await wait_task_rescheduled(abort)
 
+    @enable_ki_protection  # as Event.set: whoever is taken off the set must be woken, too
     def changed(self) -> None:
         """Wake all who wait."""
         waiting = self._waiting

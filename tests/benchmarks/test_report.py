@@ -42,15 +42,21 @@ def test_ratios_leave_out_rounds_in_which_one_failed() -> None:
 
 @pytest.mark.parametrize(
     ("relation", "found"),
-    [("<", [4 / 1, 4 / 2, 4 / 9]), ("≤", [4 / 1, 4 / 2, 4 / 9]), ("≥", [4 / 3, 4 / 3, 4 / 3])],
+    [("<", [0.5, 2, 2]), ("≤", [0.5, 2, 2]), ("≥", [1, 20 / 9, 0.5])],
 )
-def test_bar_compares_with_the_peer_that_is_best_by_its_median(
+def test_bar_takes_the_peer_that_we_compare_worst_with_by_the_median(
     relation: str, found: list[float]
 ) -> None:
-    """Not with the best of each round, which may be another each time."""
+    """Neither the best of each round, nor the one whose own median is the best."""
     bar = Bar(("a", "b"), relation, 1)
-    figures: dict[str, Values] = {"trioweb": [4, 4, 4], "a": [1, 2, 9], "b": [3, 3, 3]}
+    figures: dict[str, Values] = {"trioweb": [2, 20, 20], "a": [4, 10, 10], "b": [2, 9, 40]}
     assert report.judged(case(bar), {"cpu": figures}, bar) == found
+
+
+def test_bar_leaves_out_a_peer_that_failed_in_most_rounds() -> None:
+    bar = Bar(("a", "b"), "<", 1)
+    figures: dict[str, Values] = {"trioweb": [4, 4, 4], "a": [1, None, None], "b": [2, None, 4]}
+    assert report.judged(case(bar), {"cpu": figures}, bar) == [2, 1]
 
 
 def test_bar_compares_with_the_peers_that_were_measured() -> None:

@@ -58,7 +58,7 @@ class Lost:
     error: Exception
 
 
-class Messages(Waitable):
+class Messages:
     """An independent stream of what a client receives.  Use it as a context manager.
 
     Iterating ends with the client: normally when that is closed, with GaveUp when it gave up,
@@ -77,7 +77,6 @@ class Messages(Waitable):
         leave: Callable[[Messages], None],
         taken: Callable[[], None],
     ) -> None:
-        super().__init__()
         self.max_messages = max_messages
         check_positive(self, ("max_messages",), whole=True)
         if full not in ("wait", "raise", "drop"):
@@ -86,6 +85,7 @@ class Messages(Waitable):
         self.full = full
         self.dropped = 0
         self._items: deque[Any] = deque()
+        self._news = Waitable()
         # Down to here, there is room for more at one go.
         self._refill_at = max_messages // 2
         self._lagged = 0
@@ -118,7 +118,7 @@ class Messages(Waitable):
                 self._items.popleft()
                 self.dropped += 1
                 self._lagged += self.full == "raise"
-        self.changed()
+        self._news.changed()
 
     def tell(self, event: Opened | Lost) -> None:
         """Add an event, if this stream has them."""
@@ -144,7 +144,7 @@ class Messages(Waitable):
         just ends."""
         self._end = end
         self._ends_quietly = quietly
-        self.changed()
+        self._news.changed()
 
     def receive(self) -> Coroutine[Any, Any, Any]:
         """Wait for the next message (or event, with `events=True`).
@@ -188,7 +188,7 @@ class Messages(Waitable):
             if self._end is not None:
                 await trio.lowlevel.checkpoint()
                 raise at_end if at_end and self._ends_quietly else self._end()
-            await self.wait_change()
+            await self._news.wait_change()
 
 
 class Reception:

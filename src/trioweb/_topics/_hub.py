@@ -341,7 +341,7 @@ class Hub:
             for subscription in tuple(turns):
                 subscription.close()
         for topic in tuple(self._known.values()):
-            topic.changed()
+            topic.end()
         # There is nothing left to wait for.
         self._dirty.clear()
         self._rest.set()

@@ -27,7 +27,7 @@ _READS_PER_CHECKPOINT = 64
 Since = int | tuple[str, int]
 
 
-class Topic(Waitable):
+class Topic:
     """A named, ordered log of publications.  `Hub.topic` makes them.
 
     Attributes:
@@ -43,6 +43,7 @@ class Topic(Waitable):
         "_feeds",
         "_hub",
         "_log",
+        "_news",
         "_readers",
         "forgotten",
         "name",
@@ -51,12 +52,12 @@ class Topic(Waitable):
     )
 
     def __init__(self, hub: Hub, name: str, retain: Retain, slow: Slow) -> None:
-        super().__init__()
         self.name = name
         self.bind(retain, slow)
         self._hub = hub
         self._feeds: dict[tuple[Encode | None, WireForm], Feed] = {}
         self._readers = 0
+        self._news = Waitable()
 
     def bind(self, retain: Retain, slow: Slow) -> None:
         """Begin a life: an empty log, a new epoch, these settings."""
@@ -142,7 +143,7 @@ class Topic(Waitable):
         skipped = None if skip is None else ref(skip)
         offset = self._log.append(message, frame, skipped, trio.current_time())
         hub.published(self, len(frame))
-        self.changed()
+        self._news.changed()
         if self._log.is_far_over():
             # Rather than let the log grow, do what the pump would have done.
             for _ in self.deliver():
@@ -265,6 +266,14 @@ class Topic(Waitable):
             raise Lagged(self._log.first - 1 - cursor)
         return self._log[cursor + 1] if cursor < self._log.head else None
 
+    async def wait_news(self) -> None:
+        """Wait for the next publication, or for the end of the hub."""
+        await self._news.wait_change()
+
+    def end(self) -> None:
+        """The hub is closed: readers read what is there, and end."""
+        self._news.changed()
+
     def deliver(self) -> Iterator[int]:
         """One pass: write to every subscriber that can be written to, judge the others,
         drop what retention does not keep.  Yields costs, as `Feed.deliver`."""
@@ -380,4 +389,4 @@ class Publications:
                 return publication
             if self._topic.is_over:
                 raise StopAsyncIteration
-            await self._topic.wait_change()
+            await self._topic.wait_news()
