@@ -434,6 +434,41 @@ async def test_cancelled_serve_leaves_no_descriptor() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.network
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_cancelled_server_closes_connections_though_their_handlers_clean_up(
+    is_full: bool,
+) -> None:
+    """Invariant 6: nobody reads for them any more, which a shielded receive must not wait for."""
+    cleaned_up = 0
+
+    async def handler(connection: trioweb.Connection) -> None:
+        nonlocal cleaned_up
+        try:
+            while is_full and connection.link.paused_at is None:
+                await trio.lowlevel.checkpoint()
+            ready.set()
+            await trio.sleep_forever()
+        finally:
+            with trio.fail_after(5, shield=True), pytest.raises(trioweb.ClosedLocally):
+                while True:
+                    await connection.receive()
+            cleaned_up += 1
+
+    ready = trio.Event()
+    async with trio.open_nursery() as nursery:
+        limits = trioweb.Limits(inbox_messages=1)
+        serve = partial(trioweb.serve, handler, 0, host="127.0.0.1", limits=limits)
+        server: trioweb.Server = await nursery.start(serve)
+        peer = Peer(await trio.open_tcp_stream("127.0.0.1", server.port))
+        await peer.open()
+        await peer.send(*[Frame(TEXT, b"x")] * 3)
+        await ready.wait()
+        nursery.cancel_scope.cancel()
+    await peer.stream.aclose()
+    assert cleaned_up == 1
+
+
 # Arguments.
 
 

@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from .._errors import CloseCode
 from .._link import END_OF_TRANSPORT, Link
 from .._outgoing import OPEN, describe
 
@@ -37,6 +38,7 @@ class Reader:
         self._links: dict[int, Link] = {}
         # Links with a part of their last chunk still to decode, whose turn has come for that.
         self._unfinished: dict[Link, int] = {}
+        self._paused: set[Link] = set()
         # Wakes the task for those.
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
@@ -55,6 +57,7 @@ class Reader:
 
     def watch(self, link: Link, fileno: int) -> None:
         """Read for *link* from now on."""
+        self._paused.discard(link)
         if link.is_undecoded:
             self._unfinished[link] = fileno
             os.eventfd_write(self._bell, 1)
@@ -63,12 +66,24 @@ class Reader:
             self._epoll.register(fileno, select.EPOLLIN)
 
     def unwatch(self, link: Link, fileno: int) -> None:
-        """Read for *link* no more, or not for now."""
+        """Read for *link* no more."""
+        self._paused.discard(link)
         self._unfinished.pop(link, None)
+        self._forget(fileno)
+
+    def _forget(self, fileno: int) -> None:
         if self._links.pop(fileno, None) is not None:
             self._epoll.unregister(fileno)
 
     async def run(self) -> NoReturn:
+        """Read until cancelled; then close the links that nobody would read from any more."""
+        try:
+            await self._run()
+        finally:
+            for link in (*self._links.values(), *self._unfinished, *self._paused):
+                link.close(CloseCode.GOING_AWAY)
+
+    async def _run(self) -> NoReturn:
         while True:
             if self._unfinished:
                 # Twice: whoever was woken by what was decoded runs between the two.
@@ -95,8 +110,11 @@ class Reader:
 
     def _go_on(self, link: Link, fileno: int) -> None:
         link.feed(b"")
-        if link.state is OPEN and not link.pause_if_due():
-            self.watch(link, fileno)
+        if link.state is OPEN:
+            if link.pause_if_due():
+                self._paused.add(link)
+            else:
+                self.watch(link, fileno)
 
     def _read(self, link: Link, fileno: int, now: float) -> None:
         try:
@@ -113,9 +131,10 @@ class Reader:
         # In all other states somebody else reads.
         if link.state is OPEN:
             if link.pause_if_due():
-                self.unwatch(link, fileno)
+                self._forget(fileno)
+                self._paused.add(link)
             elif link.is_undecoded:
-                self.unwatch(link, fileno)
+                self._forget(fileno)
                 self._unfinished[link] = fileno
 
 
