@@ -108,9 +108,10 @@ class Connection(trio.abc.AsyncResource):
     async def send(self, message: Message | bytearray | memoryview) -> None:
         """Send a message: text for str, binary for bytes.
 
-        Waits while more than `Limits.send_bytes` are queued for the peer.  Returning means
-        that the message will be written as long as the transport works, a task's messages in
-        the order of its calls; whether the peer has received it, only the peer can tell.
+        Waits while more than `Limits.send_bytes` are queued for the peer, or what a topic has
+        for it is next.  Returning means that the message will be written as long as the
+        transport works, a task's messages in the order of its calls; whether the peer has
+        received it, only the peer can tell.
 
         Args:
             message: mutable buffers are copied before this returns.
@@ -132,9 +133,9 @@ class Connection(trio.abc.AsyncResource):
             await _checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        while not link.writable:
+        while link.held or not link.writable:
             link.check_writable()
-            if link.buffered_amount <= link.limits.send_bytes:
+            if not link.held and link.buffered_amount <= link.limits.send_bytes:
                 break
             await link.wait_change()
         # NOTE: no await from here on, so that cancelled means not sent.
@@ -144,7 +145,7 @@ class Connection(trio.abc.AsyncResource):
         """Send a message if that needs no waiting.  See `send`.
 
         Raises:
-            trio.WouldBlock: more than `Limits.send_bytes` are queued; nothing was sent.
+            trio.WouldBlock: `send` would wait; nothing was sent.
             ConnectionClosed, TypeError, ValueError: as `send`.
 
         Checkpoint: never.
@@ -152,7 +153,7 @@ class Connection(trio.abc.AsyncResource):
         link = self.link
         frame = encode_message(message, link.form)
         link.check_writable()
-        if link.buffered_amount > link.limits.send_bytes:
+        if link.held or link.buffered_amount > link.limits.send_bytes:
             raise trio.WouldBlock
         link.write(frame)
 

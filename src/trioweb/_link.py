@@ -144,6 +144,8 @@ class Link(Incoming):
         """
         self.messages_sent += 1
         self.put(frame)
+        if self._line is not None:
+            self.held = self._is_draining
 
     # The end.
 

@@ -103,6 +103,7 @@ class Outgoing(Waitable):
         broken: why nothing can be written any more, None while it can.
         writable: the state is OPEN, nothing is broken, and the transport has room.
         buffered_amount: bytes queued.
+        held: `write` has had its turn, and those who stand in line are next.
         heard_at: when the peer last gave a sign of life.
         asked_at: since when one that was asked for is awaited; None if none is.
     """
@@ -113,6 +114,7 @@ class Outgoing(Waitable):
         "_drain_hooks",
         "_fileno",
         "_is_draining",
+        "_line",
         "_queue",
         "_room",
         "_spawn",
@@ -122,6 +124,7 @@ class Outgoing(Waitable):
         "broken",
         "buffered_amount",
         "heard_at",
+        "held",
         "is_direct",
         "limits",
         "state",
@@ -157,6 +160,10 @@ class Outgoing(Waitable):
         self._queue: deque[bytes] | None = None
         self._answers: dict[object, bytes] | None = None
         self._is_draining = False
+        # Who has something to write as soon as nothing is queued any more, and must not wait for
+        # ever because `write` always queues more before that.
+        self._line: set[object] | None = None
+        self.held = False
 
     def abort(self, reason: str) -> None:
         """End the link at once."""
@@ -181,6 +188,26 @@ class Outgoing(Waitable):
         if self._close_hooks is not None and self._drain_hooks is not None:
             self._close_hooks.pop(key, None)
             self._drain_hooks.pop(key, None)
+
+    def stand_in_line(self, key: object) -> None:
+        """Have a turn between any two messages that `write` queues, once they are written: at
+        the drained hooks, until `turn_over` is called or *key* leaves the line."""
+        if self._line is None:
+            self._line = set()
+        self._line.add(key)
+
+    def leave_line(self, key: object) -> None:
+        if self._line is not None:
+            self._line.discard(key)
+            if not self._line:
+                self._line = None
+                self.turn_over()
+
+    def turn_over(self) -> None:
+        """Those in line have had their turn."""
+        if self.held:
+            self.held = False
+            self.changed()
 
     def heard(self) -> None:
         """Note a sign of life."""

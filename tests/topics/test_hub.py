@@ -328,6 +328,24 @@ async def test_wait_caught_up_ends_with_the_hub(peers: Peers, nursery: trio.Nurs
     assert waiter.done.is_set()
 
 
+async def test_wait_caught_up_ends_when_the_hub_is_cancelled(
+    peers: Peers, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Also in clean-up that is shielded; and who says good-bye there gets no error for it."""
+    connection = peers.open().connection
+    with trio.CancelScope() as scope:
+        async with open_hub() as hub:
+            topic = hub.topic("news")
+            topic.subscribe(connection)
+            await settle()
+            scope.cancel()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            topic.publish("good-bye")
+            with trio.fail_after(10, shield=True):
+                await hub.wait_caught_up()
+    assert hub.closed
+
+
 # Numbers.
 
 

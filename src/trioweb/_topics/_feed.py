@@ -187,6 +187,7 @@ class Feed:
             del self._ready[subscription]
             group = self._aside.setdefault(subscription.cursor >> _GROUP_BITS, {})
             group[subscription] = None
+            subscription.link.stand_in_line(subscription)
 
     def resume(self, subscription: Subscription) -> None:
         """Deliver to *subscription* again."""
@@ -197,6 +198,7 @@ class Feed:
             if not group:
                 del self._aside[number]
             self._ready[subscription] = None
+            subscription.link.leave_line(subscription)
 
     def overdue(self, floor: int) -> list[Subscription]:
         """Who of those that are set aside needs what lies before *floor*."""

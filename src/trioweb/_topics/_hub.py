@@ -68,6 +68,7 @@ class Hub:
         self._published = 0
         self._forgotten = 0
         self.closed = False
+        self._delivers = True
         # Topics with a log or subscribers; and every Topic that anybody still holds, so
         # that one name is one object even if the hub forgot it in the meantime.
         self._topics: dict[str, Topic] = {}
@@ -133,15 +134,19 @@ class Hub:
         )
 
     async def wait_caught_up(self) -> None:
-        """Wait until everything published has been written to every subscriber.
+        """Wait until everything published has been written to every subscriber, or until nothing
+        is delivered any more: the hub was closed or cancelled.
 
         Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
-        while self._dirty or any(
-            subscription.lag or subscription.link.buffered_amount
-            for turns in self._turns.values()
-            for subscription in turns
+        while self._delivers and (
+            self._dirty
+            or any(
+                subscription.lag or subscription.link.buffered_amount
+                for turns in self._turns.values()
+                for subscription in turns
+            )
         ):
             await self._rest.wait()
 
@@ -273,6 +278,18 @@ class Hub:
                 self._dirty[self._topics[name]] = None
 
     async def pump(self) -> NoReturn:
+        """Deliver until cancelled.
+
+        From then on nothing is delivered any more, but what is published is taken all the same:
+        who says good-bye while everything is cancelled must not get an error for it.
+        """
+        try:
+            await self._pump()
+        finally:
+            self._delivers = False
+            self._rest.set()
+
+    async def _pump(self) -> NoReturn:
         cost = 0
         while True:
             deadline = self._expiries[0][0] if self._expiries else math.inf
@@ -333,6 +350,7 @@ class Hub:
             for subscription in turns or ():
                 if subscription.feed is not None and subscription.lag:
                     subscription.feed.set_aside(subscription)
+        link.turn_over()
 
     def close(self) -> None:
         """End every subscription and reader.  `open_hub` calls it."""

@@ -1,0 +1,108 @@
+"""One connection, a handler that sends without a pause, and a topic: who writes next."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+
+from tests.topics.support import TRANSPORTS, Peer, Peers, Transport, publish, received, settle
+from trioweb import ConnectionClosed, Hub, Limits, Retain
+from trioweb._topics import Slow
+
+
+@asynccontextmanager
+async def sending(peer: Peer) -> AsyncGenerator[None]:
+    """Send to *peer*, for the length of the block, more than it can read."""
+
+    async def send() -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await peer.connection.send(bytes(2000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def sent(peer: Peer) -> int:
+    """How many messages of the handler the peer has read."""
+    return sum(isinstance(message, bytes) for message in peer.messages)
+
+
+async def let_read(peer: Peer, messages: int) -> None:
+    """Wait until the peer has read so many more of the handler's."""
+    goal = sent(peer) + messages
+    for _ in range(10_000):
+        if sent(peer) >= goal:
+            return
+        await trio.lowlevel.checkpoint()
+    raise AssertionError("nothing of what the handler sends arrives any more")
+
+
+@TRANSPORTS
+@pytest.mark.parametrize(("slow", "least"), [("evict", 150), ("latest", 20)])
+async def test_topic_has_its_turns_while_a_handler_sends_without_a_pause(
+    transport: Transport, slow: Slow, least: int, hub: Hub, peers: Peers
+) -> None:
+    """Invariant 3: who reads is neither evicted nor forgotten."""
+    peer = peers.open(transport)
+    topic = hub.topic("news", retain=Retain(max_messages=50), slow=slow)
+    with topic.subscribe(peer.connection):
+        async with sending(peer):
+            for _ in range(200):
+                publish(topic, 1)
+                await let_read(peer, 5)
+            assert peer.connection.close_code is None
+            assert len(received(peer)) > least
+
+
+@TRANSPORTS
+async def test_handler_has_its_turns_while_a_topic_has_more_than_the_peer_reads(
+    transport: Transport, hub: Hub, peers: Peers
+) -> None:
+    peer = peers.open(transport, limits=Limits(send_bytes=1))
+    topic = hub.topic("news", retain=Retain(max_messages=50), slow="skip")
+    with topic.subscribe(peer.connection) as subscription:
+        async with sending(peer):
+            while subscription.skipped < 2000:
+                publish(topic, 50, 1000)
+                await let_read(peer, 1)
+    assert received(peer)
+
+
+async def test_send_nowait_leaves_a_topic_its_turn(hub: Hub, peers: Peers) -> None:
+    peer = peers.open("kernel")
+    topic = hub.topic("news")
+    with topic.subscribe(peer.connection):
+        await peer.clog()
+        publish(topic, 1)
+        await settle()
+        peer.connection.send_nowait("our turn")
+        with pytest.raises(trio.WouldBlock):
+            peer.connection.send_nowait("the topic's turn")
+        peer.resume()
+        await settle()
+        peer.connection.send_nowait("ours again")
+        await settle()
+    assert [message for message in peer.messages if isinstance(message, str)] == [
+        "our turn",
+        "1:news:",
+        "ours again",
+    ]
+
+
+async def test_handler_need_not_wait_for_a_subscription_that_was_left(
+    hub: Hub, peers: Peers
+) -> None:
+    peer = peers.open("kernel")
+    topic = hub.topic("news")
+    with topic.subscribe(peer.connection):
+        await peer.clog()
+        publish(topic, 1)
+        await settle()
+        peer.connection.send_nowait("our turn")
+    peer.connection.send_nowait("there is no other")
