@@ -103,6 +103,7 @@ class Outgoing(Waitable):
         broken: why nothing can be written any more, None while it can.
         writable: the state is OPEN, nothing is broken, and the transport has room.
         buffered_amount: bytes queued.
+        is_cut: of the frame with which the queue began, not all is written yet.
         held: `write` has had its turn, and those who stand in line are next.
         heard_at: when the peer last gave a sign of life.
         asked_at: since when one that was asked for is awaited; None if none is.
@@ -125,6 +126,7 @@ class Outgoing(Waitable):
         "buffered_amount",
         "heard_at",
         "held",
+        "is_cut",
         "is_direct",
         "limits",
         "state",
@@ -160,6 +162,7 @@ class Outgoing(Waitable):
         self._queue: deque[bytes] | None = None
         self._answers: dict[object, bytes] | None = None
         self._is_draining = False
+        self.is_cut = False
         # Who has something to write as soon as nothing is queued any more, and must not wait for
         # ever because `write` always queues more before that.
         self._line: set[object] | None = None
@@ -286,7 +289,7 @@ class Outgoing(Waitable):
 
     def _start_draining(self) -> None:
         if not self._is_draining:
-            self._is_draining = True
+            self._is_draining = self.is_cut = True
             self._spawn(self._drain)
 
     def put(self, frame: bytes) -> None:
@@ -319,6 +322,7 @@ class Outgoing(Waitable):
             # Even if there is none, TLS may have something of its own.
             while True:
                 await write(self._queue.popleft() if self._queue else b"")
+                self.is_cut = False
                 while self._answers:
                     answer = self._answers.pop(next(iter(self._answers)))
                     self.buffered_amount += len(answer)

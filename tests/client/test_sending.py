@@ -40,7 +40,7 @@ from trioweb import (
     Retry,
     Unsent,
 )
-from trioweb.testing import RawPeer, stream_pair, wait_until
+from trioweb.testing import Network, RawPeer, stream_pair, wait_until
 
 
 async def texts(peer: RawPeer, count: int) -> list[str]:
@@ -577,6 +577,39 @@ async def test_no_unconfirmed_message_arrives_twice_over_servers_that_die(
     assert arrived == sorted(set(arrived))
     # What a dying connection had in its buffer is lost, and no more than that.
     assert len(arrived) > 150
+
+
+async def test_message_that_was_written_is_not_sent_again_when_a_pong_behind_it_was_not(
+    autojump_clock: MockClock,
+) -> None:
+    """At most once: what the queue holds behind a message says nothing about it."""
+    network = Network(max_bytes=1000, latency=0.1)
+    listener = network.host("server").listen(80)
+    received: list[bytes] = []
+
+    async def serve() -> None:
+        for session in range(2):
+            stream = await listener.accept()
+            peer = await RawPeer.accept(stream)
+            await peer.send_frame(PING, bytes(125))
+            await trio.sleep(1)  # the pong is queued behind the message
+            while (frame := await peer.receive_frame()).opcode != TEXT:
+                pass
+            received.append(frame.payload)
+            if session == 0:
+                # The message fills what the network holds to the last byte; the pong stays behind.
+                stream.abort()
+
+    dial = network.host("client").dial
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with trioweb.open_client("ws://server/", dial=dial) as client:
+            await client.wait_open()
+            await client.send("x" * 2992)
+            await trio.sleep(30)
+            assert client.statistics().sessions == 2
+        nursery.cancel_scope.cancel()
+    assert len(received) == 1
 
 
 # Sending from inside the receiving loop.

@@ -132,7 +132,7 @@ class Sender:
 
     def finish(self, link: Link) -> None:
         """The session is over, and its link closed: what that wrote at the last is sent."""
-        if self._unfinished and link.broken is None and not link.buffered_amount:
+        if self._unfinished and not link.is_cut:
             self.outbox.mark_sent(1)
         self._unfinished = 0
         self._signal.changed()
