@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.topics.support import TRANSPORTS, Peer, Peers, Transport, publish, received, settle
-from trioweb import ConnectionClosed, Hub, Limits, Retain
+from trioweb import ConnectionClosed, Hub, Limits, Retain, open_hub
 from trioweb._topics import Slow
 
 
@@ -93,6 +93,22 @@ async def test_send_nowait_leaves_a_topic_its_turn(hub: Hub, peers: Peers) -> No
         "1:news:",
         "ours again",
     ]
+
+
+async def test_handler_need_not_wait_for_a_hub_that_is_cancelled(peers: Peers) -> None:
+    peer = peers.open("kernel")
+    with trio.CancelScope() as scope:
+        async with open_hub() as hub:
+            topic = hub.topic("news")
+            topic.subscribe(peer.connection)
+            await peer.clog()
+            publish(topic, 1)
+            await settle()
+            peer.connection.send_nowait("our turn")
+            scope.cancel()
+            for _ in range(2):  # the first may come before the pump's
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            peer.connection.send_nowait("there is no other")
 
 
 async def test_handler_need_not_wait_for_a_subscription_that_was_left(

@@ -288,6 +288,9 @@ class Hub:
         finally:
             self._delivers = False
             self._rest.set()
+            for link, turns in self._turns.items():
+                for subscription in turns:
+                    link.leave_line(subscription)
 
     async def _pump(self) -> NoReturn:
         cost = 0
