@@ -406,10 +406,15 @@ async def test_hub_that_is_closed_is_of_no_more_use(peers: Peers) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError("mine"), KeyboardInterrupt()])
-async def test_open_hub_lets_an_error_of_its_block_out_unchanged(error: BaseException) -> None:
-    """Invariant 7: no group around what is one cause."""
-    with pytest.raises(type(error)) as caught:
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_open_hub_lets_an_error_of_its_block_out_unchanged(
+    error: BaseException, cancelled: bool
+) -> None:
+    """Invariant 7: no group around what is one cause; and no cancellation in its place."""
+    with pytest.raises(type(error)) as caught, trio.CancelScope() as scope:
         async with open_hub() as hub:
+            if cancelled:
+                scope.cancel()
             raise error
     assert caught.value is error and hub.closed
 

@@ -387,14 +387,16 @@ async def open_hub(*, max_topics: int = 10_000, max_bytes: int = 64 * 2**20) -> 
             raise ValueError(f"open_hub({name}={value!r}): must be a whole number from 1 on")
     hub = Hub(max_topics, max_bytes)
     body_error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hub.pump)
-        try:
-            yield hub
-        except BaseException as exc:
-            # Raised again outside the nursery, which would wrap it in a group.
-            body_error = exc
-        hub.close()
-        nursery.cancel_scope.cancel()
-    if body_error is not None:
-        raise body_error
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.pump)
+            try:
+                yield hub
+            except BaseException as exc:
+                body_error = exc
+            hub.close()
+            nursery.cancel_scope.cancel()
+    finally:
+        # Even if it was cancelled: what the block raised wins, and not as part of a group.
+        if body_error is not None:
+            raise body_error
