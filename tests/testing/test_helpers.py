@@ -83,6 +83,12 @@ async def test_open_pair_gives_both_ends_of_a_connection_and_leaves_nothing() ->
         assert server.close_code == 1000
 
 
+async def test_open_pair_lets_an_error_of_its_block_out_unchanged() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_pair():
+            raise ZeroDivisionError
+
+
 async def test_open_pair_breaks_with_its_network(autojump_clock: MockClock) -> None:
     network = Network()
     async with open_pair(network) as (client, server):

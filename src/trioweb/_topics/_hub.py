@@ -19,6 +19,7 @@ import trio
 
 from .._errors import HubFull
 from .._link import Link
+from .._nursery import open_hidden_nursery
 from .._policy import Retain
 from ._feed import Slow, Subscription, check_slow
 from ._topic import Topic
@@ -386,17 +387,9 @@ async def open_hub(*, max_topics: int = 10_000, max_bytes: int = 64 * 2**20) -> 
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"open_hub({name}={value!r}): must be a whole number from 1 on")
     hub = Hub(max_topics, max_bytes)
-    body_error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hub.pump)
-            try:
-                yield hub
-            except BaseException as exc:
-                body_error = exc
+    async with open_hidden_nursery() as nursery:
+        nursery.start_soon(hub.pump)
+        try:
+            yield hub
+        finally:
             hub.close()
-            nursery.cancel_scope.cancel()
-    finally:
-        # Even if it was cancelled: what the block raised wins, and not as part of a group.
-        if body_error is not None:
-            raise body_error

@@ -12,6 +12,7 @@ import trio.testing
 
 from .._client import open_connection
 from .._connection import Connection
+from .._nursery import open_hidden_nursery
 from .._server import serve_listeners
 from ._network import Network
 
@@ -67,22 +68,20 @@ async def open_pair(
     """
     network = network or Network()
     ends: dict[str, Connection] = {}
-    accepted, finished = trio.Event(), trio.Event()
+    accepted = trio.Event()
 
     async def handler(connection: Connection) -> None:
         ends["server"] = connection
         accepted.set()
-        await finished.wait()
+        await trio.sleep_forever()
 
     listener = network.host(server).listen()
-    async with trio.open_nursery() as nursery:
+    async with open_hidden_nursery() as nursery:
         await nursery.start(serve_listeners, handler, [listener])
         url = f"ws://{server}:{listener.port}/"
         async with open_connection(url, dial=network.host(client).dial) as connection:
             await accepted.wait()
             yield connection, ends["server"]
-        finished.set()
-        nursery.cancel_scope.cancel()
 
 
 def _open_now(network: Network | None) -> Counter[str]:
