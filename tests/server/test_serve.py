@@ -291,6 +291,22 @@ async def test_listener_that_fails_ends_the_server_with_its_error(nursery: trio.
         await trioweb.serve_listeners(wait, [Broken()])
 
 
+class Given(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that accepts the streams that it was given."""
+
+    def __init__(self, *streams: trio.abc.Stream) -> None:
+        self.streams = list(streams)
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if not self.streams:
+            await trio.sleep_forever()
+        return self.streams.pop(0)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 async def test_stream_that_raises_what_no_stream_should_ends_nobody_else(
     caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
 ) -> None:
@@ -302,26 +318,48 @@ async def test_stream_that_raises_what_no_stream_should_ends_nobody_else(
     ours, _ = trio.testing.memory_stream_pair()
     ours.receive_stream.receive_some_hook = explode
 
-    class Listener(trio.abc.Listener[trio.abc.Stream]):
-        def __init__(self, streams: list[trio.abc.Stream]) -> None:
-            self.streams = streams
-
-        async def accept(self) -> trio.abc.Stream:
-            await trio.lowlevel.checkpoint()
-            if not self.streams:
-                await trio.sleep_forever()
-            return self.streams.pop()
-
-        async def aclose(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-    listen = partial(trioweb.serve_listeners, echo, [Listener([ours])])
+    listen = partial(trioweb.serve_listeners, echo, [Given(ours)])
     server: trioweb.Server = await nursery.start(listen)
     await trio.testing.wait_all_tasks_blocked()
     assert server.statistics().opening == 0
     [record] = caplog.records
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], Unlucky)
+
+
+@pytest.mark.parametrize("fault", ["address", "close"])
+async def test_stream_that_fails_at_its_beginning_or_end_ends_nobody_else(
+    fault: str, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    close = ours.aclose
+
+    async def explode() -> None:
+        try:
+            await close()
+        finally:
+            raise trio.BrokenResourceError("no way to close")
+
+    other, friends = trio.testing.memory_stream_pair()
+    if fault == "close":
+        ours.aclose = explode  # type: ignore[method-assign]
+    else:
+        ours.socket = object()  # type: ignore[attr-defined]  # which has no name
+    listen = partial(trioweb.serve_listeners, echo, [Given(ours, other)])
+    server: trioweb.Server = await nursery.start(listen)
+    peer, friend = Peer(theirs), Peer(friends)
+    if fault == "close":
+        await peer.open()
+        await peer.send(close_frame(1000))
+        assert await peer.read_close() == (1000, "")
+    assert await peer.read_end() == b""
+    await friend.open()
+    await friend.send(Frame(TEXT, b"still there?"))
+    assert await friend.frame() == Frame(TEXT, b"still there?")
+    assert server.statistics().opening == 0
+    # How a stream closes concerns nobody.
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ([] if fault == "close" else ["unexpected error while serving (no address)"])
 
 
 # Listeners of every kind.

@@ -11,6 +11,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -254,27 +255,31 @@ class Server:
 
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
-        bound_kernel_queue(stream)
-        remote, local = addresses(stream)
-        visitor = self._proxies.meet(remote)
-        if self._ssl_context is not None:
-            stream = TlsStream(stream, self._ssl_context, server_side=True)
+        visitor: Visitor | None = None
         self._streams += 1
-        self._hosts[visitor.host] += 1
         try:
+            bound_kernel_queue(stream)
+            remote, local = addresses(stream)
+            if self._ssl_context is not None:
+                stream = TlsStream(stream, self._ssl_context, server_side=True)
+            visitor = self._proxies.meet(remote)
+            self._hosts[visitor.host] += 1
             connection = await self._open(stream, visitor, local)
             if connection is not None:
                 await self._handle(connection)
         except Exception:
             # Streams, and what `http` returns, are anybody's: none may end the others.
             self._handler_errors += 1
-            _logger.exception("unexpected error while serving %s", format_address(visitor.remote))
+            who = format_address(visitor.remote if visitor is not None else "")
+            _logger.exception("unexpected error while serving %s", who)
         finally:
             self._streams -= 1
-            self._forget(visitor.host)
+            if visitor is not None:
+                self._forget(visitor.host)
             self._stream_ended.set()
             self._stream_ended = trio.Event()
-            await trio.aclose_forcefully(stream)
+            with suppress(Exception):
+                await trio.aclose_forcefully(stream)
 
     async def _open(
         self, stream: trio.abc.Stream, visitor: Visitor, local: Address
