@@ -189,6 +189,23 @@ async def test_base_exception_of_a_handler_ends_the_server_and_is_not_wrapped() 
     assert (network.statistics().streams, network.statistics().listeners) == (0, 0)
 
 
+async def test_base_exception_of_a_handler_is_not_lost_when_the_server_is_cancelled() -> None:
+    """Ctrl-C for the second time, while the first one's cleaning up goes on."""
+
+    async def handler(connection: trioweb.Connection) -> None:
+        try:
+            await wait(connection)
+        finally:
+            raise SystemExit(7)
+
+    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            site = await start(nursery, handler)
+            peer = await site.opened()
+            nursery.cancel_scope.cancel()
+    await peer.stream.aclose()
+
+
 # The peer's side of a handler's end.
 
 
@@ -289,6 +306,30 @@ async def test_listener_that_fails_ends_the_server_with_its_error(nursery: trio.
 
     with pytest.raises(Unlucky, match="no more"):
         await trioweb.serve_listeners(wait, [Broken()])
+
+
+@pytest.mark.parametrize("opened_by", ["serve", "serve_listeners"])
+async def test_error_of_a_listener_is_not_lost_when_the_server_is_cancelled(
+    opened_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(trio.abc.Listener[trio.abc.Stream]):
+        async def accept(self) -> trio.abc.Stream:
+            scope.cancel()
+            raise Unlucky("no more")
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async def open_listeners(port: int, *, host: str | None) -> list[trio.abc.Listener[Any]]:
+        return [Broken()]
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_listeners)
+    lost = pytest.RaisesGroup(Unlucky, flatten_subgroups=True)
+    with lost, trio.CancelScope() as scope:
+        if opened_by == "serve":
+            await trioweb.serve(wait, 0)
+        else:
+            await trioweb.serve_listeners(wait, [Broken()])
 
 
 class Given(trio.abc.Listener[trio.abc.Stream]):

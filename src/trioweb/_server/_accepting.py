@@ -34,7 +34,7 @@ async def accept_streams(
     Runs until it is cancelled, or *listener* fails otherwise than by shortage.
     """
     say_after = -math.inf
-    async with listener:
+    try:
         while True:
             try:
                 stream = await listener.accept()
@@ -47,3 +47,7 @@ async def accept_streams(
                 await trio.sleep(_RETRY_SECONDS)
             else:
                 nursery.start_soon(run, stream)
+    finally:
+        # Shielded, or a cancellation would take the place of what is on its way out.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(listener)

@@ -161,5 +161,7 @@ async def serve(
             task_status=task_status,
         )
     finally:
-        for listener in listeners:
-            await trio.aclose_forcefully(listener)
+        # Shielded, or a cancellation would take the place of what is on its way out.
+        with trio.CancelScope(shield=True):
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)

@@ -278,7 +278,8 @@ class Server:
                 self._forget(visitor.host)
             self._stream_ended.set()
             self._stream_ended = trio.Event()
-            with suppress(Exception):
+            # Shielded, or a cancellation would take the place of what is on its way out.
+            with trio.CancelScope(shield=True), suppress(Exception):
                 await trio.aclose_forcefully(stream)
 
     async def _open(
