@@ -198,6 +198,47 @@ async def test_silent_tls_peer_is_given_up_at_the_deadline(
     assert all("TLS" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.network
+@WAYS
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_host"])
+async def test_crowd_of_silent_tls_peers_is_bounded_and_a_few_beyond_the_limit_are_told(
+    limit: str,
+    way: str,
+    nursery: trio.Nursery,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """CWE-770: who says nothing holds no more than twice the room, and not until a deadline."""
+    caplog.set_level(logging.INFO, "trioweb")
+    client_context, _ = tls_contexts()
+    # Of a network in memory all peers are without an address.
+    [tcp] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listener, options = over_tls(tcp, way)
+    limits = trioweb.Limits(**{limit: 3})
+    serve = partial(trioweb.serve_listeners, wait, [listener], limits=limits, **options)
+    server: trioweb.Server = await nursery.start(serve)
+
+    async def dial() -> trio.SocketStream:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return stream
+
+    silent = [await dial() for _ in range(5)]
+    secure = trio.SSLStream(
+        await dial(), client_context, server_hostname="localhost", https_compatible=True
+    )
+    late = [Peer(await dial()) for _ in range(10)]
+    for peer in late:
+        assert await peer.read_end() == b""
+    assert server.statistics().opening == 6
+    assert server.statistics().refused == {0: 10}
+    assert len(caplog.records) == 10
+    assert all("too many connections" in record.getMessage() for record in caplog.records)
+
+    assert (await Peer(secure).ask(upgrade_head())).status == 503
+    for stream in silent:
+        await stream.aclose()
+
+
 @WAYS
 async def test_plain_http_to_a_tls_port_ends_nobody_else(way: str, nursery: trio.Nursery) -> None:
     client_context, _ = tls_contexts()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import trio
 
@@ -19,6 +19,7 @@ from .._tls import TlsStream
 from ._eager import Eager
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
+_Tls: TypeAlias = TlsStream | trio.SSLStream[Any]
 
 # An answered peer has so long to take the answer and close: closing at once with bytes of
 # its unread would send an RST, which may overtake the answer.
@@ -39,8 +40,13 @@ def bound_kernel_queue(stream: trio.abc.Stream) -> None:
             transport.setsockopt(socket.IPPROTO_TCP, option, _MAX_UNSENT_BYTES)
 
 
-async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
-    """Do the TLS handshake, where there is one to do, by *deadline*.
+def wants_tls(stream: trio.abc.Stream) -> TypeGuard[_Tls]:
+    """Whether *stream* begins with a TLS handshake."""
+    return isinstance(stream, (TlsStream, trio.SSLStream))
+
+
+async def shake_tls(stream: _Tls, deadline: float) -> None:
+    """Do the TLS handshake by *deadline*.
 
     A peer that does not get through it cannot be answered, and one that will be refused has
     no longer for it than any other.
@@ -48,11 +54,10 @@ async def shake_tls(stream: trio.abc.Stream, deadline: float) -> None:
     Raises:
         EOFError, trio.BrokenResourceError: it has not.
     """
-    if isinstance(stream, (TlsStream, trio.SSLStream)):
-        with trio.move_on_at(deadline) as scope:
-            await stream.do_handshake()
-        if scope.cancelled_caught:
-            raise EOFError("no TLS handshake in time")
+    with trio.move_on_at(deadline) as scope:
+        await stream.do_handshake()
+    if scope.cancelled_caught:
+        raise EOFError("no TLS handshake in time")
 
 
 async def read_request(

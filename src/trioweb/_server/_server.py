@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -40,11 +40,16 @@ from ._front import (
     read_request,
     refusal,
     shake_tls,
+    wants_tls,
 )
 from ._proxies import Proxies, Visitor
 from ._reader import Reader
 
 _logger = logging.getLogger("trioweb.server")
+
+# To be refused over TLS, a peer must get through its handshake first.  So many times the
+# limits may be there in all; whoever comes then is closed instead.
+_TLS_MARGIN: Final = 2
 
 # What an upgrade gets unless `admit` says otherwise.
 _ACCEPT = Accept()
@@ -61,7 +66,8 @@ class ServerStatistics:
         opening: streams accepted that are not connections yet, or never will be.
         opened: connections so far.
         refused: requests refused so far, by HTTP status; 0 counts the ones that fell silent
-            or went away before there was anybody to answer.
+            or went away before there was anybody to answer, and those for whose TLS
+            handshake there was no room.
         answered: plain HTTP requests answered so far, by status.
         closed: connections ended so far, by close code.
         handler_errors: calls of the handler, `admit` and `http` that ended with an error of
@@ -292,7 +298,10 @@ class Server:
         try:
             self._undecided += 1
             try:
-                await shake_tls(stream, deadline)
+                if wants_tls(stream):
+                    if excess := self._excess(visitor.host, _TLS_MARGIN):
+                        raise EOFError(f"sent away without a TLS handshake: {excess}")
+                    await shake_tls(stream, deadline)
                 self._check_room(visitor.host)
                 request, head, rest = await read_request(
                     stream,
@@ -341,13 +350,19 @@ class Server:
             del self._hosts[host]
 
     def _check_room(self, host: str) -> None:
+        if excess := self._excess(host):
+            raise _Refused.because(excess, retry_after=5)
+
+    def _excess(self, host: str, margin: int = 1) -> str:
+        """What there is too much of for *host*, at *margin* times the limits; "" if nothing."""
         limits = self._limits
-        if self._streams > limits.max_connections:
-            raise _Refused.because("too many connections", retry_after=5)
+        if self._streams > margin * limits.max_connections:
+            return "too many connections"
         limit = limits.max_connections_per_host
         # A Unix socket tells nothing of its peer's host, and a trusted proxy not yet.
-        if limit is not None and host and self._hosts[host] > limit:
-            raise _Refused.because("too many connections from this address", retry_after=5)
+        if limit is not None and host and self._hosts[host] > margin * limit:
+            return "too many connections from this address"
+        return ""
 
     def _count_refusal(self, visitor: Visitor, response: Response, reason: str) -> None:
         self._refused[response.status] += 1
