@@ -30,6 +30,7 @@ import trio.testing
 import trustme
 
 from trioweb import Connection, Limits, Request, _mask
+from trioweb._incoming import reply_key
 from trioweb._link import Link
 from trioweb._server._reader import Reader
 from trioweb._tls import TlsStream
@@ -187,7 +188,12 @@ def start_connection(
 ) -> Connection:
     """A connection that is open over *stream*, as if its handshake had just ended."""
     link = Link(
-        stream, rest, is_client=is_client, limits=limits, spawn=nursery.start_soon, replies=replies
+        stream,
+        rest,
+        is_client=is_client,
+        limits=limits,
+        spawn=nursery.start_soon,
+        replies={reply_key(message): reply for message, reply in (replies or {}).items()},
     )
     link.start(reader)
     return Connection(link, Request("GET", "/"))

@@ -25,6 +25,7 @@ from tests.support import (
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
 from trioweb._heartbeat import Monitor, heartbeat_replies
 from trioweb._http import Request
+from trioweb._incoming import reply_key
 from trioweb._link import Link
 from trioweb.testing import stream_pair
 
@@ -227,7 +228,7 @@ async def test_a_message_can_stand_for_the_ping_and_its_reply_is_swallowed(
     ends: Ends, watch: Watch, autojump_clock: trio.testing.MockClock
 ) -> None:
     heartbeat = Heartbeat(interval=10, timeout=5, message='{"op":"ping"}', reply='{"op":"pong"}')
-    ours = watch(heartbeat, replies=heartbeat_replies(heartbeat))
+    ours = watch(heartbeat, replies={heartbeat.reply: None})
     peer = ends.raw()
     for _ in range(3):
         assert await peer.frame() == Frame(TEXT, b'{"op":"ping"}')
@@ -244,7 +245,7 @@ async def test_without_a_reply_nothing_is_swallowed() -> None:
     assert heartbeat_replies(None) == {}
     assert heartbeat_replies(Heartbeat()) == {}
     assert heartbeat_replies(Heartbeat(message="?")) == {}
-    assert heartbeat_replies(Heartbeat(message="?", reply=b"!")) == {b"!": None}
+    assert heartbeat_replies(Heartbeat(message="?", reply=b"!")) == {reply_key(b"!"): None}
 
 
 async def test_a_link_that_is_closing_is_left_alone(

@@ -21,7 +21,7 @@ import trio
 
 from ._connection import Connection
 from ._http import format_address
-from ._incoming import Ping, Replies
+from ._incoming import Ping, Replies, reply_key
 from ._outgoing import State
 from ._policy import Heartbeat
 
@@ -37,7 +37,7 @@ def heartbeat_replies(heartbeat: Heartbeat | None) -> Replies:
     """What a link has to swallow so that the answers to `Heartbeat.message` reach nobody."""
     if heartbeat is None or heartbeat.reply is None:
         return {}
-    return {heartbeat.reply: None}
+    return {reply_key(heartbeat.reply): None}
 
 
 class Monitor:

@@ -12,7 +12,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -36,9 +36,17 @@ from ._tls import RECORD_BYTES
 
 # A peer that was quiet may send the messages of so long at once.
 _BURST_SECONDS: Final = 1
-Replies = Mapping[Message, Message | None]
+# NOTE: Text and bytes never meet in a mapping: ASCII text and the same bytes have one hash, and
+# under `python -bb` to compare them raises.  So whether it is text goes before each.
+_Key: TypeAlias = tuple[bool, Message]
+Replies: TypeAlias = Mapping[_Key, Message | None]
 # Every link's inbox until it has a message: an empty deque takes 760 bytes.
 _NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
+
+
+def reply_key(message: Message) -> _Key:
+    """What the reply to *message* stands under in `Replies`."""
+    return isinstance(message, str), message
 
 
 class Ping:
@@ -234,11 +242,12 @@ class Incoming(Outgoing):
     def _answer(self, message: Message) -> bool:
         """Reply to *message* if it is one of those that are answered here."""
         assert self._replies is not None
-        if message not in self._replies:
+        key = reply_key(message)
+        if key not in self._replies:
             return False
-        reply = self._replies[message]
+        reply = self._replies[key]
         if reply is not None:
-            self.answer(message, encode_message(reply, self.form))
+            self.answer(key, encode_message(reply, self.form))
         return True
 
     def stretch_inbox(self, factor: int) -> None:

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 import trioweb
+from tests.processes import python, running
 from tests.server.support import ACCEPT, Peer, echo, start, upgrade_head, wait
 from tests.support import BINARY, PING, TEXT, Frame, close_frame, reset, tls_contexts
 from trioweb.testing import Network
@@ -610,6 +611,51 @@ async def test_app_heartbeats_are_answered_and_reach_no_handler(nursery: trio.Nu
     assert frames == {Frame(TEXT, b"pong"), Frame(TEXT, b"real"), Frame(BINARY, b"!")}
     await peer.send(close_frame(1000))
     assert await peer.frame() == close_frame(1000)
+
+
+# Each side has a text and the same as bytes, or gets the one where it expects the other.
+_ALIKE = """
+from functools import partial
+
+import trio
+
+import trioweb
+from trioweb.testing import Network
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+async def main():
+    network = Network()
+    listener = network.host("server").listen(80)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(
+            trioweb.serve_listeners,
+            echo,
+            [listener],
+            heartbeat=trioweb.Heartbeat(message="?", reply=b"ping"),
+            app_heartbeats={"ping": "pong"},
+        ))
+        async with trioweb.open_connection(
+            "ws://server/",
+            heartbeat=trioweb.Heartbeat(message="?", reply="swallowed"),
+            dial=network.host("client").dial,
+        ) as connection:
+            for message in b"ping", "ping", b"swallowed", "swallowed", b"pong":
+                await connection.send(message)
+            print([await connection.receive() for _ in range(3)])
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.network
+async def test_text_and_bytes_that_are_alike_never_meet() -> None:
+    """To compare them raises under `python -bb`, and a peer could make the server do it."""
+    async with running(python("-bb", "-c", _ALIKE)) as program:
+        assert await program.ended() == (0, "['pong', b'swallowed', b'pong']\n", "")
 
 
 # What a server tells about itself.

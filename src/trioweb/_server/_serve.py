@@ -12,6 +12,7 @@ from .._deflate import check_compression
 from .._errors import single_cause
 from .._handshake import check_subprotocols
 from .._heartbeat import heartbeat_replies
+from .._incoming import reply_key
 from .._policy import Deflate, Heartbeat, Limits, Message, check_message
 from .._topics import Hub
 from ._admission import Admit
@@ -54,7 +55,7 @@ async def serve_listeners(
         check_message("app_heartbeats", message)
         if reply is not None:
             check_message("app_heartbeats", reply)
-        replies[message] = reply
+        replies[reply_key(message)] = reply
     try:
         with open_reader() as reader:
             async with trio.open_nursery() as nursery:
