@@ -230,6 +230,28 @@ async def test_expiry_remembers_no_more_topics_than_there_are(
         assert alive(hub) == 0 and not hub._expiries
 
 
+@pytest.mark.parametrize("lives", [2, 50])
+async def test_age_counts_from_a_topics_own_life(
+    lives: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What an earlier life was to be looked at for, later than this one, is not waited for."""
+    async with open_hub(max_topics=1) as hub:
+        for life in range(lives, 0, -1):
+            hub.topic("other").publish("x")
+            topic = hub.topic("news", retain=Retain(max_age=60 * life))
+            topic.publish("x")
+            await settle()
+        assert len(hub._expiries) <= 4
+        await trio.sleep(59)
+        topic.publish("y")
+        await trio.sleep(1.1)
+        assert topic.retained == 1
+        await trio.sleep(59)
+        assert alive(hub) == 0
+        await trio.sleep(60 * lives)
+        assert not hub._expiries and not hub._expected
+
+
 async def test_age_is_looked_after_while_the_pump_has_no_rest(
     hub: Hub, peers: Peers, mock_clock: trio.testing.MockClock
 ) -> None:

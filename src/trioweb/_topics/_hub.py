@@ -81,7 +81,7 @@ class Hub:
         self._dirty: dict[Topic, None] = {}
         self._drained: dict[Link, None] = {}
         self._expiries: list[tuple[float, str]] = []
-        self._expected: set[str] = set()
+        self._expected: dict[str, float] = {}  # the earliest of each topic's
         self._work = trio.Event()
         self._rest = trio.Event()
 
@@ -259,22 +259,28 @@ class Hub:
     def _expect(self, topic: Topic) -> None:
         """See that *topic* is looked at when its oldest publication comes of age."""
         max_age = topic.retain.max_age
-        if max_age is None or not topic.retained or topic.name in self._expected:
+        if max_age is None or not topic.retained:
+            return
+        due = topic.oldest_time + max_age
+        # What an earlier life left here may be due later than this one's.
+        if self._expected.get(topic.name, math.inf) <= due:
             return
         if len(self._expiries) > 2 * len(self._topics):
-            # Most are of topics that have been forgotten.
-            self._expiries = [expiry for expiry in self._expiries if expiry[1] in self._topics]
+            # Most are of topics that have been forgotten, or of earlier lives.
+            expected = self._expected.items()
+            self._expected = {name: due for name, due in expected if name in self._topics}
+            self._expiries = [(due, name) for name, due in self._expected.items()]
             heapify(self._expiries)
-            self._expected = {name for _, name in self._expiries}
-        self._expected.add(topic.name)
-        heappush(self._expiries, (topic.oldest_time + max_age, topic.name))
+        self._expected[topic.name] = due
+        heappush(self._expiries, (due, topic.name))
 
     def _expire(self) -> None:
         """Mark the topics whose oldest publication has come of age."""
         now = trio.current_time()
         while self._expiries and self._expiries[0][0] <= now:
-            name = heappop(self._expiries)[1]
-            self._expected.remove(name)
+            due, name = heappop(self._expiries)
+            if self._expected.get(name) == due:
+                del self._expected[name]
             if name in self._topics:
                 self._dirty[self._topics[name]] = None
 
