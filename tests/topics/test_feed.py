@@ -205,6 +205,31 @@ async def test_encoding_is_called_once_for_each_publication(hub: Hub, peers: Pee
     assert late.messages == crowd[0].messages[1:]
 
 
+async def test_encoding_that_is_used_no_more_is_dropped_without_a_look_at_the_others(
+    hub: Hub, peers: Peers
+) -> None:
+    """Each subscriber may have its own, a lambda for instance, and all may leave at once."""
+    topic = hub.topic("news")
+    looks = 0
+
+    class Own:
+        def __call__(self, publication: Publication) -> str | bytes:
+            return publication.message
+
+        def __hash__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return id(self)
+
+    connection = peers.open().connection
+    subscriptions = [topic.subscribe(connection, encode=Own()) for _ in range(50)]
+    looks = 0
+    for subscription in subscriptions:
+        subscription.close()
+    assert looks == 50
+    assert topic.subscribers == 0 and topic.is_idle
+
+
 async def test_encodings_leave_with_their_publications(hub: Hub, peers: Peers) -> None:
     """Invariant 8: what is cached for an encoding is bounded by retention, too."""
     topic = hub.topic("news", retain=Retain(max_messages=3))

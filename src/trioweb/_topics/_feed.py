@@ -167,6 +167,11 @@ class Feed:
         self._frames: dict[int, bytes] | None = None if is_logs else {}
 
     @property
+    def key(self) -> tuple[Encode | None, WireForm]:
+        """What its topic has it under."""
+        return self._encode, self._form
+
+    @property
     def subscriptions(self) -> list[Subscription]:
         return [*self._ready, *(each for group in self._aside.values() for each in group)]
 

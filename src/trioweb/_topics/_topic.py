@@ -241,7 +241,7 @@ class Topic:
         """Take *subscription* off its feed."""
         feed.remove(subscription)
         if not feed:
-            self._feeds = {key: kept for key, kept in self._feeds.items() if kept is not feed}
+            del self._feeds[feed.key]
         self._hub.left(subscription)
 
     def enter_reader(self, since: Since | None, history: int) -> tuple[int, int]:
