@@ -331,6 +331,34 @@ async def test_encoding_that_fails_when_a_link_has_drained_ends_its_subscribers_
     assert received(good, topic) == [1, 2]
 
 
+async def test_encoding_that_fails_when_its_subscriber_is_judged_does_not_reach_the_publisher(
+    hub: Hub, peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link that has drained is written to before it is judged; here, by who publishes."""
+    topic = hub.topic("news", retain=Retain(max_messages=5))
+
+    def encode(publication: Publication) -> str:
+        raise KeyError("no")
+
+    bad, good = peers.open("kernel", reading=False), peers.open()
+    await bad.clog()
+    topic.subscribe(bad.connection, encode=encode)
+    topic.subscribe(good.connection)
+    publish(topic, 3)
+    await settle()
+    # So many that publishing makes a pass, before the pump knows of the link.
+    more = [8]
+    bad.link.set_hooks(
+        "test", closed=lambda: None, drained=lambda: publish(topic, more.pop() if more else 0)
+    )
+    bad.resume()
+    await settle()
+    assert bad.close == (1011, "encoding failed")
+    assert len(caplog.records) == 1
+    assert received(good, topic) == list(range(1, 12))
+    assert topic.retained == 5
+
+
 # While the pump is in the middle of a pass, others run.
 
 

@@ -290,9 +290,12 @@ class Topic:
         if floor <= log.first:
             return
         for feed in tuple(self._feeds.values()):
-            for subscription in feed.overdue(floor):
-                if subscription.feed is not None:
-                    yield self._judge(subscription, feed, floor)
+            try:
+                for subscription in feed.overdue(floor):
+                    if subscription.feed is not None:
+                        yield self._judge(subscription, feed, floor)
+            except Exception as exc:
+                yield from feed.fail(exc)
         if log is self._log:  # not forgotten in the meantime
             for feed in self._feeds.values():
                 feed.forget(floor)
