@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
@@ -359,6 +360,23 @@ async def test_a_link_that_was_removed_is_neither_watched_nor_kept(
     del stream, link, peer
     gc.collect()
     assert kept() is None
+
+
+@pytest.mark.parametrize("interval", [20, math.inf])
+async def test_links_that_were_removed_leave_nothing_to_look_at(
+    interval: float, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 8: however many come and go before one would be due; who stays is watched."""
+    monitor = Monitor(Heartbeat(interval=interval, timeout=10))
+    nursery.start_soon(monitor.run)
+    staying, link = make_links(nursery, 2)
+    monitor.add(on(staying))
+    for _ in range(1000):
+        monitor.remove(monitor.add(on(link)))
+        assert len(monitor._agenda) <= 3
+    await trio.sleep(31)
+    assert (staying.state is State.OPEN) is (interval == math.inf)
+    assert link.state is State.OPEN
 
 
 async def test_links_may_come_at_any_time(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NoReturn
 
 import trio
@@ -62,6 +62,10 @@ class Monitor:
 
     def remove(self, number: int) -> None:
         del self._connections[number]
+        if len(self._agenda) > 2 * len(self._connections):
+            # Most are of connections that have gone, some of them long before they were due.
+            self._agenda = [entry for entry in self._agenda if entry[1] in self._connections]
+            heapify(self._agenda)
 
     def _push(self, due: float, number: int, ping: Ping | None = None) -> None:
         heappush(self._agenda, (due, number, ping))
