@@ -61,7 +61,7 @@ class Limits:
         write_timeout: a peer that takes nothing of what is queued for it for so many seconds
             is given up.
         max_connections: connections that a server has open at once, handshakes included;
-            further ones are answered with 503.
+            further ones are answered with 503, or over TLS beyond twice as many closed.
         max_connections_per_host: the same for each remote address; None for no limit.
     """
 
