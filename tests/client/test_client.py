@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -403,6 +404,50 @@ async def test_cancelled_block_leaves_nothing_behind(
         assert scope.cancelled_caught
         assert client.state is State.CLOSED
         assert len(nursery.child_tasks) == before
+
+
+@pytest.mark.parametrize("how", ["cancelled", "callable"])
+@pytest.mark.parametrize("raises", [False, True])
+async def test_clean_up_behind_a_shield_is_told_that_the_client_is_over(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, how: str, raises: bool
+) -> None:
+    """A block that is cancelled, or a callable of the user's that failed, ends the client."""
+
+    async def url() -> str:
+        await trio.sleep(10 if how == "callable" else 1000)
+        raise KeyError("callable")
+
+    async def wait(operation: Callable[[], Awaitable[object]], delay: float) -> None:
+        await trio.sleep(delay)
+        with pytest.raises(ClosedLocally, match="the client was closed") as caught:
+            await operation()
+        assert isinstance(caught.value.__cause__, KeyError) is (how == "callable")
+
+    expected: Any = contextlib.nullcontext()
+    if raises:
+        expected = pytest.raises(ValueError, match="clean-up")
+    elif how == "callable":
+        expected = pytest.raises(KeyError, match="callable")
+    limits = Limits(connect_timeout=10_000)
+    with trio.move_on_after(10 if how == "cancelled" else math.inf) as scope, expected:
+        async with trioweb.open_client(
+            url, dial=refuse, outbox=Outbox(max_messages=1), limits=limits
+        ) as client:
+            await client.send("a")
+            with trio.fail_after(60, shield=True):
+                async with trio.open_nursery() as waiting:
+                    for operation in (client.flush, client.receive, client.wait_open):
+                        # One waits since before the end, one begins after it.
+                        for delay in (0, 30):
+                            waiting.start_soon(wait, operation, delay)
+                    waiting.start_soon(wait, lambda: client.send("b"), 0)
+            assert trio.current_time() >= 30
+            assert client.state is State.CLOSED
+            assert not caplog.text
+            if raises:
+                raise ValueError("clean-up")
+    assert scope.cancelled_caught is (how == "cancelled" and not raises)
+    assert caplog.text.count("1 accepted message was not handed over") == 1
 
 
 # aclose by hand.

@@ -83,6 +83,7 @@ class Client:
         self._closing = False
         self._ended: Callable[[], TriowebError] | None = None
         self._end_told = False
+        self._unsent_told = False
         self._own: Messages | None = None
         self._sends = 0
 
@@ -290,6 +291,7 @@ class Client:
         finally:
             self.stop(CloseCode.GOING_AWAY)
         if len(self._sender.outbox):
+            self._unsent_told = True
             raise Unsent(len(self._sender.outbox)) from failure
 
     def stop(self, code: CloseCode) -> None:
@@ -298,14 +300,11 @@ class Client:
         if link is not None:
             link.close(code)
         self._scope.cancel()
-        if self._ended is None:
-            self._end(
-                lambda: ClosedLocally(CloseCode.NORMAL, "the client was closed"), quietly=True
-            )
+        self._close()
 
     def abandon(self, code: CloseCode) -> None:
         """The block was left by an exception or cancellation."""
-        if self._ended is None and len(self._sender.outbox):
+        if len(self._sender.outbox) and not self._unsent_told:
             _logger.warning("%s", Unsent(len(self._sender.outbox)))
         self.stop(code)
 
@@ -313,20 +312,42 @@ class Client:
         """What leaving the block normally does."""
         if self._ended is None:
             await self.aclose()
-        elif not self._end_told:
+            return
+        # What ended it may have been a cancellation, which the block was shielded from.
+        await trio.lowlevel.checkpoint()
+        if not self._end_told:
             raise self._ended()
 
     async def supervise(self) -> None:
         """The client's task."""
-        with self._scope:
-            attempts, last = await self._supervisor.run()
+        try:
+            with self._scope:
+                attempts, last = await self._supervisor.run()
 
-            def gave_up() -> GaveUp:
-                self._end_told = True
-                return GaveUp(attempts, last)
+                def gave_up() -> GaveUp:
+                    self._end_told = True
+                    return GaveUp(attempts, last)
 
-            # Who is closing the client anyway has no need to be told.
-            self._end(gave_up, quietly=self._closing)
+                # Who is closing the client anyway has no need to be told.
+                self._end(gave_up, quietly=self._closing)
+        except Exception as exc:
+            self._close(exc.error if isinstance(exc, TheirError) else exc)
+            raise
+        finally:
+            # However this ends: a block may go on behind a shield, and wait for the client.
+            self._close()
+
+    def _close(self, cause: Exception | None = None) -> None:
+        """There will be no other connection, if that is not so already."""
+        if self._ended is not None:
+            return
+
+        def closed() -> ClosedLocally:
+            error = ClosedLocally(CloseCode.NORMAL, "the client was closed")
+            error.__cause__ = cause
+            return error
+
+        self._end(closed, quietly=True)
 
     def _end(self, error: Callable[[], TriowebError], *, quietly: bool) -> None:
         self._ended = error
