@@ -234,11 +234,52 @@ async def test_an_oserror_of_dial_is_a_connect_failed_and_any_other_passes() -> 
         async with open_connection("ws://example.org", dial=dial_raising(OSError("no route"))):
             pass
     assert str(failed.value.__cause__) == "no route"
-    for error in (KeyError("own"), trio.TooSlowError(), ExceptionGroup("", [ValueError()])):
+    for error in (
+        KeyError("own"),
+        trio.TooSlowError(),
+        ExceptionGroup("", [ValueError()]),
+        ExceptionGroup("", [ValueError(), OSError()]),
+    ):
         with pytest.raises(type(error)) as raised:
             async with open_connection("ws://example.org", dial=dial_raising(error)):
                 pass
         assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ExceptionGroup("", [OSError("no route")]),
+        ExceptionGroup("", [ExceptionGroup("", [OSError("no route")]), OSError("nor there")]),
+    ],
+)
+async def test_oserrors_in_a_group_are_a_connect_failed(error: Exception) -> None:
+    """As a `dial` raises them that races proxies in a nursery."""
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        raise error
+
+    with pytest.raises(ConnectFailed, match=r"to example\.org:80: no route$") as failed:
+        async with open_connection("ws://example.org", dial=dial):
+            pass
+    assert failed.value.__cause__ is error
+
+
+async def test_dial_that_fails_to_clean_up_at_the_connect_timeout_is_a_connect_failed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise OSError("no route")
+
+    with pytest.raises(ConnectFailed, match=r"to example\.org:80: no route$"):
+        async with open_connection("ws://example.org", dial=dial):
+            pass
+    assert trio.current_time() == 10
 
 
 async def test_a_server_that_is_silent_is_left_after_the_connect_timeout(

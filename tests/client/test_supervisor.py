@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
@@ -603,24 +604,74 @@ async def test_url_and_headers_are_asked_anew_for_each_attempt(
     assert len(heads) == 3
 
 
-@pytest.mark.parametrize("which", ["url", "headers", "on_open"])
+async def fail() -> None:
+    raise ConnectionResetError("token server is down")
+
+
+async def fail_in_a_nursery() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        nursery.start_soon(fail)
+        nursery.start_soon(trio.sleep_forever)
+
+
+async def fail_to_clean_up() -> None:
+    """At the connect timeout, in a group with what that cancels."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            await fail()
+
+
+@pytest.mark.parametrize("failure", [fail, fail_in_a_nursery, fail_to_clean_up])
+@pytest.mark.parametrize("which", ["url", "headers", "on_open", "dial"])
 async def test_os_error_of_a_callable_is_one_more_reason_to_try_again(
-    nursery: trio.Nursery, autojump_clock: MockClock, which: str
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    which: str,
+    failure: Callable[[], Awaitable[None]],
 ) -> None:
     calls = 0
+    door = Door()
 
-    async def fail_once(*connection: Any) -> Any:
+    async def fail_once(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:
-            raise ConnectionResetError("token server is down")
+            await failure()
+        if which == "dial":
+            return await door.dial(*arguments)
         return {"url": URL, "headers": {}}.get(which)
 
-    door = Door()
     nursery.start_soon(door.serve, stay)
-    async with open_at(door, **{which: fail_once}) as client:
+    options: dict[str, Any] = {"url": URL, "dial": door.dial, which: fail_once}
+    async with trioweb.open_client(**options) as client:
         await client.wait_open()
         assert calls == 2
+        assert client.statistics().attempts == 2
+    assert "token server is down" in caplog.text
+
+
+async def test_network_that_fails_all_that_on_open_does_is_one_reason_to_try_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def on_open(connection: trioweb.Connection) -> None:
+        if client.statistics().attempts > 1:
+            return
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(connection.receive)
+            try:
+                await trio.sleep_forever()
+            finally:
+                await fail()
+
+    door = Door()
+    nursery.start_soon(door.serve, close(1012), stay)
+    async with open_at(door, on_open=on_open) as client:
+        await client.wait_open()
         assert client.statistics().attempts == 2
 
 

@@ -114,6 +114,18 @@ def header_pairs(owner: str, headers: HeaderArgument) -> list[tuple[str, str]]:
     return pairs
 
 
+def causes(error: Exception) -> list[Exception]:
+    """What *error* has to say: a nursery makes a group even of a single error."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [cause for child in error.exceptions for cause in causes(child)]
+
+
+def is_os_error(error: Exception) -> bool:
+    """Whether *error*, of a callable of the user's, says that the network failed, and no more."""
+    return all(isinstance(cause, OSError) for cause in causes(error))
+
+
 @dataclass(frozen=True, slots=True)
 class Established:
     """A transport over which the opening handshake has succeeded."""
@@ -169,7 +181,7 @@ async def establish(
     established = None
     try:
         with trio.move_on_after(limits.connect_timeout):
-            stream = await _dial(target, dial, where)
+            stream = await (dial or trio.open_tcp_stream)(target.host, target.port)
             if target.secure:
                 context = ssl_context or ssl.create_default_context()
                 stream = TlsStream(stream, context, server_hostname=target.host)
@@ -186,25 +198,21 @@ async def establish(
             request = Request("GET", target.resource, headers, remote=remote, local=local)
             established = Established(stream, request, switch)
             return established
+    except Exception as exc:
+        if stream is not None or not is_os_error(exc):
+            raise
+        # Trio tries every address of the name; the first failure speaks for them all.
+        failure = causes(exc)[0]
+        attempts = failure.__cause__
+        cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else failure
+        number = getattr(cause, "errno", None) or 0
+        text = os.strerror(number) if number in errno.errorcode else cause
+        raise ConnectFailed(f"could not connect to {where}: {text}") from exc
     finally:
         if established is None and stream is not None:
             await trio.aclose_forcefully(stream)
     text = f"{where} did not answer within {limits.connect_timeout:g} s"
     raise ConnectFailed(text) if stream is None else HandshakeFailed(text)
-
-
-async def _dial(target: Target, dial: Dial | None, where: str) -> trio.abc.Stream:
-    try:
-        if dial is not None:
-            return await dial(target.host, target.port)
-        return await trio.open_tcp_stream(target.host, target.port)
-    except OSError as exc:
-        # Trio tries every address of the name; the first failure speaks for them all.
-        attempts = exc.__cause__
-        cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else exc
-        number = getattr(cause, "errno", None) or 0
-        text = os.strerror(number) if number in errno.errorcode else cause
-        raise ConnectFailed(f"could not connect to {where}: {text}") from exc
 
 
 async def _shake_tls(stream: TlsStream, where: str) -> None:

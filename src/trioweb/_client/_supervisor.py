@@ -28,12 +28,19 @@ from .._errors import (
     HandshakeRejected,
     OpenFailed,
     is_worth_retry,
-    single_cause,
 )
 from .._handshake import Target, parse_url
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Retry
-from ._open import Dial, Established, HeaderArgument, establish, header_pairs
+from ._open import (
+    Dial,
+    Established,
+    HeaderArgument,
+    causes,
+    establish,
+    header_pairs,
+    is_os_error,
+)
 from ._retry import Schedule
 from ._sending import Sender
 from ._signal import Signal
@@ -146,8 +153,12 @@ class Supervisor:
         try:
             with trio.move_on_at(deadline):
                 opened = await self._follow(*await self._ask_where())
-        except (OSError, OpenFailed) as exc:
+        except OpenFailed as exc:
             return exc
+        except Exception as exc:
+            if not is_os_error(exc):
+                raise
+            return causes(exc)[0]
         if opened is None:
             return ConnectFailed(f"no connection within {limits.connect_timeout:g} s")
         return await self._use(opened, deadline)
@@ -156,7 +167,7 @@ class Supervisor:
         """The target and headers of this attempt.
 
         Raises:
-            OSError: of the user's callables.
+            OSError, or a group of them: of the user's callables.
             TheirError: any other error of theirs, or what they return is no good.
         """
         url, headers = self._plan.url, self._plan.headers
@@ -165,9 +176,9 @@ class Supervisor:
                 parse_url(await url() if callable(url) else url),
                 header_pairs("open_client", await headers() if callable(headers) else headers),
             )
-        except OSError:
-            raise
         except Exception as exc:
+            if is_os_error(exc):
+                raise
             raise TheirError(exc) from exc
 
     async def _follow(self, target: Target, headers: list[tuple[str, str]]) -> Established:
@@ -217,15 +228,16 @@ class Supervisor:
         if self._plan.on_open is None:
             return True
         failure = "on_open was not through within the connect timeout"
-        with trio.move_on_at(deadline):
-            try:
+        try:
+            # NOTE: within the `try`, as errors may come with this scope's own cancellation.
+            with trio.move_on_at(deadline):
                 await self._plan.on_open(connection)
                 return True
-            except Exception as exc:
-                cause = single_cause(exc)
-                if not isinstance(cause, OSError) and not is_own_end(exc, connection):
-                    raise TheirError(exc) from exc
-                failure = f"on_open: {cause}"
+        except Exception as exc:
+            faults = causes(exc)
+            if not all(is_os_error(each) or is_own_end(each, connection) for each in faults):
+                raise TheirError(exc) from exc
+            failure = f"on_open: {faults[0]}"
         connection.link.abort(failure)
         return False
 
