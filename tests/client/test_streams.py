@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -44,7 +44,13 @@ async def say(peer: RawPeer, *texts: object) -> None:
 
 
 async def take(messages: Messages, count: int) -> list[Any]:
-    return [await messages.receive() for _ in range(count)]
+    with trio.fail_after(60):
+        return [await messages.receive() for _ in range(count)]
+
+
+def brief(items: list[Any]) -> list[Any]:
+    """With events as their kind and session."""
+    return [item if isinstance(item, str) else (type(item), item.session) for item in items]
 
 
 async def rest(messages: Messages) -> list[Any]:
@@ -230,14 +236,7 @@ async def test_sessions_without_messages_leave_nothing_for_a_stream_that_nobody_
         await wait_until(lambda: client.statistics().sessions == 7)
         with client.messages(events=True) as messages:
             items = await take(messages, 4)
-        assert [
-            item if isinstance(item, str) else (type(item), item.session) for item in items
-        ] == [
-            (Opened, 6),
-            "a",
-            (Lost, 6),
-            (Opened, 7),
-        ]
+        assert brief(items) == [(Opened, 6), "a", (Lost, 6), (Opened, 7)]
 
 
 # Events.
@@ -308,6 +307,83 @@ async def test_events_do_not_add_up_for_a_stream_that_nobody_reads(
             await wait_until(lambda: client.statistics().sessions > before)
         with trio.move_on_after(0):
             await client.aclose()
+
+
+@pytest.mark.parametrize("full", ["drop", "raise"])
+async def test_dropped_messages_take_no_events_with_them(
+    nursery: trio.Nursery, autojump_clock: MockClock, full: Literal["drop", "raise"]
+) -> None:
+    """Invariant 4: and events are not counted as messages."""
+    door = Door()
+    turns: list[Serve] = [
+        close(1000, *(f"{session}{n}" for n in range(4))) for session in (1, 2, 3)
+    ]
+    turns.append(stay)
+    nursery.start_soon(door.serve, *turns)
+    async with open_at(door) as client:
+        with client.messages(events=True, max_messages=6, full=full) as messages:
+            assert brief(await take(messages, 2)) == [(Opened, 1), "10"]
+            await wait_until(lambda: client.statistics().sessions == 4)
+            assert messages.dropped == 5
+            if full == "raise":
+                with pytest.raises(Lagged) as caught:
+                    await messages.receive()
+                assert caught.value.skipped == 5
+            assert brief(await take(messages, 11)) == [
+                *((Lost, 1), (Opened, 2), "22", "23", (Lost, 2)),
+                *((Opened, 3), "30", "31", "32", "33", (Lost, 3)),
+            ]
+            assert brief(await take(messages, 1)) == [(Opened, 4)]
+
+
+async def test_session_that_was_dropped_as_a_whole_leaves_no_events(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    door = Door()
+    turns: list[Serve] = [close(1000, f"{session}0", f"{session}1") for session in range(1, 6)]
+    turns.append(stay)
+    nursery.start_soon(door.serve, *turns)
+    async with open_at(door) as client:
+        with (
+            client.messages(events=True, max_messages=2, full="drop") as fresh,
+            client.messages(events=True, max_messages=2, full="drop") as begun,
+        ):
+            assert brief(await take(begun, 2)) == [(Opened, 1), "10"]
+            await wait_until(lambda: client.statistics().sessions == 6)
+            whole = [(Opened, 5), "50", "51", (Lost, 5), (Opened, 6)]
+            assert brief(await take(begun, 6)) == [(Lost, 1), *whole]
+            assert brief(await take(fresh, 5)) == whole
+            assert (fresh.dropped, begun.dropped) == (8, 7)
+
+
+async def test_messages_up_to_the_bound_have_room_beside_events(autojump_clock: MockClock) -> None:
+    async with open_raw() as (client, peer):
+        await say(peer, *range(3))
+        with client.messages(events=True, max_messages=3, full="raise") as messages:
+            assert brief(await take(messages, 4)) == [(Opened, 1), "0", "1", "2"]
+            await say(peer, *range(3))
+            assert await take(messages, 3) == ["0", "1", "2"]
+            await say(peer, *range(4))
+            assert messages.dropped == 1
+        await drop(peer)
+
+
+@pytest.mark.parametrize("messages_before", [(), ("a", "b", "c")])
+async def test_events_do_not_add_up_for_a_stream_that_drops(
+    nursery: trio.Nursery, autojump_clock: MockClock, messages_before: tuple[str, ...]
+) -> None:
+    """Invariant 8."""
+    door = Door()
+    turns: list[Serve] = [close(1000, *messages_before), *[close(1000)] * 50, close(1000, "z")]
+    turns.append(stay)
+    nursery.start_soon(door.serve, *turns)
+    async with open_at(door, retry=Retry(maximum=0.5)) as client:
+        with client.messages(events=True, max_messages=4, full="drop") as messages:
+            await wait_until(lambda: client.statistics().sessions == 53, within=600)
+            assert -messages.room <= 12
+            items = brief(await take(messages, 4 - messages.room))
+            assert items[: len(messages_before) + 1] == [(Opened, 1), *messages_before]
+            assert items[-4:] == [(Opened, 52), "z", (Lost, 52), (Opened, 53)]
 
 
 # The end.

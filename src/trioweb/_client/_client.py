@@ -222,7 +222,8 @@ class Client:
                 that follows a feed must know where an old session ends.
             max_messages: how many may wait in it.
             full: what happens then: "wait" (the client stops reading, for all its streams),
-                "drop" the oldest, or "raise" Lagged as well.
+                "drop" the oldest, or "raise" Lagged as well.  Events are not dropped, except
+                where a whole session was: Opened and Lost go together.
 
         Raises:
             ValueError: a bad argument, or this client was opened with `receive=False`.

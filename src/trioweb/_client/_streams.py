@@ -85,6 +85,8 @@ class Messages:
         self.full = full
         self.dropped = 0
         self._items: deque[Any] = deque()
+        # How many of them are events.
+        self._events = 0
         self._news = Waitable()
         # Down to here, there is room for more at one go.
         self._refill_at = max_messages // 2
@@ -114,28 +116,57 @@ class Messages:
         """Add messages; beyond the bound, a stream that does not wait loses the oldest."""
         self._items.extend(items)
         if self.full != "wait":
-            while len(self._items) > self.max_messages:
-                self._items.popleft()
-                self.dropped += 1
-                self._lagged += self.full == "raise"
+            excess = len(self._items) - self._events - self.max_messages
+            if excess > 0:
+                self._drop(excess)
         self._news.changed()
 
     def tell(self, event: Opened | Lost) -> None:
         """Add an event, if this stream has them."""
-        if self.events:
-            self.put([event])
+        if not self.events:
+            return
+        # Events have no part in the bound, so that those of sessions without messages must not
+        # add up.
+        is_full = self.full != "wait" and self.room <= 0
+        if is_full and isinstance(event, Lost) and self.forget_empty_session():
+            return
+        self._events += 1
+        self.put([event])
+
+    def _drop(self, count: int) -> None:
+        """Drop the oldest *count* messages, but keep what tells the sessions apart.
+
+        Of a session that goes as a whole, the events go, too.
+        """
+        items = self._items
+        kept: list[Opened | Lost] = []
+        while count or isinstance(items[0], (Opened, Lost)):
+            item = items.popleft()
+            if not isinstance(item, (Opened, Lost)):
+                count -= 1
+                self.dropped += 1
+                self._lagged += self.full == "raise"
+            elif kept and isinstance(kept[-1], Opened):
+                kept.pop()
+                self._events -= 2
+            else:
+                kept.append(item)
+        items.extendleft(reversed(kept))
 
     def forget_empty_session(self) -> bool:
         """Take back an Opened behind which nothing came, if there is one."""
         if not self._items or not isinstance(self._items[-1], Opened):
             return False
         self._items.pop()
+        self._events -= 1
         return True
 
     def inherit(self, other: Messages) -> None:
         """Begin with what *other* holds, which has events."""
         items = other._items
-        if not self.events:
+        if self.events:
+            self._events = other._events
+        else:
             items = deque(item for item in items if not isinstance(item, (Opened, Lost)))
         self.put(items)
 
@@ -172,6 +203,8 @@ class Messages:
         else:
             await self._wait(at_end)
         item: Message | Opened | Lost = items.popleft()
+        if self._events and isinstance(item, (Opened, Lost)):
+            self._events -= 1
         if len(items) == self._refill_at:
             self._taken()
         return item
