@@ -696,10 +696,12 @@ async def test_other_error_of_a_callable_comes_out_as_itself(
     nursery.start_soon(door.serve, stay)
     options: dict[str, Any] = {"url": URL, "dial": door.dial, which: fail}
     with pytest.raises(type(error)) as caught:
-        async with trioweb.open_client(**options):
+        async with trioweb.open_client(**options) as client:
+            client.send_nowait("a")
             # The program is in the middle of something with a nursery of its own.
             async with trio.open_nursery() as busy:
-                busy.start_soon(trio.sleep_forever)
+                for operation in (client.wait_open, client.flush, client.receive):
+                    busy.start_soon(operation)
     assert caught.value is error
 
 

@@ -319,8 +319,8 @@ class Client:
         if not self._end_told:
             raise self._ended()
 
-    async def supervise(self) -> None:
-        """The client's task."""
+    async def supervise(self, block: trio.CancelScope) -> None:
+        """The client's task; an error in it cancels *block*."""
         try:
             with self._scope:
                 attempts, last = await self._supervisor.run()
@@ -332,6 +332,8 @@ class Client:
                 # Who is closing the client anyway has no need to be told.
                 self._end(gave_up, quietly=self._closing)
         except Exception as exc:
+            # First, so that only who is shielded from it is told in another way.
+            block.cancel()
             self._close(exc.error if isinstance(exc, TheirError) else exc)
             raise
         finally:
@@ -454,7 +456,7 @@ async def open_client(
     body_error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.supervise)
+            nursery.start_soon(client.supervise, nursery.cancel_scope)
             try:
                 yield client
                 await client.leave()
