@@ -764,6 +764,25 @@ async def test_bad_url_of_a_callable_says_what_would_be_right(
             await trio.sleep_forever()
 
 
+async def test_url_of_a_callable_is_held_to_tls_where_an_ssl_context_was_given(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """At each attempt; what was meant for TLS must not go out in plain text."""
+    urls = iter([f"wss://{HOST}/", URL])
+
+    async def url() -> str:
+        return next(urls)
+
+    door = Door()
+    nursery.start_soon(door.serve, trio.aclose_forcefully, stay)
+    with pytest.raises(ValueError, match=r"url 'ws://server/': ssl_context was given.*wss://"):
+        async with open_at(
+            door, url, ssl_context=tls_contexts()[0], headers={"Authorization": "Bearer t"}
+        ) as client:
+            await client.wait_open()
+    assert door.asked == [(HOST, 443)]
+
+
 async def test_bad_header_of_a_callable_is_named(autojump_clock: MockClock) -> None:
     async def headers() -> dict[str, str]:
         return {"X-Bad": "line\nbreak"}

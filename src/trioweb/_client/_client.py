@@ -24,11 +24,11 @@ from .._errors import (
     without_cancelled,
 )
 from .._frames import encode_payload
-from .._handshake import check_subprotocols, parse_url
+from .._handshake import check_subprotocols
 from .._link import Link
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
-from ._open import Dial, header_pairs
+from ._open import Dial, header_pairs, parse_target
 from ._sending import Sender
 from ._signal import Signal
 from ._streams import Full, Messages, Reception
@@ -431,11 +431,8 @@ async def open_client(
 
     Cancellation: sends Close if the kernel takes it at once, and closes the transport.
     """
-    secure = True
     if not callable(url):
-        secure = parse_url(url).secure
-    if ssl_context is not None and not secure:
-        raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
+        parse_target(url, ssl_context)
     if not callable(headers):
         headers = header_pairs("open_client", headers)
     check_subprotocols("open_client", subprotocols)

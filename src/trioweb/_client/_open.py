@@ -77,12 +77,10 @@ async def open_connection(
     Cancellation: sends Close if the kernel takes it at once, and closes the transport.
     Source: RFC 6455 section 4.1.
     """
-    target = parse_url(url)
+    target = parse_target(url, ssl_context)
     check_compression(compression)
     pairs = header_pairs("open_connection", headers)
     check_subprotocols("open_connection", subprotocols)
-    if ssl_context is not None and not target.secure:
-        raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
 
     opened = await establish(target, pairs, subprotocols, ssl_context, limits, compression, dial)
     body_error: BaseException | None = None
@@ -105,6 +103,18 @@ async def open_connection(
         # Even if closing was cancelled: what the block raised wins, and not as part of a group.
         if body_error is not None:
             raise body_error
+
+
+def parse_target(url: str, ssl_context: ssl.SSLContext | None) -> Target:
+    """Where *url* leads, which is over TLS if an *ssl_context* was given for that.
+
+    Raises:
+        TypeError, ValueError: it is no good.
+    """
+    target = parse_url(url)
+    if ssl_context is not None and not target.secure:
+        raise ValueError(f"url {url!r}: ssl_context was given, so the URL must start with wss://")
+    return target
 
 
 def header_pairs(owner: str, headers: HeaderArgument) -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ from ._open import (
     establish,
     header_pairs,
     is_os_error,
+    parse_target,
 )
 from ._retry import Schedule
 from ._sending import Sender
@@ -173,7 +174,7 @@ class Supervisor:
         url, headers = self._plan.url, self._plan.headers
         try:
             return (
-                parse_url(await url() if callable(url) else url),
+                parse_target(await url() if callable(url) else url, self._plan.ssl_context),
                 header_pairs("open_client", await headers() if callable(headers) else headers),
             )
         except Exception as exc:
