@@ -406,7 +406,8 @@ async def open_client(
         url: ws:// or wss://, or an async callable that is asked for it at each attempt.
             Redirects are followed, at most five; Authorization and Cookie never follow to
             another origin.
-        retry: when to connect again, and when to give up.
+        retry: when to connect again, and when to give up.  A server's Retry-After is honoured
+            up to a day.
         heartbeat: how a dead server is noticed; None for not at all.
         outbox: what is kept of what is sent, and how surely.
         on_open: `async def on_open(connection)`, run on each new connection before anything

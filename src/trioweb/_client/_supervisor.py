@@ -60,6 +60,7 @@ _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 # A server ends TCP right after its Close; before the next attempt, one that does not is not
 # waited for.
 _LINGER_SECONDS: Final = 1.0
+_MAX_RETRY_AFTER: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,18 +292,22 @@ def redirect(
 def parse_retry_after(value: str | None, now: float) -> float:
     """Seconds that a Retry-After asks for (RFC 9110 section 10.2.3), 0 if it makes no sense.
 
+    A day at most: no server's slip may keep a client away for good.
+
     Args:
         now: seconds since the epoch, as it may be given as a date.
     """
     if value is None:
         return 0
-    if value.isdecimal() and value.isascii():
-        return float(value)
     try:
-        # As UTC where it names no zone, which HTTP's oldest form of a date does not.
-        return max(0.0, timegm(parsedate_to_datetime(value).utctimetuple()) - now)
+        if value.isdecimal() and value.isascii():
+            seconds = float(value)
+        else:
+            # As UTC where it names no zone, which HTTP's oldest form of a date does not.
+            seconds = timegm(parsedate_to_datetime(value).utctimetuple()) - now
     except (ValueError, OverflowError):
         return 0
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER) if math.isfinite(seconds) else 0
 
 
 def ascii_text(error: Exception) -> str:
