@@ -59,7 +59,8 @@ async def test_ends_addresses_and_closing_are_those_of_tcp(autojump_clock: MockC
     server = network.host("server").address
     assert ours.socket.getpeername() == theirs.socket.getsockname() == (server, 80)
     assert theirs.socket.getpeername() == ours.socket.getsockname()
-    assert ours.socket.fileno() == -1
+    assert ours.socket.fileno() < 0
+    await ours.send_all(b"")
     with trio.move_on_after(1) as scope:
         await ours.send_all(bytes(10**6))
     assert scope.cancelled_caught
@@ -79,6 +80,9 @@ async def test_ends_addresses_and_closing_are_those_of_tcp(autojump_clock: MockC
 
         await trio.testing.wait_all_tasks_blocked()
         await theirs.aclose()
+    assert theirs.socket.fileno() == -1
+    with pytest.raises(trio.ClosedResourceError):
+        await theirs.send_all(b"")
     with pytest.raises(trio.BrokenResourceError):
         while True:
             await ours.send_all(b"x")

@@ -2,7 +2,7 @@
 
 Rules kept here: a task's host is in its context, so that programs of several hosts run side by
 side; where no host is installed, everything goes where it went before.  A socket's `fileno` is
--1: nobody may write to a descriptor that belongs to something else.
+never a descriptor's: nobody may write to what belongs to something else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import trio
 
 if TYPE_CHECKING:
     from ._hosts import Host, NetworkListener, NetworkStream
+
+# Invalid as -1 is, which to Trio, as to `socket`, says that the socket is closed.
+_NO_DESCRIPTOR: Final = -2
 
 _host: Final[ContextVar[Host | None]] = ContextVar("trioweb.testing host", default=None)
 
@@ -125,7 +128,7 @@ class SimulatedSocket(trio.socket.SocketType):
         return self._shut
 
     def fileno(self) -> int:
-        return -1
+        return -1 if self._closed else _NO_DESCRIPTOR
 
     def close(self) -> None:
         self._closed = True
