@@ -22,6 +22,7 @@ from trioweb._client._outbox import Entry, OutboxQueue
 class _Item:
     """What the model knows of a message."""
 
+    number: int
     entry: Entry
     sent: bool = False
     times: int = 0
@@ -67,8 +68,8 @@ class OutboxMachine(RuleBasedStateMachine):
                 self.dropped += 1
             if not self._fits(len(payload)):
                 return
-        self.items.append(_Item(entry))
         self.accepted += 1
+        self.items.append(_Item(self.accepted, entry))
         assert self.outbox.put(entry) == self.accepted
 
     def _fits(self, size: int) -> bool:
@@ -119,6 +120,9 @@ class OutboxMachine(RuleBasedStateMachine):
         assert outbox.size <= self.policy.max_bytes
         assert outbox.accepted == self.accepted
         assert outbox.settled == self.accepted - len(self.items)
+        oldest = self.items[0].number if self.items else self.accepted + 1
+        assert outbox.is_settled(oldest - 1)
+        assert not outbox.is_settled(oldest)
         assert outbox.waiting == len(self.waiting)
         assert outbox.dropped == self.dropped
         assert outbox.resent == self.resent

@@ -142,6 +142,26 @@ async def test_dropping_spares_the_message_that_is_half_written(autojump_clock: 
         assert await texts(peer, 2) == ["a" * 100, "c"]
 
 
+async def test_flush_waits_for_the_half_written_message_that_was_spared(
+    autojump_clock: MockClock,
+) -> None:
+    """What was dropped behind it does not stand for it."""
+    door = Door(lambda: stream_pair(50))
+    async with open_at(door, outbox=Outbox(max_messages=2, full="drop")) as client:
+        peer = await door.accept()
+        await client.wait_open()
+        await client.send("a" * 100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.flush)
+            await wait_all_tasks_blocked()
+            for text in "bcd":
+                await client.send(text)
+            await wait_all_tasks_blocked()
+            assert client.statistics().dropped == 2
+            assert nursery.child_tasks, "flushed a message that is not written"
+            assert await texts(peer, 2) == ["a" * 100, "d"]
+
+
 async def test_message_larger_than_the_outbox_is_an_error_at_once(
     autojump_clock: MockClock,
 ) -> None:

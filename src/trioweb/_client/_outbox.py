@@ -44,6 +44,8 @@ class OutboxQueue:
         self.resent = 0
         self._entries: deque[Entry] = deque()
         self._ever_sent = 0
+        # How many were dropped from behind the first message, which is still here.
+        self._overtook = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -85,6 +87,9 @@ class OutboxQueue:
             self.settled += 1
             self.sent += 1
             self.dropped += 1
+            # NOTE: the numbers of what is left are those next to `accepted`, so the first one
+            # takes over the number of what was dropped behind it.
+            self._overtook = self._overtook + 1 if keep_first else 0
 
     def next_batch(self, max_messages: int, max_bytes: int) -> list[Entry]:
         """The next messages to write, at least one if any waits."""
@@ -111,6 +116,10 @@ class OutboxQueue:
         while self.settled < number:
             self._pop()
 
+    def is_settled(self, number: int) -> bool:
+        """Whether nothing is left of the messages that were up to *number* when accepted."""
+        return self.settled - self._overtook >= number
+
     def rewind(self) -> None:
         """A new connection: what is in flight is to be written again."""
         self.sent = self.settled
@@ -118,3 +127,4 @@ class OutboxQueue:
     def _pop(self) -> None:
         self.size -= len(self._entries.popleft()[1])
         self.settled += 1
+        self._overtook = 0

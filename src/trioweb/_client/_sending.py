@@ -99,7 +99,7 @@ class Sender:
         """Wait until all accepted so far is written or, if so agreed, confirmed."""
         number = self.outbox.accepted
         self._check_alive()
-        await self.wait_for_peer(lambda: self.outbox.settled >= number)
+        await self.wait_for_peer(lambda: self.outbox.is_settled(number))
 
     async def wait_for_peer(self, is_done: Callable[[], bool]) -> None:
         """Wait for what only the server can bring about, and read on meanwhile."""
