@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from random import Random
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.client.support import (
     PONG,
     TEXT,
     Door,
+    Serve,
     answer_pings,
     drop,
     open_at,
@@ -525,6 +526,89 @@ async def test_confirmation_is_awaited_only_while_we_are_reading(autojump_clock:
             await peer.send_frame(PONG, ping)
             await client.flush()
         assert client.statistics().sessions == 1
+
+
+def work(seconds: float, arrived: list[str]) -> Serve:
+    """A turn that takes *seconds* for each message before it reads on."""
+
+    async def turn(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        with suppress(EOFError, trio.BrokenResourceError):
+            while (frame := await peer.receive_frame()).opcode != CLOSE:
+                if frame.opcode == PING:
+                    await peer.send_frame(PONG, frame.payload)
+                else:
+                    await trio.sleep(seconds)
+                    arrived.append(frame.payload.decode())
+        await trio.aclose_forcefully(stream)
+
+    return turn
+
+
+async def test_timeout_of_a_confirmation_counts_from_the_last_one(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The pings of a backlog are all sent at once."""
+    door = Door()
+    arrived: list[str] = []
+    nursery.start_soon(door.serve, work(0.25, arrived))
+    messages = [str(n) for n in range(256)]
+    async with open_at(door, outbox=Outbox(confirm=True)) as client:
+        for message in messages:
+            client.send_nowait(message)
+        await client.flush()
+        assert trio.current_time() > 60
+        assert arrived == messages
+        assert client.statistics().sessions == 1
+
+
+async def test_server_that_takes_longer_than_the_timeout_is_waited_for_in_the_end(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    door = Door()
+    arrived: list[str] = []
+    # More than twice the timeout for the messages that one ping stands for.
+    nursery.start_soon(door.serve, work(0.7, arrived))
+    async with open_at(door, heartbeat=None, outbox=Outbox(confirm=True)) as client:
+        for n in range(300):
+            client.send_nowait(str(n))
+        with trio.fail_after(600):
+            await client.flush()
+        # And not begun anew for each ping.
+        assert client.statistics().sessions == 3
+    assert list(dict.fromkeys(arrived)) == [str(n) for n in range(300)]
+
+
+async def test_timeout_of_a_confirmation_doubles_until_one_comes_in_time(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door()
+    async with open_at(door, heartbeat=None, outbox=Outbox(confirm=True)) as client:
+
+        async def session(answer_after: float | None = None) -> float:
+            """Send in a session; how long that goes on without another answer."""
+            peer = await door.accept()
+            if answer_after is not None:
+                ping = await next_ping(peer)
+                await trio.sleep(answer_after)
+                await peer.send_frame(PONG, ping)
+                await wait_all_tasks_blocked()
+                client.send_nowait("b")
+            begun = trio.current_time()
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                while True:
+                    await peer.receive_frame()
+            await drop(peer)
+            return round(trio.current_time() - begun, 3)
+
+        client.send_nowait("a")
+        lengths = [await session() for _ in range(8)]
+        assert lengths == [20, 40, 80, 160, 320, 640, 1280, 1280]
+        assert await session(answer_after=21) == 1280
+        assert await session(answer_after=19) == 20
+        assert await session() == 40
+        assert "no confirmation for 1280 s" in caplog.text
+        nursery.start_soon(answer_pings, await door.accept())
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -17,6 +17,7 @@ from .._errors import OutboxFull
 from .._frames import encode_data
 from .._incoming import Ping
 from .._link import Link
+from .._outgoing import State
 from .._policy import Outbox
 from ._outbox import Entry, OutboxQueue
 from ._signal import Signal
@@ -27,6 +28,9 @@ _BATCH_BYTES: Final = 64 * 2**10
 # While somebody waits for the server, so many times the inbox's bounds are read on, so that
 # its answers are not stuck behind messages that the same task would receive next.
 _STRETCH: Final = 4
+# So many times the timeout at most is a confirmation waited for: 20 minutes with the default.  A
+# server that never confirms, but for which another stands in, is not kept for days.
+_MAX_PATIENCE: Final = 64
 
 
 class Sender:
@@ -34,7 +38,7 @@ class Sender:
 
     Args:
         policy: the bounds, and whether to confirm.
-        confirm_timeout: seconds within which a confirming ping must be answered.
+        confirm_timeout: seconds within which a confirmation must come; see `confirm`.
         signal: what all who wait for the client wait for.
         check_alive: raises if nothing more will be sent.
         make_way: sees to it that the server's answers do not wait behind messages that
@@ -64,6 +68,9 @@ class Sender:
         self._pings: deque[Ping] = deque()
         self._asked = 0
         self._asked_bytes = 0
+        # When a confirmation last came, and for how many seconds the next one is waited for.
+        self._confirmed_at = -math.inf
+        self._patience = confirm_timeout
 
     @property
     def confirms(self) -> bool:
@@ -190,18 +197,26 @@ class Sender:
         self._pings.append(link.ping(lambda: self._on_confirmed(number)))
 
     def _on_confirmed(self, number: int) -> None:
-        self._pings.popleft()
+        ping = self._pings.popleft()
+        self._confirmed_at = trio.current_time()
+        if self._confirmed_at - ping.sent_at <= self._confirm_timeout:
+            self._patience = self._confirm_timeout
         self.outbox.settle(number)
         self.write_waiting()
 
     async def confirm(self, link: Link) -> None:
         """A session's task, where messages are confirmed.
 
-        Asks about what the last ping does not cover, and gives a server up that does not
-        answer while we are reading, even if it sends other things.
+        Asks about what the last ping does not cover, and leaves a server of which no
+        confirmation comes while we are reading, even if it sends other things: within the
+        timeout of the oldest ping and of the last confirmation.
+
+        A server that is only slow would get all of it again, and never be through: so each
+        session left like this doubles the timeout of those that follow, up to 64 times, until
+        a ping is answered within the timeout itself.
         """
         reading_since = trio.current_time()
-        while True:
+        while link.state is State.OPEN:
             if self.outbox.sent > self._asked and not self.outbox.waiting:
                 self._ask(link)
             now = trio.current_time()
@@ -211,9 +226,12 @@ class Sender:
             else:
                 reading_since = min(reading_since, now)
                 if self._pings:
-                    asked_at = max(reading_since, self._pings[0].sent_at)
-                    deadline = asked_at + self._confirm_timeout
+                    since = max(reading_since, self._confirmed_at, self._pings[0].sent_at)
+                    deadline = since + self._patience
             if deadline <= now:
-                link.abort(f"no confirmation for {self._confirm_timeout:g} s")
+                link.abort(f"no confirmation for {self._patience:g} s")
+                longest = _MAX_PATIENCE * self._confirm_timeout
+                self._patience = min(2 * self._patience, longest)
+                return
             with trio.move_on_at(deadline):
                 await link.wait_change()
