@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from random import Random
 from typing import Any
 
@@ -30,11 +30,13 @@ from tests.client.support import (
 )
 from tests.support import HOST, TRANSPORTS, tls_contexts
 from trioweb import (
+    Client,
     ClosedLocally,
     ConnectionClosed,
     GaveUp,
     Heartbeat,
     Limits,
+    Messages,
     NotReceiving,
     Outbox,
     OutboxFull,
@@ -753,11 +755,11 @@ async def test_program_that_sends_in_its_receiving_loop_does_not_deadlock(
 
 
 async def test_not_receiving_is_raised_past_four_times_the_inbox(autojump_clock: MockClock) -> None:
-    limits = Limits(inbox_messages=8)
-    async with open_raw(outbox=Outbox(max_messages=1, confirm=True), limits=limits) as (
-        client,
-        peer,
-    ):
+    async with open_raw(
+        outbox=Outbox(max_messages=1, confirm=True),
+        limits=Limits(inbox_messages=8),
+        heartbeat=Heartbeat(timeout=5),
+    ) as (client, peer):
         with client.messages(max_messages=1) as messages:
             await client.send("a")
             ping = await next_ping(peer)
@@ -770,15 +772,172 @@ async def test_not_receiving_is_raised_past_four_times_the_inbox(autojump_clock:
 
                 for n in range(32):
                     await peer.send_frame(TEXT, str(n).encode())
-                    await wait_all_tasks_blocked()
+                await trio.sleep(4)
                 assert len(nursery.child_tasks) == 1
                 await peer.send_frame(TEXT, b"32")
-                await wait_all_tasks_blocked()
-                assert not nursery.child_tasks
+                full_at = trio.current_time()
+            assert trio.current_time() == full_at + 5
+            # As long as nothing is received, there is no need to wait for that again.
+            with pytest.raises(NotReceiving):
+                await client.flush()
+            assert trio.current_time() == full_at + 5
             await peer.send_frame(PONG, ping)
             assert [await messages.receive() for _ in range(33)] == [str(n) for n in range(33)]
             await client.flush()
             assert client.statistics().accepted == 1
+
+
+async def test_receiving_a_little_makes_way_for_as_much(autojump_clock: MockClock) -> None:
+    """Too little for the stream to be filled up again at once."""
+    async with open_raw(
+        outbox=Outbox(confirm=True), limits=Limits(inbox_messages=2), heartbeat=Heartbeat(timeout=5)
+    ) as (client, peer):
+        with client.messages(max_messages=4) as messages:
+            await client.send("a")
+            ping = await next_ping(peer)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def flush() -> None:
+                    with pytest.raises(NotReceiving):
+                        await client.flush()
+
+                for n in range(12):
+                    await peer.send_frame(TEXT, str(n).encode())
+                    await wait_all_tasks_blocked()
+            await peer.send_frame(PONG, ping)
+            assert await messages.receive() == "0"
+            with trio.fail_after(1):
+                await client.flush()
+
+
+async def test_receiving_slowly_in_another_task_is_no_reason_for_not_receiving(
+    autojump_clock: MockClock,
+) -> None:
+    door = Door(lambda: stream_pair(20))
+    async with open_at(
+        door,
+        outbox=Outbox(confirm=True),
+        limits=Limits(inbox_messages=8),
+        heartbeat=Heartbeat(timeout=5),
+    ) as client:
+        peer = await door.accept()
+        with client.messages(max_messages=8) as messages:
+            await client.send("a")
+            ping = await next_ping(peer)
+            received: list[object] = []
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def serve() -> None:
+                    for n in range(100):
+                        await peer.send_frame(TEXT, str(n).encode())
+                    await peer.send_frame(PONG, ping)
+                    await answer_pings(peer)
+
+                @nursery.start_soon
+                async def receive() -> None:
+                    async for message in messages:
+                        await trio.sleep(4)
+                        received.append(message)
+
+                await client.flush()
+                assert trio.current_time() > 100
+                await client.aclose()
+            assert received == [str(n) for n in range(100)]
+
+
+def hang_up(*messages: str) -> Serve:
+    """A turn that accepts, sends *messages*, and ends the transport."""
+
+    async def turn(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        for message in messages:
+            await peer.send_frame(TEXT, message.encode())
+        await drop(peer)
+
+    return turn
+
+
+@asynccontextmanager
+async def open_held_up(arrived: list[str]) -> AsyncGenerator[tuple[Client, Messages]]:
+    """A client that has accepted a message, and will not connect before more is received: there
+    are 10 messages in a stream for one."""
+    door = Door()
+
+    async def collect(stream: trio.abc.Stream) -> None:
+        await answer_pings(await RawPeer.accept(stream), arrived)
+
+    async with trio.open_nursery() as nursery:
+        turns = hang_up(*map(str, range(10))), hang_up(), collect
+        nursery.start_soon(door.serve, *turns)
+        async with open_at(
+            door,
+            outbox=Outbox(max_messages=1, confirm=True),
+            heartbeat=Heartbeat(timeout=5),
+        ) as client:
+            with client.messages(max_messages=1) as messages:
+                client.send_nowait("a")
+                yield client, messages
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("begun", ["before", "meanwhile"])
+@pytest.mark.parametrize("operation", ["send", "flush", "wait_open"])
+async def test_not_receiving_is_raised_where_that_is_in_the_way_of_a_connection(
+    operation: str, begun: str, autojump_clock: MockClock
+) -> None:
+    arrived: list[str] = []
+    async with open_held_up(arrived) as (client, messages):
+        if begun == "meanwhile" or operation == "wait_open":
+            await trio.sleep(60)
+            assert client.statistics().sessions == 2
+        with (
+            trio.fail_after(60),
+            pytest.raises(NotReceiving, match=r"no new connection .* another task"),
+        ):
+            await (client.send("b") if operation == "send" else getattr(client, operation)())
+        # Whoever does receive after that finds all in order.
+        assert [await messages.receive() for _ in range(10)] == [str(n) for n in range(10)]
+        with trio.fail_after(60):
+            await client.send("b")
+            await client.flush()
+        assert arrived == ["a", "b"]
+        assert client.statistics().discarded == 0
+
+
+async def test_receiving_slowly_is_no_reason_for_not_receiving_between_connections(
+    autojump_clock: MockClock,
+) -> None:
+    arrived: list[str] = []
+    async with open_held_up(arrived) as (client, messages):
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def receive() -> None:
+                for n in range(10):
+                    assert await messages.receive() == str(n)
+                    await trio.sleep(4)
+
+            await client.send("b")
+            await client.flush()
+        assert arrived == ["a", "b"]
+
+
+@pytest.mark.parametrize("begun", ["before", "meanwhile"])
+async def test_leaving_goes_on_to_the_next_connection_though_nobody_receives(
+    begun: str, autojump_clock: MockClock
+) -> None:
+    """What the outbox holds goes before what nobody will receive any more."""
+    arrived: list[str] = []
+    async with open_held_up(arrived) as (client, messages):
+        if begun == "meanwhile":
+            await trio.sleep(60)
+        await client.aclose()
+        assert arrived == ["a"]
+        assert client.statistics().sessions == 3
+        # That much had been given out already.
+        assert [message async for message in messages] == [str(n) for n in range(10)]
 
 
 async def test_burst_that_the_program_does_take_is_no_reason_for_not_receiving(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,6 @@ from .._errors import (
 )
 from .._frames import encode_payload
 from .._handshake import check_subprotocols
-from .._link import Link
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
 from ._open import Dial, header_pairs, parse_target
@@ -69,9 +69,11 @@ class Client:
 
     def __init__(self, plan: Plan, outbox: Outbox, *, receive: bool, random: Random) -> None:
         self._signal = Signal()
+        # The peer has so long to answer, and the program to receive where an answer needs that.
+        self._timeout = (plan.heartbeat or Heartbeat()).timeout
         self._sender = Sender(
             outbox,
-            confirm_timeout=(plan.heartbeat or Heartbeat()).timeout,
+            confirm_timeout=self._timeout,
             signal=self._signal,
             check_alive=self._check_alive,
             make_way=self._make_way,
@@ -126,13 +128,13 @@ class Client:
 
         Raises:
             GaveUp, ClosedLocally: there will be none.
+            NotReceiving: there will be none until more of what has arrived is received, and
+                nothing was for `Heartbeat.timeout`.
 
         Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
-        while self._signal.link is None:
-            self._check_alive()
-            await self._signal.wait_change()
+        await self._sender.wait_for_peer(lambda: self._signal.link is not None)
 
     # Sending.
 
@@ -159,8 +161,8 @@ class Client:
         Raises:
             TypeError, ValueError: it cannot be sent, or is larger than the outbox.
             OutboxFull: with `full="raise"`.
-            NotReceiving: this waits for the server, whose answers wait behind messages that
-                the program does not receive.
+            NotReceiving: this waits for the server, whose answers (or the next connection to
+                it) wait until messages are received, and for `Heartbeat.timeout` none was.
             GaveUp, ClosedLocally: the client is over; the message was not accepted.
 
         Cancellation: a cancelled `send` has accepted nothing; one that returns has, and no
@@ -268,8 +270,8 @@ class Client:
         """Close the client: flush for at most `close_timeout`, close with 1000, and do not
         connect again.  Idempotent.
 
-        What has arrived can still be received, unless flushing had to wait behind more of it
-        than NotReceiving would allow: then it is discarded, and counted.
+        What has arrived can still be received, except where flushing would have to wait until
+        a stream has room for it: then it is discarded, and counted.
 
         Raises:
             Unsent: not everything accepted could be written or, with `confirm`, confirmed.
@@ -365,16 +367,26 @@ class Client:
         self._reception.end(error, quietly=quietly)
         self._signal.changed()
 
-    def _make_way(self, link: Link) -> None:
-        """Somebody waits for what may have to wait behind messages that nobody takes."""
-        if not link.is_full() or not self._reception.is_full():
-            return
-        if not self._closing:
+    def _make_way(self) -> float:
+        """Somebody waits for what may have to wait behind messages that nobody takes.
+
+        Another task may be receiving, only slowly; so that is seen from its having taken
+        nothing for the timeout.  Returns when to look again.
+        """
+        deadline = self._reception.stuck_since() + self._timeout
+        if self._closing and deadline < math.inf:
+            self._reception.discard()
+            return math.inf
+        if deadline <= trio.current_time():
+            link = self._signal.link
             raise NotReceiving(
-                f"{len(link.inbox)} messages have arrived that nobody takes, and the server's "
-                "answers wait behind them: receive in another task"
+                "there is no new connection until what has arrived is received: "
+                "receive in another task"
+                if link is None
+                else f"{len(link.inbox)} messages have arrived that nobody takes, and the "
+                "server's answers wait behind them: receive in another task"
             )
-        self._reception.discard(link)
+        return deadline
 
     def _check_alive(self) -> None:
         if self._ended is not None:

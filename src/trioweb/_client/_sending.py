@@ -41,8 +41,8 @@ class Sender:
         confirm_timeout: seconds within which a confirmation must come; see `confirm`.
         signal: what all who wait for the client wait for.
         check_alive: raises if nothing more will be sent.
-        make_way: sees to it that the server's answers do not wait behind messages that
-            nobody takes, or raises.
+        make_way: sees to it that what somebody waits for does not itself wait behind
+            messages that nobody takes, or raises; it returns when to call it again.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Sender:
         confirm_timeout: float,
         signal: Signal,
         check_alive: Callable[[], None],
-        make_way: Callable[[Link], None],
+        make_way: Callable[[], float],
     ) -> None:
         self.outbox = OutboxQueue(policy)
         self._policy = policy
@@ -110,15 +110,19 @@ class Sender:
 
     async def wait_for_peer(self, is_done: Callable[[], bool]) -> None:
         """Wait for what only the server can bring about, and read on meanwhile."""
+        if is_done():
+            return
         self._waiting += 1
+        # There may be room in a stream that has not told of it yet, as it is little.
+        self._signal.changed()
         try:
             while not is_done():
                 self._check_alive()
                 link = self._signal.link
                 if link is not None:
                     link.stretch_inbox(_STRETCH)
-                    self._make_way(link)
-                await self._signal.wait_change()
+                with trio.move_on_at(self._make_way()):
+                    await self._signal.wait_change()
         finally:
             self._waiting -= 1
             if not self._waiting and self._signal.link is not None:

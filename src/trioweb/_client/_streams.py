@@ -242,6 +242,11 @@ class Reception:
         self._session: tuple[Opened, Link] | None = None
         self._streams: list[Messages] = []
         self._unclaimed: Messages | None = None
+        # Whether there is no new connection until more is received; see `finish`.
+        self._holds_up = False
+        # How far the streams were when they were last found in the way, and since when.
+        self._mark: tuple[int, float] | None = None
+        self._marked_at = 0.0
         if receives:
             self._unclaimed = self.open(events=True, max_messages=256, full="wait")
         self.received = 0
@@ -290,26 +295,40 @@ class Reception:
             self._distribute(link)
             await link.wait_change()
 
-    def is_full(self) -> bool:
-        """Whether a stream has no room, so that what arrives stays in the inbox."""
-        return self._room() <= 0
+    def stuck_since(self) -> float:
+        """Since when nothing was received that the client cannot go on without; inf if it can.
 
-    def discard(self, link: Link) -> None:
-        """Count what waits in the inbox, and drop it."""
-        self.received += len(link.inbox)
-        self.discarded += len(link.inbox)
-        link.inbox.clear()
-        if link.paused_at is not None:
-            link.taken()
+        Either the server is not heard, or not connected to, until a stream has room.
+        """
+        link = self._signal.link
+        if not (self._holds_up if link is None else link.is_full() and self._room() <= 0):
+            return math.inf
+        mark = self.received, self._room()
+        if mark != self._mark:
+            self._mark = mark
+            self._marked_at = trio.current_time()
+        return self._marked_at
+
+    def discard(self) -> None:
+        """Count what waits for a stream to have room, and drop it."""
+        if self._session is not None:
+            link = self._session[1]
+            self.received += len(link.inbox)
+            self.discarded += len(link.inbox)
+            link.inbox.clear()
+            if link.paused_at is not None:
+                link.taken()
+        if self._holds_up:
+            self._holds_up = False
+            self._signal.changed()
 
     def _room(self) -> float:
         return min((s.room for s in self._streams if s.full == "wait"), default=math.inf)
 
     def _distribute(self, link: Link) -> None:
-        full = self.is_full()
-        while link.inbox and not full:
-            self._give(link, self._room())
-            if full := self.is_full():
+        while link.inbox and (room := self._room()) > 0:
+            self._give(link, room)
+            if self._room() <= 0:
                 # Who waits for what is behind the rest may have to give up.
                 link.changed()
 
@@ -332,12 +351,17 @@ class Reception:
         """The connection is over: end the session, if there was one.
 
         The streams may exceed their bounds for what had arrived in it, but not again and
-        again: a program that never receives would gather an inbox with each session.
+        again: a program that never receives would gather an inbox with each session.  So this
+        waits until they are received from, or `discard` gives that up.
         """
         if self._is_overdrawn():
             _logger.warning("not connecting until what has arrived is received")
-        while self._is_overdrawn():
-            await self._signal.wait_change()
+            self._holds_up = True
+            # Who waits for the next connection may have to give up.
+            self._signal.changed()
+            while self._holds_up and self._is_overdrawn():
+                await self._signal.wait_change()
+            self._holds_up = False
         self._end_session()
 
     def _is_overdrawn(self) -> bool:
