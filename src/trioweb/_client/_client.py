@@ -151,9 +151,10 @@ class Client:
 
         A server of which no confirmation comes for `Heartbeat.timeout` (of the default one, with
         `heartbeat=None`) is left, and all that it did not confirm goes to the next connection.
-        Each time in a row doubles the timeout, up to 64 times, since the server may only be
-        slow; the first ping that is answered within the timeout itself ends that.  A server
-        from which nothing at all comes is left as `Heartbeat` says, all the same.
+        Each time in a row doubles the timeout, up to 64 times, and how often confirmation is
+        asked for, since the server may only be slow; the first ping that is answered within the
+        timeout itself ends that.  A server from which nothing at all comes is left as
+        `Heartbeat` says, all the same.
 
         Without, a message leaves the outbox once the kernel has taken it: at most once, and
         what the kernel had not delivered when the connection died is lost.

@@ -29,8 +29,9 @@ _BATCH_BYTES: Final = 64 * 2**10
 # its answers are not stuck behind messages that the same task would receive next.
 _STRETCH: Final = 4
 # So many times the timeout at most is a confirmation waited for: 20 minutes with the default.  A
-# server that never confirms, but for which another stands in, is not kept for days.
-_MAX_PATIENCE: Final = 64
+# server that never confirms, but for which another stands in, is not kept for days.  And so many
+# times as often it is asked for, which is after each message.
+_MAX_PATIENCE: Final = _BATCH_MESSAGES
 
 
 class Sender:
@@ -68,9 +69,10 @@ class Sender:
         self._pings: deque[Ping] = deque()
         self._asked = 0
         self._asked_bytes = 0
-        # When a confirmation last came, and for how many seconds the next one is waited for.
+        # When a confirmation last came; and how many times the timeout the next one is waited
+        # for, and how many times as often it is asked for.
         self._confirmed_at = -math.inf
-        self._patience = confirm_timeout
+        self._patience = 1
 
     @property
     def confirms(self) -> bool:
@@ -132,7 +134,6 @@ class Sender:
 
     def begin(self, link: Link) -> None:
         """A session begins: what the last one left in flight is written again."""
-        self._pings.clear()
         self._asked_bytes = 0
         self.outbox.rewind()
         self._asked = self.outbox.sent
@@ -146,6 +147,11 @@ class Sender:
         if self._unfinished and not link.is_cut:
             self.outbox.mark_sent(1)
         self._unfinished = 0
+        if self._pings:
+            since = max(self._confirmed_at, self._pings[0].sent_at)
+            if trio.current_time() >= since + self._confirm_timeout:
+                self._patience = min(2 * self._patience, _MAX_PATIENCE)
+            self._pings.clear()
         self._signal.changed()
 
     def write_waiting(self) -> None:
@@ -154,13 +160,13 @@ class Sender:
         if link is not None:
             # What is not a kernel socket queues what it is given, and when it dies, nobody knows
             # how much of that it wrote.  So there each message waits until the last is written.
-            max_messages = _BATCH_MESSAGES if link.is_direct else 1
+            max_messages = _BATCH_MESSAGES // self._patience if link.is_direct else 1
             while self.outbox.waiting and link.writable and not link.buffered_amount:
                 self._write(link, max_messages)
         self._signal.changed()
 
     def _write(self, link: Link, max_messages: int) -> None:
-        batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
+        batch = self.outbox.next_batch(max_messages, _BATCH_BYTES // self._patience)
         frames = [encode_data(opcode, payload, link.form) for opcode, payload in batch]
         taken = link.offer(b"".join(frames))
         if link.broken is not None:
@@ -189,7 +195,8 @@ class Sender:
         self.outbox.mark_sent(count)
         self._asked_bytes += size
         if self._policy.confirm and (
-            self.outbox.sent - self._asked >= _BATCH_MESSAGES or self._asked_bytes >= _BATCH_BYTES
+            self.outbox.sent - self._asked >= _BATCH_MESSAGES // self._patience
+            or self._asked_bytes >= _BATCH_BYTES // self._patience
         ):
             self._ask(link)
 
@@ -204,7 +211,7 @@ class Sender:
         ping = self._pings.popleft()
         self._confirmed_at = trio.current_time()
         if self._confirmed_at - ping.sent_at <= self._confirm_timeout:
-            self._patience = self._confirm_timeout
+            self._patience = 1
         self.outbox.settle(number)
         self.write_waiting()
 
@@ -215,15 +222,17 @@ class Sender:
         confirmation comes while we are reading, even if it sends other things: within the
         timeout of the oldest ping and of the last confirmation.
 
-        A server that is only slow would get all of it again, and never be through: so each
-        session left like this doubles the timeout of those that follow, up to 64 times, until
-        a ping is answered within the timeout itself.
+        A server that is only slow would get all of it again, and never be through.  So after
+        each session that ends after the timeout without one, whatever ends it, those that
+        follow wait twice as long and ask twice as often (as who hears nothing meanwhile leaves
+        it, too), up to 64 times, until a ping is answered within the timeout itself.
         """
         reading_since = trio.current_time()
         while link.state is State.OPEN:
             if self.outbox.sent > self._asked and not self.outbox.waiting:
                 self._ask(link)
             now = trio.current_time()
+            timeout = self._patience * self._confirm_timeout
             deadline = math.inf
             if link.paused_at is not None:
                 reading_since = math.inf
@@ -231,11 +240,9 @@ class Sender:
                 reading_since = min(reading_since, now)
                 if self._pings:
                     since = max(reading_since, self._confirmed_at, self._pings[0].sent_at)
-                    deadline = since + self._patience
+                    deadline = since + timeout
             if deadline <= now:
-                link.abort(f"no confirmation for {self._patience:g} s")
-                longest = _MAX_PATIENCE * self._confirm_timeout
-                self._patience = min(2 * self._patience, longest)
+                link.abort(f"no confirmation for {timeout:g} s")
                 return
             with trio.move_on_at(deadline):
                 await link.wait_change()
