@@ -212,8 +212,8 @@ class OutboxFull(TriowebError):
 
 
 class NotReceiving(TriowebError):
-    """Sending waits for the server, and the server's answers wait behind messages that this
-    program does not receive.  Receive in another task, or raise the bounds of the inbox."""
+    """Sending waits for the server, and the server's answers, or the next connection to it, wait
+    until this program receives.  Receive in another task, or raise the bounds of the inbox."""
 
 
 class HubFull(TriowebError):

@@ -119,6 +119,8 @@ class Sender:
         self._signal.changed()
         try:
             while not is_done():
+                # First: what ended the client may have cancelled the caller, too.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 self._check_alive()
                 link = self._signal.link
                 if link is not None:
