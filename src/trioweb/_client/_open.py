@@ -6,7 +6,7 @@ import errno
 import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from .._handshake import (
 from .._heartbeat import Monitor, heartbeat_replies
 from .._http import Request, addresses
 from .._link import Link
+from .._nursery import open_hidden_nursery
 from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
 
@@ -83,26 +84,20 @@ async def open_connection(
     check_subprotocols("open_connection", subprotocols)
 
     opened = await establish(target, pairs, subprotocols, ssl_context, limits, compression, dial)
-    body_error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            connection = opened.start(nursery, heartbeat, limits)
-            try:
-                yield connection
-            except BaseException as exc:
-                body_error = exc
-            if body_error is None:
-                await connection.aclose()
-            elif without_cancelled(body_error) is None:
+    async with open_hidden_nursery() as nursery:
+        connection = opened.start(nursery, heartbeat, limits)
+        try:
+            yield connection
+        except BaseException as exc:
+            if without_cancelled(exc) is None:
                 connection.link.close(CloseCode.GOING_AWAY)
                 connection.link.abort("cancelled")
             else:
-                await connection.aclose(CloseCode.INTERNAL_ERROR)
-            nursery.cancel_scope.cancel()
-    finally:
-        # Even if closing was cancelled: what the block raised wins, and not as part of a group.
-        if body_error is not None:
-            raise body_error
+                # Even if that is cancelled, what the block raised wins.
+                with suppress(trio.Cancelled):
+                    await connection.aclose(CloseCode.INTERNAL_ERROR)
+            raise
+        await connection.aclose()
 
 
 def parse_target(url: str, ssl_context: ssl.SSLContext | None) -> Target:
