@@ -123,6 +123,8 @@ def _fan_out(connections: int, size: int) -> Case:
         headline=f"{_COST}, {connections:,} subscribers, {_size(size)}"
         if connections >= 500 and size == 64
         else "",
+        bound="Python adds about 0.7 µs to each delivery (measured beside a bare loop in one "
+        "process), so the ratio to the floor depends on what the kernel takes at the time.",
     )
 
 
