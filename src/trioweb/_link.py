@@ -87,7 +87,6 @@ class Link(Incoming):
         "_scope",
         "close_code",
         "close_reason",
-        "messages_sent",
     )
 
     def __init__(
@@ -112,7 +111,6 @@ class Link(Incoming):
         )
         self.close_code: int | None = None
         self.close_reason = ""
-        self.messages_sent = 0
         self._reads: Reads | None = None
         self._scope: trio.CancelScope | None = None
         self._ended: type[ConnectionClosed] = ConnectionLost
@@ -136,16 +134,6 @@ class Link(Incoming):
         """
         if self.state is not OPEN or self.broken is not None:
             raise self.error()
-
-    def write(self, frame: bytes) -> None:
-        """Write *frame*, or queue what of it the kernel did not take.  Never waits.
-
-        NOTE: The caller has seen `writable`, or called `check_writable`, since its last await.
-        """
-        self.messages_sent += 1
-        self.put(frame)
-        if self._line is not None:
-            self.held = self._is_draining
 
     # The end.
 

@@ -129,6 +129,7 @@ class Outgoing(Waitable):
         "is_cut",
         "is_direct",
         "limits",
+        "messages_sent",
         "state",
         "writable",
     )
@@ -139,6 +140,7 @@ class Outgoing(Waitable):
         self.state = OPEN
         self.writable = True
         self.buffered_amount = 0
+        self.messages_sent = 0
         self.heard_at = trio.current_time()
         self.asked_at: float | None = None
         # Why nothing can be written any more.
@@ -291,6 +293,16 @@ class Outgoing(Waitable):
         if not self._is_draining:
             self._is_draining = self.is_cut = True
             self._spawn(self._drain)
+
+    def write(self, frame: bytes) -> None:
+        """Write *frame*, or queue what of it the kernel did not take.  Never waits.
+
+        NOTE: The caller has seen `writable`, or called `Link.check_writable`, since its last await.
+        """
+        self.messages_sent += 1
+        self.put(frame)
+        if self._line is not None:
+            self.held = self._is_draining
 
     def put(self, frame: bytes) -> None:
         """Write *frame* behind all that was put before; queue what the kernel leaves."""

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.topics.support import TRANSPORTS, Peer, Peers, Transport, publish, received, settle
-from trioweb import ConnectionClosed, Hub, Limits, Retain, open_hub
+from trioweb import ConnectionClosed, Hub, Limits, Retain, Topic, open_hub
 from trioweb._topics import Slow
 
 
@@ -41,6 +41,14 @@ async def let_read(peer: Peer, messages: int) -> None:
             return
         await trio.lowlevel.checkpoint()
     raise AssertionError("nothing of what the handler sends arrives any more")
+
+
+async def take_turn(peer: Peer, topic: Topic) -> None:
+    """Let a topic wait for a busy link, and send what the handler may send before it."""
+    await peer.clog()
+    publish(topic, 1)
+    await settle()
+    peer.connection.send_nowait("our turn")
 
 
 @TRANSPORTS
@@ -78,10 +86,7 @@ async def test_send_nowait_leaves_a_topic_its_turn(hub: Hub, peers: Peers) -> No
     peer = peers.open("kernel")
     topic = hub.topic("news")
     with topic.subscribe(peer.connection):
-        await peer.clog()
-        publish(topic, 1)
-        await settle()
-        peer.connection.send_nowait("our turn")
+        await take_turn(peer, topic)
         with pytest.raises(trio.WouldBlock):
             peer.connection.send_nowait("the topic's turn")
         peer.resume()
@@ -101,10 +106,7 @@ async def test_handler_need_not_wait_for_a_hub_that_is_cancelled(peers: Peers) -
         async with open_hub() as hub:
             topic = hub.topic("news")
             topic.subscribe(peer.connection)
-            await peer.clog()
-            publish(topic, 1)
-            await settle()
-            peer.connection.send_nowait("our turn")
+            await take_turn(peer, topic)
             scope.cancel()
             for _ in range(2):  # the first may come before the pump's
                 await trio.lowlevel.cancel_shielded_checkpoint()
@@ -117,8 +119,5 @@ async def test_handler_need_not_wait_for_a_subscription_that_was_left(
     peer = peers.open("kernel")
     topic = hub.topic("news")
     with topic.subscribe(peer.connection):
-        await peer.clog()
-        publish(topic, 1)
-        await settle()
-        peer.connection.send_nowait("our turn")
+        await take_turn(peer, topic)
     peer.connection.send_nowait("there is no other")
