@@ -290,3 +290,15 @@ def single_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def causes(error: Exception) -> list[Exception]:
+    """What *error* has to say: a nursery makes a group even of a single error."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [cause for child in error.exceptions for cause in causes(child)]
+
+
+def is_os_error(error: Exception) -> bool:
+    """Whether *error*, of a callable of the user's, says that the network failed, and no more."""
+    return all(isinstance(cause, OSError) for cause in causes(error))

@@ -14,7 +14,14 @@ import trio
 
 from .._connection import Connection
 from .._deflate import check_compression
-from .._errors import CloseCode, ConnectFailed, HandshakeFailed, without_cancelled
+from .._errors import (
+    CloseCode,
+    ConnectFailed,
+    HandshakeFailed,
+    causes,
+    is_os_error,
+    without_cancelled,
+)
 from .._handshake import (
     Switch,
     Target,
@@ -117,18 +124,6 @@ def header_pairs(owner: str, headers: HeaderArgument) -> list[tuple[str, str]]:
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     check_request_headers(owner, pairs)
     return pairs
-
-
-def causes(error: Exception) -> list[Exception]:
-    """What *error* has to say: a nursery makes a group even of a single error."""
-    if not isinstance(error, ExceptionGroup):
-        return [error]
-    return [cause for child in error.exceptions for cause in causes(child)]
-
-
-def is_os_error(error: Exception) -> bool:
-    """Whether *error*, of a callable of the user's, says that the network failed, and no more."""
-    return all(isinstance(cause, OSError) for cause in causes(error))
 
 
 @dataclass(frozen=True, slots=True)

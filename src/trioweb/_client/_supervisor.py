@@ -27,6 +27,8 @@ from .._errors import (
     HandshakeFailed,
     HandshakeRejected,
     OpenFailed,
+    causes,
+    is_os_error,
     is_worth_retry,
 )
 from .._handshake import Target, parse_url
@@ -36,10 +38,8 @@ from ._open import (
     Dial,
     Established,
     HeaderArgument,
-    causes,
     establish,
     header_pairs,
-    is_os_error,
     parse_target,
 )
 from ._retry import Schedule
