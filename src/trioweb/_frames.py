@@ -12,12 +12,12 @@ takes the general one.
 from __future__ import annotations
 
 import codecs
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Final
 
+from ._chance import random_bytes
 from ._deflate import Compressor, Inflater
 from ._errors import CloseCode, FrameError, is_wire_code
 from ._mask import mask
@@ -82,7 +82,7 @@ def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True)
     if not masked:
         return head + payload
     # RFC 6455 section 5.3: "The masking key needs to be unpredictable."
-    key = os.urandom(4)
+    key = random_bytes(4)
     return head + key + mask(payload, key)
 
 

@@ -9,13 +9,13 @@ NOTE: `feed` never raises.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 import trio
 
+from ._chance import random_bytes
 from ._deflate import Agreement
 from ._errors import FrameError
 from ._frames import (
@@ -314,7 +314,7 @@ class Incoming(Outgoing):
         """Send a ping behind everything written so far; *on_pong* is called at its pong."""
         if not self._ping_key:
             # What a pong proves must not be guessed, so the payload begins with this.
-            self._ping_key = os.urandom(4)
+            self._ping_key = random_bytes(4)
         if self._pings is None:
             self._pings = {}
         self._pings_sent += 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
 import trio
 import trio.testing
 
-from trioweb.testing import Fault, Network, Plan, deterministic
+import trioweb
+from trioweb.testing import Fault, Network, NetworkStream, Plan, deterministic
 
 
 async def play(network: Network) -> None:
@@ -51,11 +53,55 @@ async def play(network: Network) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def chat(network: Network, seen: list[str]) -> None:
+    """Some clients, none of which was given a `random`, talk to a server that resets them."""
+    server = network.host("server")
+
+    async def handle(connection: trioweb.Connection) -> None:
+        topic = hub.topic("news")
+        seen.append(f"epoch {topic.epoch}")
+        with topic.subscribe(connection):
+            async for message in connection:
+                topic.publish(message)
+
+    async def talk(name: str) -> None:
+        async def dial(host: str, port: int) -> NetworkStream:
+            stream = await network.host(name).dial(host, port)
+            send_all = stream.send_all
+
+            async def send_seen(data: bytes) -> None:
+                if not data.startswith(b"GET"):  # the handshake's key is trio-websocket's
+                    seen.append(f"{name} {bytes(data).hex()}")
+                await send_all(data)
+
+            stream.send_all = send_seen  # type: ignore[assignment, method-assign]
+            return stream
+
+        async with trioweb.open_client("ws://server/", dial=dial, receive=False) as client:
+            for _ in range(3):
+                await client.wait_open()
+                await client.send(name)
+                await trio.sleep(random.uniform(1, 20))
+                network.reset(name)
+                network.refuse("server", duration=3)
+
+    async with trio.open_nursery() as nursery, trioweb.open_hub() as hub:
+        await nursery.start(trioweb.serve_listeners, handle, [server.listen(80)])
+        async with trio.open_nursery() as clients:
+            for name in ("ann", "bob", "cas"):
+                clients.start_soon(talk, name)
+        nursery.cancel_scope.cancel()
+
+
 def trace(seed: int) -> str:
+    """Everything that can be seen of two runs: of bytes, and of clients."""
     network = Network(seed, latency=0.01, jitter=0.01, segment=500)
+    clients = Network(seed)
+    seen: list[str] = []
     with deterministic(seed):
         trio.run(play, network, clock=trio.testing.MockClock(autojump_threshold=0))
-    return str(network.trace)
+        trio.run(chat, clients, seen, clock=trio.testing.MockClock(autojump_threshold=0))
+    return "\n".join([str(network.trace), str(clients.trace), *seen])
 
 
 if __name__ == "__main__":

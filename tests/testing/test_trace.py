@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from trioweb._chance import new_random, random_bytes
 from trioweb.testing import Network, Trace, deterministic
 
 _SCENARIO = Path(__file__).with_name("scenario.py")
@@ -34,6 +35,27 @@ def test_trace_depends_on_the_seed_and_on_nothing_else() -> None:
     assert trace_of_a_process(7, "1") == first
     assert trace_of_a_process(7, "4711") == first
     assert trace_of_a_process(8, "0") != first
+
+
+def test_deterministic_decides_pythons_random_and_gives_it_back() -> None:
+    before = random.getstate()
+    with deterministic(1):
+        first = random.random()
+    assert random.getstate() == before
+    with deterministic(2), deterministic(1):
+        assert random.random() == first
+
+
+def test_chance_is_the_systems_again_after_a_seed() -> None:
+    def draw() -> tuple[bytes, float]:
+        return random_bytes(8), new_random().random()
+
+    with deterministic(1):
+        first = draw()
+        with deterministic(1):
+            assert draw() == first
+        assert draw() != first
+    assert len({draw() for _ in range(3)} | {first}) == 4
 
 
 def test_deterministic_makes_trios_order_repeatable_and_restores_it(

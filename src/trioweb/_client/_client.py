@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import trio
 
+from .._chance import new_random
 from .._deflate import check_compression
 from .._errors import (
     CloseCode,
@@ -469,7 +470,7 @@ async def open_client(
         limits=limits,
         compression=compression,
     )
-    client = Client(plan, outbox, receive=receive, random=random or Random())
+    client = Client(plan, outbox, receive=receive, random=random or new_random())
     body_error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

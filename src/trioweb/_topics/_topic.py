@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from weakref import ref
 
 import trio
 
+from .._chance import random_bytes
 from .._connection import Connection
 from .._errors import CloseCode, Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
@@ -65,7 +65,7 @@ class Topic:
         self.slow = slow
         self.forgotten = False
         self._log = Log(retain)
-        self._epoch = secrets.token_hex(8)
+        self._epoch = random_bytes(8).hex()
 
     def forget(self) -> None:
         """End this life.  The settings stay, until somebody asks for others."""

@@ -6,11 +6,11 @@ Rules kept here: it checks nothing and answers nothing by itself; the test decid
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass
 
 import trio
 
+from .._chance import random_bytes
 from .._frames import encode_frame
 from .._handshake import accept_token
 from .._mask import mask
@@ -62,7 +62,7 @@ class RawPeer:
     ) -> RawPeer:
         """Open a WebSocket as a client; `head` is the server's answer, whatever it is."""
         peer = cls(stream, masked=True)
-        key = base64.b64encode(os.urandom(16)).decode()
+        key = base64.b64encode(random_bytes(16)).decode()
         await peer.send(
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"

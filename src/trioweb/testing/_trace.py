@@ -1,7 +1,7 @@
 """What happened on a network, in order: the same seed gives the same trace.
 
-Rules kept here: contents are left out, because keys and masks come from the operating system;
-only the last events are kept, but all are counted.
+Rules kept here: contents are left out, because not all of them follow from the seed (keys of
+handshakes, TLS); only the last events are kept, but all are counted.
 """
 
 from __future__ import annotations

@@ -1,0 +1,53 @@
+"""Where chance comes from: the operating system, or a seed in a test that must repeat its run.
+
+Rules kept here: every random choice of trioweb is made from what this module gives, at the moment
+when it is needed; generators and bytes have seeds of their own, so that a message more does not
+change a client's jitter.
+
+Must not know who asks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Final
+
+
+class _Chance:
+    """The two sources of a seed; None where the operating system is the source."""
+
+    __slots__ = ("generators", "octets")
+
+    def __init__(self) -> None:
+        self.generators: Random | None = None
+        self.octets: Random | None = None
+
+
+# One for the process, as the scheduling of Trio is, which a seed decides, too.
+_chance: Final = _Chance()
+
+
+def random_bytes(count: int) -> bytes:
+    """Return bytes that nobody can guess, unless there is a seed."""
+    octets = _chance.octets
+    return os.urandom(count) if octets is None else octets.randbytes(count)
+
+
+def new_random() -> Random:
+    """Return a generator of its own for somebody who was given none."""
+    generators = _chance.generators
+    return Random() if generators is None else Random(generators.getrandbits(64))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let all chance in this block, in every thread, follow from *seed*."""
+    before = _chance.generators, _chance.octets
+    _chance.generators, _chance.octets = Random(f"{seed} generators"), Random(f"{seed} octets")
+    try:
+        yield
+    finally:
+        _chance.generators, _chance.octets = before
