@@ -235,7 +235,7 @@ def test_check_request_headers_keeps_those_of_the_handshake(name: str) -> None:
 
 
 def test_check_request_headers_refuses_what_cannot_be_sent() -> None:
-    with pytest.raises(ValueError, match="test: header 'X'"):
+    with pytest.raises(ValueError, match="test: .* header 'X'"):
         check_request_headers("test", [("X", "a\r\nHost: b")])
 
 
@@ -608,7 +608,7 @@ _BAD_ANSWERS: Mapping[str, tuple[str, str]] = {
     "a broken status line": (_GOOD.replace("HTTP/1.1 ", "HTTP/1.1"), "not an HTTP/1.1 response"),
     "another protocol": (_GOOD.replace("HTTP/1.1", "ICY"), "not an HTTP/1.1 response"),
     "garbage": ("\x00\x01\x02", "not an HTTP/1.1 head"),
-    "Latin-1": (_GOOD.replace("Switching", "Sw\xefching"), "not an HTTP/1.1 head"),
+    "Latin-1": (_GOOD.replace("101", "10\xb9"), "not an HTTP/1.1 response: illegal status line"),
     "a frame at once": ("\x81\x05hello", "not an HTTP/1.1 head"),
     "a bare LF": ("HTTP/1.1 101 x\r\nX: \x0b", "not an HTTP/1.1 head"),
     "too much": (_GOOD.replace("\n\n", "\nX: " + "x" * _MAX + "\n\n"), "head of more than"),

@@ -183,8 +183,6 @@ _FORBIDDEN: Mapping[str, bytes] = {
     "ESC": b"GET / HTTP/1.1\r\nX: \x1b",
     "DEL": b"GET / HTTP/1.1\r\nX: \x7f",
     "vertical tab": b"GET / HTTP/1.1\r\nX: \x0b",
-    "a Latin-1 host": b"GET / HTTP/1.1\r\nHost: \xff",
-    "UTF-8": b"GET /caf\xc3",
 }
 
 
@@ -312,6 +310,11 @@ _BAD_REQUESTS: Mapping[str, tuple[bytes, int]] = {
     "a target for a proxy": (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a tunnel": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a path that is not UTF-8": (b"GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a path in UTF-8": (b"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a method in Latin-1": (b"G\xcbT / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a version in Latin-1": (b"GET / HTTP/1.\xb9\r\nHost: a\r\n\r\n", 400),
+    "a name in Latin-1": (b"GET / HTTP/1.1\r\nHost: a\r\nX-\xd6: 1\r\n\r\n", 400),
+    "a blank of Latin-1 before the colon": (b"GET / HTTP/1.1\r\nHost\xa0: a\r\n\r\n", 400),
     "a body": (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 400),
     "a body in chunks": (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     "both": (
@@ -440,8 +443,22 @@ def test_check_headers_takes_values_that_can_be_sent(value: str) -> None:
     "value", [" ", "a ", " a", "\ta", "a\t", "a\r\nb: c", "a\nb", "a\rb", "é", "a\0", "\x7f", "\n"]
 )
 def test_check_headers_refuses_a_value_that_cannot_be_sent(value: str) -> None:
-    with pytest.raises(ValueError, match=r"test: header 'X': .* must be printable ASCII"):
+    with pytest.raises(ValueError, match=r"test: .* header 'X' must be printable ASCII"):
         check_headers("test", [("X", value)])
+
+
+@pytest.mark.parametrize("value", ["Bearer SECRET\n", b"Bearer SECRET"], ids=["no line", "bytes"])
+def test_check_headers_does_not_repeat_a_value(value: Any) -> None:
+    """CWE-532: it may be a secret, and errors reach logs."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        check_headers("test", [("Authorization", value)])
+    assert "SECRET" not in str(caught.value)
+
+
+def test_headers_do_not_repeat_a_value_that_they_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="LF or NUL") as caught:
+        Headers([("Cookie", "SECRET\n")])
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "é", "a\r\n"])
@@ -452,7 +469,7 @@ def test_check_headers_refuses_a_name_that_is_no_token(name: str) -> None:
 
 @pytest.mark.parametrize("pair", [(b"X", "1"), ("X", b"1"), ("X", 1), (None, "1")])
 def test_check_headers_refuses_what_is_not_text(pair: Any) -> None:
-    with pytest.raises(TypeError, match=r"test: header .* must be two str"):
+    with pytest.raises(TypeError, match=r"test: a header must be two str"):
         check_headers("test", [pair])
 
 
@@ -460,6 +477,47 @@ def test_check_headers_is_quick_with_a_value_of_many_blanks() -> None:
     """The pattern must not try every way to share the blanks out."""
     with pytest.raises(ValueError, match="printable ASCII"):
         check_headers("test", [("X", "a " * 20_000)])
+
+
+# Bytes above ASCII: opaque, RFC 9110 section 5.5.
+
+_ABOVE_ASCII: Final = bytes(range(0x80, 0x100))
+
+
+def test_parse_request_reads_bytes_above_ascii_in_a_value_as_latin_1() -> None:
+    lines = b"Cookie: n=J\xc3\xbcrgen\r\nUser-Agent: T\xe9l\r\nX-All: " + _ABOVE_ASCII
+    request = parse(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n\r\n")
+    assert request.headers["cookie"].encode("latin-1").decode() == "n=Jürgen"
+    assert request.headers["user-agent"] == "Tél"
+    assert request.headers["x-all"].encode("latin-1") == _ABOVE_ASCII
+    assert len(request.headers) == 4
+
+
+async def test_read_head_takes_bytes_above_ascii_however_they_come() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + _ABOVE_ASCII + b"\r\n\r\n"
+    assert await read_head(Script([head]), _MAX) == (head, b"")
+    assert await read_head(Script(one_by_one(head)), _MAX) == (head, b"")
+
+
+@pytest.mark.parametrize("blank", ["\x85", "\xa0", "\x1c"])
+def test_tokens_have_no_other_blanks_around_them_than_rfc_9110_knows(blank: str) -> None:
+    """A proxy on the way takes such a token for another one, too."""
+    headers = Headers([("Upgrade", f"{blank}websocket{blank},\t b ")])
+    assert headers.tokens("upgrade") == [f"{blank}websocket{blank}", "b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["Commuté".encode(), b"Commut\xe9", _ABOVE_ASCII, b"", b"\t \xa0"], ids=ascii
+)
+async def test_read_response_takes_any_bytes_in_a_reason_and_in_values(text: bytes) -> None:
+    lines = b"Upgrade: websocket\r\nX: y" + text + b"z\r\n"
+    switch = b"HTTP/1.1 101 " + text + b"\r\n" + lines + b"\r\n"
+    early = b"HTTP/1.1 103 " + text + b"\r\nLink: y" + text + b"z\r\n\r\n"
+    status, headers, _ = await read_response(Script([early + switch]), _MAX)
+    assert (status, headers["x"].encode("latin-1")) == (101, b"y" + text + b"z")
+    refusal = b"HTTP/1.1 403 " + text + b"\r\n" + lines + b"Content-Length: 2\r\n\r\nno"
+    status, headers, body = await read_response(Script([refusal]), _MAX)
+    assert (status, headers["x"].encode("latin-1"), body) == (403, b"y" + text + b"z", b"no")
 
 
 # Responses that a client reads.
@@ -557,7 +615,8 @@ _BAD_ANSWERS: Mapping[str, bytes] = {
     "bad length": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
     "binary": b"\x81\x05hello",
     "a bare LF": b"HTTP/1.1 101 OK\n\n",
-    "Latin-1": b"HTTP/1.1 101 D\xe9j\xe0 vu\r\n\r\n",
+    "a status in Latin-1": b"HTTP/1.1 10\xb9 OK\r\n\r\n",
+    "a name in Latin-1": b"HTTP/1.1 101 OK\r\nX-\xd6: 1\r\n\r\n",
     "too large": b"HTTP/1.1 101 OK\r\nX: " + b"x" * _MAX,
     "rubbish behind a 103": b"HTTP/1.1 103 Early\r\n\r\nhello\r\n\r\n",
 }
@@ -610,6 +669,41 @@ async def _read_request(data: bytes, size: int) -> Request | None:
         return parse(head)
     except (BadHead, EOFError):
         return None
+
+
+_SECRETS: Final = (
+    b"GET /lobby?token=SECRET HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer SECRET\r\n"
+    b"Cookie: SECRET\r\nContent-Length: SECRET\r\nSECRET: 1\r\n\r\n"
+)
+_ANSWERED_SECRETS: Final = (
+    b"HTTP/1.1 403 SECRET\r\nSet-Cookie: SECRET\r\nContent-Length: SECRET\r\nSECRET: 1\r\n\r\n"
+)
+
+
+@given(data=mangled([_SECRETS, _SECRETS.replace(b"Content-Length", b"Transfer-Encoding")]))
+@settings(deadline=None)
+async def test_refusal_of_a_request_repeats_nothing_of_it(data: bytes) -> None:
+    """CWE-532: wherever it is malformed, a token may stand; and the reason is logged."""
+    error: Exception | None = None
+    try:
+        head, _ = await read_head(Script([data]), 300)
+        parse(head)
+    except (BadHead, EOFError) as exc:
+        error = exc
+    assert "ECRE" not in str(error)
+    assert getattr(error, "__cause__", None) is None
+
+
+@given(data=mangled([_ANSWERED_SECRETS]))
+@settings(deadline=None)
+async def test_refusal_of_a_response_repeats_nothing_of_it(data: bytes) -> None:
+    error: Exception | None = None
+    try:
+        await read_response(Script([data]), 300)
+    except (BadHead, EOFError) as exc:
+        error = exc
+    assert "ECRE" not in str(error)
+    assert getattr(error, "__cause__", None) is None
 
 
 @given(data=mangled([_REQUEST]) | st.binary(max_size=300), size=st.integers(1, 400))

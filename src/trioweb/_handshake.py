@@ -16,7 +16,6 @@ caller's: a cancelled handshake leaves a transport that can only be closed.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import types
@@ -155,7 +154,7 @@ def check_upgrade(request: Request) -> None:
     keys = headers.get_all("sec-websocket-key")
     try:
         nonce = base64.b64decode(keys[0] if len(keys) == 1 else "", validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or not even ASCII
         nonce = b""
     if len(nonce) != 16:
         raise BadHead(400, "Sec-WebSocket-Key must be 16 bytes in base64")

@@ -1,8 +1,11 @@
 """HTTP/1.1 as the opening handshake needs it: heads, requests, responses.
 
 A head is read whole, within limits of size (here) and time (the caller's), and checked by
-rules stricter than h11's: ASCII only, no bare LF, no body on what asks for none.  Parsing
-proper is h11's.  Nothing here knows of WebSockets beyond the names of their headers.
+rules stricter than h11's: no control characters, no bare LF, no body on what asks for none.
+Parsing proper is h11's.  Nothing here knows of WebSockets beyond the names of their headers.
+
+What is wrong with a head is said in words of ours.  None of its bytes is repeated: wherever a
+line is malformed, anything may stand in it, a token too, and the words reach a log.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ import trio
 Address: TypeAlias = tuple[str, int] | str
 
 _HEAD_END = b"\r\n\r\n"
-# All that a head may contain; see `_is_clean`.
-_CLEAN = bytes([*b"\t\r\n", *range(0x20, 0x7F)])
+# All that a head may contain; see `_is_clean`.  Where bytes above ASCII may stand, in the values of
+# headers and in reason phrases (RFC 9110 section 5.5, RFC 9112 section 4), h11 sees to.
+_CLEAN = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])
+# RFC 9110 section 5.5: those bytes are opaque.  Read like this they are all kept.
+_ENCODING = "latin-1"
+_BLANKS = " \t"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 section 5.5: blanks only between visible characters.
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e]+(?:[\t ]+[\x21-\x7e]+)*)?")
@@ -34,6 +41,21 @@ _READ_BYTES = 16 * 2**10
 # body is kept than this, and it is waited for no longer.
 _MAX_BODY_BYTES = 64 * 2**10
 _MAX_BODY_SECONDS = 1.0
+# What h11 finds at fault, as far as its text repeats nothing of the head.
+_FAULTS = (
+    "illegal request line",
+    "illegal status line",
+    "illegal header line",
+    "no request line received",
+    "no response line received",
+    "continuation line at start of headers",
+    "Missing mandatory Host: header",
+    "Found multiple Host: headers",
+    "bad Content-Length",
+    "conflicting Content-Length headers",
+    "multiple Transfer-Encoding headers",
+    "Only Transfer-Encoding: chunked is supported",
+)
 # So much of what a peer sent is repeated in a log; it may be a whole head.
 _BRIEF_CHARS = 200
 
@@ -50,8 +72,12 @@ class BadHead(Exception):
 class Headers(Mapping[str, str]):
     """Header fields: names without regard to case, repeated ones joined by commas.
 
+    A value is text in Latin-1, whatever its sender meant by bytes above ASCII.  Where these are
+    known to be UTF-8, `value.encode("latin-1").decode()` reads them.
+
     Raises:
         ValueError: a field has LF or NUL in it, which no head can have.
+    Source: RFC 9110 section 5.5.
     """
 
     # Every field as LF, name, NUL, value: an idle connection keeps its request, and this takes
@@ -63,7 +89,7 @@ class Headers(Mapping[str, str]):
         fields = [f"\n{name.lower()}\0{value}" for name, value in pairs]
         self._text = "".join(fields)
         if not self._text.count("\n") == self._text.count("\0") == len(fields):
-            raise ValueError(f"Headers: LF or NUL in {fields!r}")
+            raise ValueError("Headers: no name and no value may have LF or NUL in it")
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)
@@ -92,7 +118,8 @@ class Headers(Mapping[str, str]):
 
     def tokens(self, name: str) -> list[str]:
         """The comma-separated elements of *name*, over all its values."""
-        parts = (part.strip() for value in self.get_all(name) for part in value.split(","))
+        # Blanks alone: `strip()` takes more for one, of Latin-1, than anybody else on the way does.
+        parts = (part.strip(_BLANKS) for value in self.get_all(name) for part in value.split(","))
         return [part for part in parts if part]
 
 
@@ -204,12 +231,16 @@ def check_headers(owner: str, headers: Iterable[tuple[str, str]]) -> None:
     """Raise unless every (name, value) pair can stand in a head; *owner* is for the text."""
     for name, value in headers:
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"{owner}: header {name!r}: {value!r} must be two str")
+            raise TypeError(
+                f"{owner}: a header must be two str, its name and its value, not "
+                f"{type(name).__name__} and {type(value).__name__}"
+            )
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{owner}: header name {name!r} is not a token (RFC 9110)")
         if not _HEADER_VALUE.fullmatch(value):
+            # Not the value itself, which may be a secret.
             raise ValueError(
-                f"{owner}: header {name!r}: {value!r} must be printable ASCII, without blanks "
+                f"{owner}: the value of header {name!r} must be printable ASCII, without blanks "
                 "around it"
             )
 
@@ -275,7 +306,7 @@ async def read_head(
         if not _is_clean(head[seen - head.endswith(b"\r", 0, seen) : stop]):
             raise BadHead(400, "not an HTTP/1.1 head")
         if stop > max_bytes:
-            raise BadHead(431, f"head of more than {max_bytes} bytes")
+            raise BadHead(431, f"head of more than {max_bytes} bytes (Limits.max_request_bytes)")
         if end >= 0:
             return bytes(head[:stop]), bytes(head[stop:])
         seen = len(head)
@@ -286,7 +317,7 @@ async def read_head(
 
 
 def _is_clean(part: bytearray) -> bool:
-    """Whether *part* of a head is ASCII without controls, bare LF or, but at its end, bare CR.
+    """Whether *part* of a head has no controls, bare LF or, but at its end, bare CR.
 
     RFC 9112 section 2.2 forbids a bare CR, and a bare LF is a classic way to smuggle a line past
     a proxy.
@@ -297,6 +328,16 @@ def _is_clean(part: bytearray) -> bool:
         and part.count(b"\n") == lines
         and part.count(b"\r") - part.endswith(b"\r") == lines
     )
+
+
+def _decode(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("ascii"), value.decode(_ENCODING)) for name, value in headers]
+
+
+def _fault(error: h11.RemoteProtocolError) -> str:
+    """What *error* may say: h11 quotes the line at fault, whole."""
+    text = str(error)
+    return next((f": {fault}" for fault in _FAULTS if text.startswith(fault)), "")
 
 
 def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
@@ -310,11 +351,9 @@ def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
         parser.receive_data(head)
         event = parser.next_event()
     except h11.RemoteProtocolError as exc:
-        # h11 quotes the line at fault, whole.
-        fault = str(exc)[:_BRIEF_CHARS]
-        raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request: {fault}") from exc
+        raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request{_fault(exc)}") from None
     assert isinstance(event, h11.Request), "a whole head is one, or an error"
-    headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in event.headers]
+    headers = _decode(event.headers)
     names = dict(headers)
     # A body that nobody reads would be taken for what follows the head.
     if "transfer-encoding" in names or names.get("content-length", "0") != "0":
@@ -361,11 +400,9 @@ async def read_response(stream: trio.abc.Stream, max_bytes: int) -> tuple[int, H
             parser.receive_data(head)
             event = parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise BadHead(0, f"not an HTTP/1.1 response: {exc}") from exc
+            raise BadHead(0, f"not an HTTP/1.1 response{_fault(exc)}") from None
         assert isinstance(event, (h11.InformationalResponse, h11.Response))
-        headers = Headers(
-            (name.decode("ascii"), value.decode("ascii")) for name, value in event.headers
-        )
+        headers = Headers(_decode(event.headers))
         if event.status_code == 101:
             return 101, headers, rest
         if isinstance(event, h11.Response):

@@ -362,6 +362,63 @@ async def test_no_query_reaches_a_line_of_the_log(
     assert not [line for line in console.lines if "secret" in line]
 
 
+_TOKENS = ("/?token=SECRET", {"Authorization": "Bearer SECRET", "Cookie": "id=SECRET"})
+
+
+def _with_tokens(**changes: Any) -> bytes:
+    return upgrade_head(_TOKENS[0], **{**_TOKENS[1], **changes})
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        _with_tokens(method="GE T"),
+        _with_tokens(version="and more HTTP/1.1"),
+        _with_tokens(version=""),
+        _with_tokens(version="HTTP/9.9"),
+        _with_tokens(Host=None),
+        _with_tokens(Host="user:SECRET@server"),
+        _with_tokens(Connection="SECRET"),
+        _with_tokens(Upgrade="SECRET"),
+        _with_tokens(Origin="https://SECRET.org/"),
+        _with_tokens(Content_Length="SECRET"),
+        _with_tokens(Transfer_Encoding="SECRET"),
+        _with_tokens(Sec_WebSocket_Key="SECRET"),
+        _with_tokens(Sec_WebSocket_Version="SECRET"),
+        _with_tokens(Sec_WebSocket_Protocol="not a SECRET"),
+        _with_tokens(Sec_WebSocket_Protocol="SECRET"),
+        _with_tokens(Sec_WebSocket_Extensions="SECRET; SECRET"),
+        _with_tokens(X_Forwarded_For="SECRET"),
+        _with_tokens().replace(b"Authorization:", b"Authorization :"),
+        _with_tokens().replace(b"Authorization:", b" Authorization:"),
+        _with_tokens().replace(b"Cookie: ", b"Cookie "),
+        _with_tokens().replace(b"Cookie: ", b"Cookie: \x1b"),
+        _with_tokens().replace(b"Cookie: ", b"\xe9: "),
+        _with_tokens().replace(b"\r\n", b"\n"),
+        _with_tokens(Cookie="SECRET" * 3 * KIB),
+        _with_tokens()[:-2],
+    ],
+    ids=range(25),
+)
+async def test_no_token_of_a_head_reaches_a_line_of_the_log(
+    head: bytes, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CWE-532: not of the query, and not of a value, whether the head is well formed or not."""
+    caplog.set_level(logging.DEBUG)
+
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        return trioweb.Accept(subprotocol="v1")
+
+    site = await start(nursery, wait, admit=admit, trusted_proxies=["0.0.0.0/0"])
+    stream = await site.dial()
+    await stream.send_all(head)
+    await stream.send_eof()
+    answer = await Peer(stream).read_end()
+    await trio.testing.wait_all_tasks_blocked()
+    assert b"SECRET" not in answer
+    assert "SECRET" not in caplog.text  # tracebacks included
+
+
 async def test_server_cannot_forge_lines_of_a_clients_log(
     autojump_clock: trio.testing.MockClock, console: Console
 ) -> None:

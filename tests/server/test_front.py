@@ -51,6 +51,11 @@ def get(path: str = "/", method: str = "GET") -> bytes:
         (upgrade_head("*"), 400),
         (upgrade_head("/%ff"), 400),
         (upgrade_head(Host="\xff"), 400),
+        (upgrade_head(Upgrade="websocket", Connection="\xa0Upgrade"), 400),
+        (upgrade_head(Sec_WebSocket_Key="\xb9GhlIHNhbXBsZSBub25jZQ=="), 400),
+        (upgrade_head(Sec_WebSocket_Version="1\xb3"), 426),
+        (upgrade_head(Sec_WebSocket_Protocol="d\xe9j\xe0"), 400),
+        (upgrade_head("/d\xe9j\xe0"), 400),
         (upgrade_head(Cookie="x" * 20_000), 431),
         (upgrade_head().replace(b"\r\n", b"\n"), 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60), 400),  # TLS

@@ -80,5 +80,9 @@ def choose_subprotocol(request: Request, accepted: Accept, known: Sequence[str])
         chosen = next((name for name in known if name in offered), None)
         return accepted if chosen is None else replace(accepted, subprotocol=chosen)
     if accepted.subprotocol not in offered:
-        raise ValueError(f"Accept(subprotocol={accepted.subprotocol!r}): the peer offers {offered}")
+        # What it offers is not told: some send their token there.
+        raise ValueError(
+            f"Accept(subprotocol={accepted.subprotocol!r}): must be one of request.subprotocols, "
+            "those that the peer offers"
+        )
     return accepted
