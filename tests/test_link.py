@@ -9,17 +9,29 @@ import inspect
 import logging
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
-from tests.support import BINARY, TEXT, Ends, Frame, RawPeer, close_frame, encode, open_streams
+from tests.support import (
+    BINARY,
+    PONG,
+    TEXT,
+    Ends,
+    Frame,
+    RawPeer,
+    close_frame,
+    encode,
+    open_streams,
+)
 from trioweb import ConnectionLost, Limits, State, _link
 from trioweb._link import Link
 from trioweb._outgoing import kernel_fileno
+from trioweb._server._reader import open_reader
 from trioweb.testing import MemoryStream, stream_pair
 
 
@@ -159,6 +171,78 @@ async def test_the_closed_hook_is_called_once_and_the_drained_hook_not_after_it(
     link.remove_hooks("kept")
     assert calls == ["closed"]
     del peer
+
+
+def fail(calls: list[str], name: str, *_: object) -> None:
+    calls.append(name)
+    raise ZeroDivisionError(f"in {name}")
+
+
+@asynccontextmanager
+async def open_gathered(count: int, transport: str = "gathered") -> AsyncGenerator[list[Ends]]:
+    """Ends, of *transport* at first and then of "gathered", whose kernel sockets one reader reads."""
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(open_streams("gathered" if number else transport))
+            for number in range(count)
+        ]
+        with open_reader() as reader:
+            async with trio.open_nursery() as nursery:
+                if reader is not None:
+                    nursery.start_soon(reader.run)
+                yield [Ends(nursery, pair, is_client=False, reader=reader) for pair in streams]
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("transport", ["gathered", "unix", "memory", "filtered"])
+async def test_what_a_callback_raises_is_logged_and_ends_nobody(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 2's kind: hooks and pongs are called back in tasks that all links depend on."""
+    calls: list[str] = []
+    async with open_gathered(2, transport) as (ends, other):
+        ours, peer = ends.ours(), ends.raw()
+        link = ours.link
+        for name in ("first", "second"):
+            link.set_hooks(
+                name,
+                closed=partial(fail, calls, f"closed {name}"),
+                drained=partial(fail, calls, f"drained {name}"),
+            )
+        while link.writable:
+            link.write(encode(Frame(BINARY, bytes(100_000)), masked=False))
+        while link.buffered_amount:
+            await peer.frame()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        ping = link.ping(partial(fail, calls, "pong"))
+        await peer.send(Frame(PONG, ping.payload), Frame(TEXT, b"behind it"))
+        assert await ours.receive() == "behind it"
+        await peer.send(close_frame(1000))
+        assert (await peer.frames())[-1] == close_frame(1000)
+        await peer.stream.aclose()
+        await link.wait_closed()
+        assert calls[-2:] == ["closed first", "closed second"]
+        assert set(calls[:-2]) == {"drained first", "drained second", "pong"}
+        told = [record.exc_info for record in caplog.records]
+        assert len(told) == len(calls) and all(told)
+        await other.raw().send(Frame(TEXT, b"still there?"))
+        assert await other.ours().receive() == "still there?"
+
+
+async def test_an_error_while_reading_for_one_link_ends_that_link_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is that fails: one task reads for all."""
+    async with open_gathered(2) as (ends, other):
+        ours, theirs = ends.ours(), other.ours()
+        monkeypatch.setattr(Link, "receive", partial(fail, [], "receive"))
+        await ends.raw().send(Frame(TEXT, b"x"))
+        await ours.link.wait_closed()
+        monkeypatch.undo()
+        await other.raw().send(Frame(TEXT, b"still there?"))
+        assert await theirs.receive() == "still there?"
+    assert ours.close_code == 1006
+    assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
 # Transports that fail.

@@ -83,7 +83,11 @@ class Monitor:
             while self._agenda and self._agenda[0][0] <= now:
                 _, number, ping = heappop(self._agenda)
                 # NOTE: no connection in a variable here, which would keep it until the next look.
-                self._look(number, ping, now)
+                try:
+                    self._look(number, ping, now)
+                except Exception:
+                    # All connections depend on this task: one that fails is watched no more.
+                    _logger.exception("unexpected error while watching a connection")
                 looks += 1
                 if looks % _LOOKS_PER_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()

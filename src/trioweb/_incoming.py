@@ -30,7 +30,7 @@ from ._frames import (
     encode_frame,
     encode_message,
 )
-from ._outgoing import OPEN, Outgoing, Spawn
+from ._outgoing import OPEN, Outgoing, Spawn, call_back
 from ._policy import Limits, Message
 from ._tls import RECORD_BYTES
 
@@ -232,7 +232,7 @@ class Incoming(Outgoing):
             ping = self._pings.pop(key)
             ping.round_trip = self.latency = now - ping.sent_at
             if ping.on_pong is not None:
-                ping.on_pong()
+                call_back(ping.on_pong)
             if key == payload:
                 break
         if not self._pings:
@@ -311,7 +311,10 @@ class Incoming(Outgoing):
     # Pings of ours.
 
     def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
-        """Send a ping behind everything written so far; *on_pong* is called at its pong."""
+        """Send a ping behind everything written so far; *on_pong* is called at its pong.
+
+        An error that it raises is logged, and reaches nobody.
+        """
         if not self._ping_key:
             # What a pong proves must not be guessed, so the payload begins with this.
             self._ping_key = random_bytes(4)

@@ -34,7 +34,7 @@ from ._errors import (
 )
 from ._frames import encode_close
 from ._incoming import Incoming, Replies
-from ._outgoing import OPEN, Spawn, State, describe
+from ._outgoing import OPEN, Spawn, State, call_back, describe
 from ._policy import Limits
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
@@ -189,7 +189,7 @@ class Link(Incoming):
         hooks = self._close_hooks
         self._close_hooks = self._drain_hooks = None
         for hook in (hooks or {}).values():
-            hook()
+            call_back(hook)
         self.changed()
 
     def _closing_scope(self) -> trio.CancelScope:

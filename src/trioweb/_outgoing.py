@@ -74,6 +74,17 @@ def describe(error: Exception) -> str:
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
+def call_back(callback: Callable[[], object]) -> None:
+    """Call what somebody else left here to be called.
+
+    It runs in a task that many links depend on, so an error of its own is logged and ends there.
+    """
+    try:
+        callback()
+    except Exception:
+        _logger.exception("error in what a link calls back")
+
+
 def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
     """How to ask for the descriptor that `os.write` can use for *stream*, if there is one.
 
@@ -183,7 +194,10 @@ class Outgoing(Waitable):
         self, key: object, *, closed: Callable[[], None], drained: Callable[[], None]
     ) -> None:
         """Have *closed* called once, when the state leaves OPEN, and *drained* whenever
-        all that was queued is written and the link is writable."""
+        all that was queued is written and the link is writable.
+
+        An error that one of them raises is logged, and reaches nobody.
+        """
         if self._close_hooks is None or self._drain_hooks is None:
             self._close_hooks, self._drain_hooks = {}, {}
         self._close_hooks[key] = closed
@@ -356,7 +370,7 @@ class Outgoing(Waitable):
             self.changed()
         if self.writable and self._drain_hooks is not None:
             for hook in tuple(self._drain_hooks.values()):
-                hook()
+                call_back(hook)
 
     async def _write_records(self, frame: bytes) -> None:
         assert self._tls is not None

@@ -10,6 +10,7 @@ at it, which alone closes the transport.  So no descriptor is closed that is sti
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import sys
@@ -23,6 +24,8 @@ import trio
 from .._errors import CloseCode
 from .._link import END_OF_TRANSPORT, Link
 from .._outgoing import OPEN, describe
+
+_logger = logging.getLogger("trioweb")
 
 _READ_BYTES: Final = 120 * 2**10  # as the link
 _EVENTS_PER_POLL: Final = 256
@@ -95,7 +98,11 @@ class Reader:
             now = trio.current_time()
             if self._unfinished:
                 link = next(iter(self._unfinished))
-                self._go_on(link, self._unfinished.pop(link))
+                fileno = self._unfinished.pop(link)
+                try:
+                    self._go_on(link, fileno)
+                except Exception:
+                    _contain(link)
             for fileno, _ in self._epoll.poll(0, _EVENTS_PER_POLL):
                 if perf_counter() - began_at > _TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
@@ -104,7 +111,10 @@ class Reader:
                 # Others have run since the poll, so what stands there may be gone, or may be
                 # another link that has nothing to read.
                 if (ready := self._links.get(fileno)) is not None:
-                    self._read(ready, fileno, now)
+                    try:
+                        self._read(ready, fileno, now)
+                    except Exception:
+                        _contain(ready)
                 elif fileno == self._bell:
                     os.eventfd_read(self._bell)
 
@@ -136,6 +146,12 @@ class Reader:
             elif link.is_undecoded:
                 self._forget(fileno)
                 self._unfinished[link] = fileno
+
+
+def _contain(link: Link) -> None:
+    """End *link* alone for the error that reading from it has raised, which no link should."""
+    _logger.exception("unexpected error while reading for a connection")
+    link.abort("internal error")
 
 
 def open_reader() -> AbstractContextManager[Reader | None]:
