@@ -18,9 +18,7 @@ from trioweb._http import (
     Request,
     Response,
     addresses,
-    check_headers,
     format_address,
-    is_token,
     parse_request,
     read_head,
     read_response,
@@ -396,10 +394,20 @@ def test_response_takes_a_status_that_has_no_name() -> None:
 _BAD_RESPONSES: Mapping[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a status of no answer": ({"status": 101}, ValueError, r"Response\(101\): the status must be"),
     "a status too large": ({"status": 600}, ValueError, r"from 200 to 599"),
-    "a status that is text": ({"status": "200"}, ValueError, r"Response\('200'\): the status"),
-    "a status with a fraction": ({"status": 200.5}, ValueError, r"whole number"),
-    "no body": ({"body": None}, TypeError, r"body must be str or bytes, not NoneType"),
-    "a dict": ({"body": {}}, TypeError, r"body must be str or bytes, not dict"),
+    "a status that is text": (
+        {"status": "200"},
+        TypeError,
+        r"Response: status .* not a str",
+    ),
+    "a status with a fraction": (
+        {"status": 200.5},
+        TypeError,
+        r"status .* int, not 200\.5",
+    ),
+    "no body": ({"body": None}, TypeError, r"body must be of type str or bytes, not None"),
+    "a dict": ({"body": {}}, TypeError, r"body must be of type str or bytes, not a dict"),
+    "no headers": ({"headers": None}, TypeError, r"Response\(200\): headers must be"),
+    "headers as lines": ({"headers": ["a: b"]}, TypeError, r"each of headers must be"),
     "a surrogate": ({"body": "\ud800"}, ValueError, r"surrogate"),
     "a second Content-Length": ({"headers": {"content-length": "1"}}, ValueError, r"is set by"),
     "a second Connection": ({"headers": {"Connection": "x"}}, ValueError, r"is set by"),
@@ -419,64 +427,10 @@ def test_response_refuses_when_made_what_could_not_be_sent(
         Response(**arguments)
 
 
-# Names and values.
-
-
-@pytest.mark.parametrize("name", ["a", "X-Token", "v1.json", "!#$%&'*+-.^_`|~09AZaz"])
-def test_is_token_knows_the_tokens_of_rfc_9110(name: str) -> None:
-    assert is_token(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["", " ", "a b", "a,b", "a:", "(a)", "a/b", "é", "a\n", '"a"', "@"]
-)
-def test_is_token_knows_what_is_none(name: str) -> None:
-    assert not is_token(name)
-
-
-@pytest.mark.parametrize("value", ["", "a", "a b", "a\tb", "!~", "a  \t b", "a=1; b=2"])
-def test_check_headers_takes_values_that_can_be_sent(value: str) -> None:
-    check_headers("test", [("X", value)])
-
-
-@pytest.mark.parametrize(
-    "value", [" ", "a ", " a", "\ta", "a\t", "a\r\nb: c", "a\nb", "a\rb", "é", "a\0", "\x7f", "\n"]
-)
-def test_check_headers_refuses_a_value_that_cannot_be_sent(value: str) -> None:
-    with pytest.raises(ValueError, match=r"test: .* header 'X' must be printable ASCII"):
-        check_headers("test", [("X", value)])
-
-
-@pytest.mark.parametrize("value", ["Bearer SECRET\n", b"Bearer SECRET"], ids=["no line", "bytes"])
-def test_check_headers_does_not_repeat_a_value(value: Any) -> None:
-    """CWE-532: it may be a secret, and errors reach logs."""
-    with pytest.raises((TypeError, ValueError)) as caught:
-        check_headers("test", [("Authorization", value)])
-    assert "SECRET" not in str(caught.value)
-
-
 def test_headers_do_not_repeat_a_value_that_they_cannot_hold() -> None:
     with pytest.raises(ValueError, match="LF or NUL") as caught:
         Headers([("Cookie", "SECRET\n")])
     assert "SECRET" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a:", "é", "a\r\n"])
-def test_check_headers_refuses_a_name_that_is_no_token(name: str) -> None:
-    with pytest.raises(ValueError, match=r"test: header name .* is not a token"):
-        check_headers("test", [("good", "1"), (name, "1")])
-
-
-@pytest.mark.parametrize("pair", [(b"X", "1"), ("X", b"1"), ("X", 1), (None, "1")])
-def test_check_headers_refuses_what_is_not_text(pair: Any) -> None:
-    with pytest.raises(TypeError, match=r"test: a header must be two str"):
-        check_headers("test", [pair])
-
-
-def test_check_headers_is_quick_with_a_value_of_many_blanks() -> None:
-    """The pattern must not try every way to share the blanks out."""
-    with pytest.raises(ValueError, match="printable ASCII"):
-        check_headers("test", [("X", "a " * 20_000)])
 
 
 # Bytes above ASCII: opaque, RFC 9110 section 5.5.

@@ -24,10 +24,12 @@ errors handles these too.  Nothing here performs I/O; Trio is imported for its b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
 import trio
+
+from ._arguments import check_headers, check_kind
 
 
 class CloseCode(IntEnum):
@@ -153,21 +155,26 @@ class Reject(TriowebError):
     Args:
         status: an HTTP status from 300 to 599.
         body: what a person reads; text is sent as UTF-8.
-        headers: further (name, value) pairs, for instance ("Retry-After", "5").
+        headers: further (name, value) pairs, for instance ("Retry-After", "5"), or a mapping.
+
+    Raises:
+        TypeError, ValueError: it could not be sent.
     """
 
     def __init__(
         self,
         status: int = 403,
         body: str | bytes = b"",
-        headers: Iterable[tuple[str, str]] = (),
+        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
     ) -> None:
+        check_kind("Reject", "status", status, int)
         if not 300 <= status <= 599:
             raise ValueError(f"Reject(status={status!r}): must be an HTTP status from 300 to 599")
+        check_kind("Reject", "body", body, str, bytes, bytearray)
         super().__init__(status)
         self.status = status
         self.body = body.encode() if isinstance(body, str) else bytes(body)
-        self.headers = tuple(headers)
+        self.headers = check_headers("Reject", headers)
 
 
 class GaveUp(TriowebError):

@@ -28,9 +28,10 @@ from urllib.parse import quote, unquote, urlsplit
 import trio
 import trio_websocket
 
+from ._arguments import check_headers, check_texts, is_token
 from ._deflate import OFFER, Agreement, read_answer
 from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed
-from ._http import BadHead, Headers, Request, check_headers, is_token, read_response
+from ._http import BadHead, Headers, Request, read_response
 from ._policy import Deflate
 
 _T = TypeVar("_T")
@@ -118,24 +119,32 @@ def parse_url(url: str) -> Target:
     )
 
 
-def check_subprotocols(owner: str, subprotocols: Sequence[str]) -> None:
-    """Raise unless every name can stand in Sec-WebSocket-Protocol (RFC 6455 section 4.1)."""
-    if isinstance(subprotocols, str):
-        raise TypeError(f"{owner}: subprotocols={subprotocols!r} must be a sequence of str")
-    for name in subprotocols:
-        if not isinstance(name, str) or not is_token(name):
+def check_subprotocols(owner: str, subprotocols: object) -> tuple[str, ...]:
+    """Return *subprotocols* as they are now; every one can stand in Sec-WebSocket-Protocol.
+
+    Raises:
+        TypeError, ValueError: they cannot (RFC 6455 section 4.1).
+    """
+    names = check_texts(owner, "subprotocols", subprotocols)
+    for name in names:
+        if not is_token(name):
             raise ValueError(f"{owner}: subprotocol {name!r} is not a token (RFC 6455 4.1)")
-    if len(set(subprotocols)) != len(subprotocols):
-        raise ValueError(f"{owner}: subprotocols={list(subprotocols)!r} has one twice")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{owner}: subprotocols={list(names)!r} has one twice")
+    return names
 
 
-def check_request_headers(owner: str, headers: Iterable[tuple[str, str]]) -> None:
-    """Raise unless a client may send *headers* along with its handshake."""
-    headers = list(headers)
-    check_headers(owner, headers)
-    for name, _ in headers:
+def check_request_headers(owner: str, headers: object) -> tuple[tuple[str, str], ...]:
+    """Return *headers*, a mapping or pairs, as pairs that may be sent along with a handshake.
+
+    Raises:
+        TypeError, ValueError: they may not.
+    """
+    pairs = check_headers(owner, headers)
+    for name, _ in pairs:
         if name.lower() in _RESERVED_HEADERS or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"{owner}: header {name!r} belongs to the handshake itself")
+    return pairs
 
 
 def check_upgrade(request: Request) -> None:

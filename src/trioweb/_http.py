@@ -10,7 +10,6 @@ line is malformed, anything may stand in it, a token too, and the words reach a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,6 +18,8 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 import trio
+
+from ._arguments import check_headers, check_kind
 
 # (host, port) for IP; the path, possibly empty, for Unix sockets; "" where there is none.
 Address: TypeAlias = tuple[str, int] | str
@@ -30,9 +31,6 @@ _CLEAN = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])
 # RFC 9110 section 5.5: those bytes are opaque.  Read like this they are all kept.
 _ENCODING = "latin-1"
 _BLANKS = " \t"
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# RFC 9110 section 5.5: blanks only between visible characters.
-_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e]+(?:[\t ]+[\x21-\x7e]+)*)?")
 # RFC 9110 sections 15.3.5 and 15.4.5: these have no body, nor headers that would describe it.
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -191,18 +189,16 @@ class Response:
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
 
     def __post_init__(self) -> None:
+        check_kind("Response", "status", self.status, int)
         call = f"Response({self.status!r})"
-        if not isinstance(self.status, int) or not 200 <= self.status <= 599:
+        if not 200 <= self.status <= 599:
             raise ValueError(f"{call}: the status must be a whole number from 200 to 599")
-        if not isinstance(self.body, (str, bytes)):
-            raise TypeError(f"{call}: body must be str or bytes, not {type(self.body).__name__}")
+        check_kind(call, "body", self.body, str, bytes)
         if isinstance(self.body, str):
             self.body.encode()  # raises here, not where nobody expects it
         if self.body and self.status in _BODILESS:
             raise ValueError(f"{call}: must not have a body (RFC 9110)")
-        headers = self.headers
-        pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-        check_headers(call, pairs)
+        pairs = check_headers(call, self.headers)
         for name, _ in pairs:
             if name.lower() in _FRAMING_HEADERS:
                 raise ValueError(f"{call}: header {name!r} is set by the server itself")
@@ -225,29 +221,6 @@ class Response:
 
 
 _STATUSES = frozenset(HTTPStatus)
-
-
-def check_headers(owner: str, headers: Iterable[tuple[str, str]]) -> None:
-    """Raise unless every (name, value) pair can stand in a head; *owner* is for the text."""
-    for name, value in headers:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(
-                f"{owner}: a header must be two str, its name and its value, not "
-                f"{type(name).__name__} and {type(value).__name__}"
-            )
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{owner}: header name {name!r} is not a token (RFC 9110)")
-        if not _HEADER_VALUE.fullmatch(value):
-            # Not the value itself, which may be a secret.
-            raise ValueError(
-                f"{owner}: the value of header {name!r} must be printable ASCII, without blanks "
-                "around it"
-            )
-
-
-def is_token(text: str) -> bool:
-    """Whether *text* is a token of RFC 9110, as a header's or a subprotocol's name must be."""
-    return _TOKEN.fullmatch(text) is not None
 
 
 def brief(text: str) -> str:

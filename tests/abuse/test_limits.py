@@ -160,6 +160,9 @@ async def test_peer_that_sends_too_fast_is_read_more_slowly_and_loses_nothing(
             assert text == f"{len(taken_at):04}{message}"
             taken_at.append(trio.current_time())
 
+    async def handle(connection: trioweb.Connection) -> None:
+        await (handler if connection.request.path == "/fast" else echo)(connection)
+
     async def flood(connection: trioweb.Connection) -> None:
         for number in range(count):
             await connection.send(f"{number:04}{message}")
@@ -167,7 +170,7 @@ async def test_peer_that_sends_too_fast_is_read_more_slowly_and_loses_nothing(
 
     site = await start(
         nursery,
-        lambda connection: (handler if connection.request.path == "/fast" else echo)(connection),
+        handle,
         limits=trioweb.Limits(max_messages_per_second=rate),
     )
     await trio.testing.wait_all_tasks_blocked()

@@ -63,7 +63,7 @@ from trioweb.testing import Network, RawPeer, no_leaks, stream_pair, wait_until
         ({"headers": {"X-A": "line\r\nbreak"}}, ValueError, r"X-A"),
         ({"headers": {"bad name": "x"}}, ValueError, r"bad name"),
         ({"headers": [("Upgrade", "x")]}, ValueError, r"'Upgrade' belongs to the handshake"),
-        ({"subprotocols": "chat"}, TypeError, r"subprotocols='chat'.*sequence of str"),
+        ({"subprotocols": "chat"}, TypeError, "subprotocols must be a collection of str"),
         ({"subprotocols": ["a b"]}, ValueError, r"'a b' is not a token"),
         ({"ssl_context": ssl.create_default_context()}, ValueError, r"ssl_context.*wss://"),
     ],

@@ -16,7 +16,7 @@ import trioweb.testing
 from tests.interop.clients import CLIENTS, Peer, clients, run_in_thread
 from tests.interop.peer import PATIENCE
 from tests.interop.servers.common import Certificates
-from trioweb._server._server import Handler
+from trioweb._server._settings import Handler
 
 pytestmark = pytest.mark.network
 

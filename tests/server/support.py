@@ -15,7 +15,7 @@ import trio
 
 import trioweb
 from tests.support import CLOSE, RawPeer
-from trioweb._server._server import Handler
+from trioweb._server._settings import Handler
 from trioweb.testing import Network
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 section 1.3, and its answer

@@ -216,17 +216,11 @@ async def _raise_a_group(request: trioweb.Request) -> None:
     raise ExceptionGroup("two", [RuntimeError("database is down"), trioweb.Reject(403)])
 
 
-async def _return_nonsense(request: trioweb.Request) -> Any:
-    return "database is down"
-
-
 async def _reject_with_a_bad_header(request: trioweb.Request) -> None:
     raise trioweb.Reject(403, headers=[("no token", "value")])
 
 
-@pytest.mark.parametrize(
-    "admit", [_raise, _raise_a_group, _return_nonsense, _reject_with_a_bad_header]
-)
+@pytest.mark.parametrize("admit", [_raise, _raise_a_group, _reject_with_a_bad_header])
 async def test_admit_that_fails_is_a_500_and_concerns_nobody_else(
     admit: Any, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -250,8 +244,52 @@ async def test_admit_that_fails_is_a_500_and_concerns_nobody_else(
 
 
 @pytest.mark.parametrize(
+    "value",
+    [False, True, 0, "", "SECRET", {}, {"user": "SECRET"}, (), trioweb.Accept, trioweb.Reject(403)],
+    ids=str,
+)
+async def test_admit_that_returns_neither_accept_nor_none_lets_nobody_in(
+    value: Any, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A check fails closed: only Accept and None are a yes."""
+
+    async def admit(request: trioweb.Request) -> Any:
+        return value
+
+    async def handler(connection: trioweb.Connection) -> None:
+        raise AssertionError("let in")
+
+    site = await start(nursery, handler, admit=admit)
+    answer = await site.ask(upgrade_head())
+    assert (answer.status, answer.body) == (500, b"internal error\n")
+    [record] = caplog.records
+    assert record.exc_info is not None and record.exc_info[0] is TypeError
+    assert "admit must return an Accept or None" in caplog.text
+    assert "SECRET" not in caplog.text
+    assert site.server.statistics().handler_errors == 1
+
+
+@pytest.mark.parametrize("value", [None, "SECRET", {"status": 200}, trioweb.Response], ids=str)
+async def test_http_that_returns_no_response_is_a_500(
+    value: Any, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def http(request: trioweb.Request) -> Any:
+        return value
+
+    site = await start(nursery, wait, http=http)
+    assert (await site.ask(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n")).status == 500
+    assert "http must return a Response" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        ({"headers": None}, TypeError),
+        ({"headers": "a: b"}, TypeError),
+        ({"headers": ["a: b"]}, TypeError),
+        ({"subprotocol": 1}, TypeError),
+        ({"subprotocol": ["v1"]}, TypeError),
         ({"headers": [("a b", "c")]}, ValueError),
         ({"headers": [("a", "b\r\nc: d")]}, ValueError),
         ({"headers": [("a", 1)]}, TypeError),
@@ -265,8 +303,36 @@ async def test_admit_that_fails_is_a_500_and_concerns_nobody_else(
 def test_accept_refuses_what_cannot_stand_in_a_head(
     arguments: dict[str, Any], error: type[Exception]
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=rf"Accept: .*{next(iter(arguments)).removesuffix('s')}"):
         trioweb.Accept(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"status": None}, TypeError),
+        ({"status": "403"}, TypeError),
+        ({"status": True}, TypeError),
+        ({"status": 200}, ValueError),
+        ({"body": None}, TypeError),
+        ({"body": 5}, TypeError),
+        ({"body": ["no"]}, TypeError),
+        ({"headers": None}, TypeError),
+        ({"headers": ["a: b"]}, TypeError),
+        ({"headers": [("a b", "c")]}, ValueError),
+    ],
+    ids=str,
+)
+def test_reject_refuses_at_once_what_could_not_be_answered(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=rf"Reject.*{next(iter(arguments)).removesuffix('s')}"):
+        trioweb.Reject(**arguments)
+
+
+def test_headers_of_accept_and_reject_may_be_a_mapping() -> None:
+    assert trioweb.Accept(headers={"a": "b"}).headers == (("a", "b"),)
+    assert trioweb.Reject(headers={"a": "b"}).headers == (("a", "b"),)
 
 
 def test_accept_keeps_headers_of_an_iterator() -> None:

@@ -23,7 +23,7 @@ import trioweb
 from tests.server.support import Peer, echo, upgrade_head
 from tests.support import BINARY, CLOSE, PING, TEXT, Frame, close_frame, encode
 from trioweb._broadcast import Broadcast
-from trioweb._server._server import Handler
+from trioweb._server._settings import Handler
 
 pytestmark = pytest.mark.network
 

@@ -202,8 +202,8 @@ async def test_proxy_over_a_unix_socket_is_trusted_by_name(nursery: trio.Nursery
 @pytest.mark.parametrize(
     ("trusted", "error", "text"),
     [
-        ("127.0.0.1", TypeError, "must be a collection"),
-        ([1], TypeError, "1 must be a str"),
+        ("127.0.0.1", TypeError, "trusted_proxies must be a collection of str"),
+        ([1], TypeError, "each of trusted_proxies must be of type str, not 1"),
         (["localhost"], ValueError, "'localhost' must be an IP address"),
         (["10.0.0.1/8"], ValueError, "host bits set"),
         ([""], ValueError, "'' must be"),

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,10 @@ async def test_handler_error_closes_its_connection_with_1011_and_nothing_else(
     assert record.exc_info[1].__traceback__ is not None
 
 
-async def test_handler_that_is_no_coroutine_function_is_contained(nursery: trio.Nursery) -> None:
+async def test_handler_that_only_seems_to_be_async_is_contained(nursery: trio.Nursery) -> None:
     """Invariant 2."""
 
+    @wraps(wait)
     def handler(connection: trioweb.Connection) -> Any:
         return None
 
@@ -555,20 +556,54 @@ async def test_cancelled_server_closes_connections_though_their_handlers_clean_u
 @pytest.mark.parametrize(
     ("options", "error"),
     [
+        ({"handler": None}, TypeError),
+        ({"handler": lambda connection: None}, TypeError),
+        ({"port": "8000"}, TypeError),
+        ({"port": None}, TypeError),
+        ({"port": True}, TypeError),
+        ({"port": -1}, ValueError),
+        ({"port": 65536}, ValueError),
+        ({"host": ["127.0.0.1"]}, TypeError),
+        ({"ssl_context": "cert.pem"}, TypeError),
+        ({"ssl_context": True}, TypeError),
+        ({"admit": lambda request: True}, TypeError),
+        ({"admit": False}, TypeError),
+        ({"admit": trioweb.Accept()}, TypeError),
+        ({"http": lambda request: trioweb.Response()}, TypeError),
+        ({"http": trioweb.Response()}, TypeError),
+        ({"origins": None}, TypeError),
         ({"origins": "https://example.com"}, TypeError),
+        ({"origins": [None]}, TypeError),
+        ({"subprotocols": None}, TypeError),
         ({"subprotocols": "chat"}, TypeError),
+        ({"subprotocols": [1]}, TypeError),
         ({"subprotocols": ["a b"]}, ValueError),
         ({"subprotocols": ["a", "a"]}, ValueError),
+        ({"trusted_proxies": None}, TypeError),
+        ({"heartbeat": 20}, TypeError),
+        ({"app_heartbeats": ["ping"]}, TypeError),
         ({"app_heartbeats": {1: "pong"}}, TypeError),
         ({"app_heartbeats": {"ping": 1}}, TypeError),
+        ({"limits": {"max_connections": 5}}, TypeError),
+        ({"limits": None}, TypeError),
+        ({"compression": True}, TypeError),
+        ({"hub": trioweb.open_hub}, TypeError),
     ],
     ids=str,
 )
-async def test_serve_refuses_bad_arguments_and_frees_its_port(
-    options: dict[str, Any], error: type[Exception]
+async def test_serve_tells_a_wrong_argument_by_its_name_before_it_listens(
+    options: dict[str, Any], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(error):
-        await trioweb.serve(wait, 0, host="127.0.0.1", **options)
+    monkeypatch.setattr(trio, "open_tcp_listeners", None)
+    [name] = options
+    with pytest.raises(error, match=rf"\b{name.removesuffix('s')}"):
+        await trioweb.serve(**{"handler": wait, "port": 0, **options})
+
+
+@pytest.mark.parametrize("listeners", [None, 8000, ["127.0.0.1"]], ids=str)
+async def test_serve_listeners_tells_what_is_no_listener(listeners: Any) -> None:
+    with pytest.raises(TypeError, match=r"serve_listeners: (each of )?listeners must be"):
+        await trioweb.serve_listeners(wait, listeners)
 
 
 async def test_serve_raises_os_error_when_the_port_is_taken() -> None:
@@ -615,7 +650,7 @@ async def test_app_heartbeats_are_answered_and_reach_no_handler(nursery: trio.Nu
 
 # Each side has a text and the same as bytes, or gets the one where it expects the other.
 _ALIKE = """
-from functools import partial
+from functools import partial, wraps
 
 import trio
 

@@ -121,9 +121,7 @@ def parse_target(url: str, ssl_context: ssl.SSLContext | None) -> Target:
 
 def header_pairs(owner: str, headers: HeaderArgument) -> list[tuple[str, str]]:
     """*headers* as pairs, checked; *owner* is for the text of errors."""
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    check_request_headers(owner, pairs)
-    return pairs
+    return list(check_request_headers(owner, headers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ written to the wire is the front's business.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from .._arguments import check_kind
 from .._errors import Reject
 from .._handshake import check_request_headers, check_subprotocols
 from .._http import Request
@@ -24,18 +25,18 @@ class Accept:
 
     Args:
         subprotocol: one of those the peer offers; None to let `subprotocols` decide.
-        headers: (name, value) pairs to send along with the 101.
+        headers: (name, value) pairs or a mapping, kept as pairs, to send along with the 101.
         user: whatever the application knows of the peer; it becomes `connection.user`.
     """
 
     subprotocol: str | None = None
-    headers: Iterable[tuple[str, str]] = ()
+    headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
     user: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "headers", tuple(self.headers))
         # The 101's own headers are those of the request that asks for it.
-        check_request_headers("Accept", self.headers)
+        object.__setattr__(self, "headers", check_request_headers("Accept", self.headers))
+        check_kind("Accept", "subprotocol", self.subprotocol, str, optional=True)
         if self.subprotocol is not None:
             check_subprotocols("Accept", [self.subprotocol])
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
 
-from .._deflate import check_compression
+from .._arguments import check_kind, wrong
 from .._errors import single_cause
-from .._handshake import check_subprotocols
-from .._heartbeat import heartbeat_replies
-from .._incoming import reply_key
-from .._policy import Deflate, Heartbeat, Limits, Message, check_message
+from .._policy import Deflate, Heartbeat, Limits, Message
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
-from ._proxies import Proxies
 from ._reader import open_reader
-from ._server import Handler, Server
+from ._server import Server
+from ._settings import Handler, Settings, settle
 
 
 async def serve_listeners(
@@ -45,37 +42,37 @@ async def serve_listeners(
     TLS is put on top of what they accept, which is several times cheaper for each message than
     a `trio.SSLListener`.
     """
-    if isinstance(origins, str):
-        raise TypeError(f"origins={origins!r}: must be a collection of str")
-    check_subprotocols("serve", subprotocols)
-    check_compression(compression)
-    proxies = Proxies(trusted_proxies)
-    replies = dict(heartbeat_replies(heartbeat))
-    for message, reply in (app_heartbeats or {}).items():
-        check_message("app_heartbeats", message)
-        if reply is not None:
-            check_message("app_heartbeats", reply)
-        replies[reply_key(message)] = reply
+    settings = settle(
+        handler,
+        ssl_context=ssl_context,
+        admit=admit,
+        http=http,
+        origins=origins,
+        subprotocols=subprotocols,
+        trusted_proxies=trusted_proxies,
+        heartbeat=heartbeat,
+        app_heartbeats=app_heartbeats,
+        limits=limits,
+        compression=compression,
+        hub=hub,
+    )
+    if not isinstance(listeners, Iterable):
+        raise wrong("serve_listeners", "listeners", "a sequence of trio.abc.Listener", listeners)
+    listeners = list(listeners)
+    for listener in listeners:
+        check_kind("serve_listeners", "each of listeners", listener, trio.abc.Listener)
+    await _serve(settings, listeners, task_status)
+
+
+async def _serve(
+    settings: Settings,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    task_status: trio.TaskStatus[Server],
+) -> None:
     try:
         with open_reader() as reader:
             async with trio.open_nursery() as nursery:
-                server = Server(
-                    handler,
-                    listeners,
-                    ssl_context=ssl_context,
-                    admit=admit,
-                    http=http,
-                    origins=origins,
-                    subprotocols=subprotocols,
-                    proxies=proxies,
-                    heartbeat=heartbeat,
-                    replies=replies,
-                    limits=limits,
-                    compression=compression,
-                    hub=hub,
-                    nursery=nursery,
-                    reader=reader,
-                )
+                server = Server(settings, listeners, nursery=nursery, reader=reader)
                 await server._serve(task_status)
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -113,7 +110,8 @@ async def serve(
         host: the address to listen on; None for all of this machine.
         ssl_context: serve wss and https.
         admit: `async def admit(request)`, asked before the upgrade: return Accept or None
-            to let it in, raise Reject to refuse it.
+            to let it in, raise Reject to refuse it.  Anything else that it returns, and any
+            other error, is logged, and the peer is refused with 500.
         http: `async def http(request) -> Response` for requests that are no upgrade;
             without it they are answered with 404.
         origins: Origins that may connect besides the host asked for; "*" for all.
@@ -143,24 +141,27 @@ async def serve(
     Cancellation: every connection is sent Close 1001 if the kernel takes it at once, every
     handler is cancelled, every socket is closed.
     """
+    settings = settle(
+        handler,
+        ssl_context=ssl_context,
+        admit=admit,
+        http=http,
+        origins=origins,
+        subprotocols=subprotocols,
+        trusted_proxies=trusted_proxies,
+        heartbeat=heartbeat,
+        app_heartbeats=app_heartbeats,
+        limits=limits,
+        compression=compression,
+        hub=hub,
+    )
+    check_kind("serve", "port", port, int)
+    if not 0 <= port <= 65535:
+        raise ValueError(f"serve: port {port} must be from 0 to 65535")
+    check_kind("serve", "host", host, str, optional=True)
     listeners = await trio.open_tcp_listeners(port, host=host)
     try:
-        await serve_listeners(
-            handler,
-            listeners,
-            ssl_context=ssl_context,
-            admit=admit,
-            http=http,
-            origins=origins,
-            subprotocols=subprotocols,
-            trusted_proxies=trusted_proxies,
-            heartbeat=heartbeat,
-            app_heartbeats=app_heartbeats,
-            limits=limits,
-            compression=compression,
-            hub=hub,
-            task_status=task_status,
-        )
+        await _serve(settings, listeners, task_status)
     finally:
         # Shielded, or a cancellation would take the place of what is on its way out.
         with trio.CancelScope(shield=True):

@@ -8,15 +8,15 @@ that belongs to one connection may let an error out.
 from __future__ import annotations
 
 import logging
-import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import trio
 
+from .._arguments import check_kind, shown
 from .._connection import Connection, is_own_end
 from .._deflate import Agreement, choose_offer
 from .._errors import CloseCode, OpenFailed, Reject
@@ -24,16 +24,13 @@ from .._frames import check_close
 from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
 from .._http import Address, BadHead, Request, Response, addresses, brief, format_address
-from .._incoming import Replies
 from .._link import Link
-from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
-from .._topics import Hub, HubStatistics
+from .._topics import HubStatistics
 from ._accepting import accept_streams
-from ._admission import Accept, Admit, check_origin, choose_subprotocol
+from ._admission import Accept, check_origin, choose_subprotocol
 from ._eager import Eager
 from ._front import (
-    Http,
     answer,
     bound_kernel_queue,
     check_request,
@@ -42,8 +39,9 @@ from ._front import (
     shake_tls,
     wants_tls,
 )
-from ._proxies import Proxies, Visitor
+from ._proxies import Visitor
 from ._reader import Reader
+from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")
 
@@ -53,8 +51,6 @@ _TLS_MARGIN: Final = 2
 
 # What an upgrade gets unless `admit` says otherwise.
 _ACCEPT = Accept()
-
-Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,38 +106,18 @@ class Server:
 
     def __init__(
         self,
-        handler: Handler,
+        settings: Settings,
         listeners: Sequence[trio.abc.Listener[Any]],
         *,
-        ssl_context: ssl.SSLContext | None,
-        admit: Admit | None,
-        http: Http | None,
-        origins: Collection[str],
-        subprotocols: Sequence[str],
-        proxies: Proxies,
-        heartbeat: Heartbeat | None,
-        replies: Replies,
-        limits: Limits,
-        compression: Deflate | None,
-        hub: Hub | None,
         nursery: trio.Nursery,
         reader: Reader | None,
     ) -> None:
         self.listeners = list(listeners)
         self.draining = False
-        self._handler = handler
-        self._ssl_context = ssl_context
-        self._admit = admit
-        self._http = http
-        self._origins = origins
-        self._subprotocols = subprotocols
-        self._proxies = proxies
-        self._replies = replies
-        self._limits = limits
-        self._compression = compression
-        self._hub = hub
+        self._settings = settings
         self._nursery = nursery
         self._reader = reader
+        heartbeat = settings.heartbeat
         self._monitor = Monitor(heartbeat) if heartbeat is not None else None
         self._connections: dict[Connection, None] = {}
         self._hosts: Counter[str] = Counter()
@@ -187,7 +163,7 @@ class Server:
             answered=dict(self._answered),
             closed=dict(self._closed),
             handler_errors=self._handler_errors,
-            hub=self._hub.statistics() if self._hub is not None else None,
+            hub=self._settings.hub.statistics() if self._settings.hub is not None else None,
         )
 
     async def drain(
@@ -212,13 +188,14 @@ class Server:
             code, reason: of the Close; 1012 says "service restart".
 
         Raises:
-            ValueError: an argument cannot work; nothing was begun.
+            TypeError, ValueError: an argument cannot work; nothing was begun.
 
         Cancellation: the server stops at once, with what Closes the kernel takes.
         Concurrency: a second call waits for the first.
         """
         check_close(code, reason)
         for name, value in (("grace", grace), ("spread", spread)):
+            check_kind("drain", name, value, int, float)
             if not value >= 0:
                 raise ValueError(f"drain({name}={value!r}): must not be negative")
         if self.draining:
@@ -231,9 +208,9 @@ class Server:
             self._drained.set()
 
     async def _drain(self, grace: float, spread: float, code: int, reason: str) -> None:
-        if self._hub is not None:
+        if self._settings.hub is not None:
             with trio.move_on_after(grace):
-                await self._hub.wait_caught_up()
+                await self._settings.hub.wait_caught_up()
         connections = self.connections
         # One whose handshake ends only now is told at once.
         self._farewell = code, reason
@@ -266,9 +243,9 @@ class Server:
         try:
             bound_kernel_queue(stream)
             remote, local = addresses(stream)
-            if self._ssl_context is not None:
-                stream = TlsStream(stream, self._ssl_context, server_side=True)
-            visitor = self._proxies.meet(remote)
+            if self._settings.ssl_context is not None:
+                stream = TlsStream(stream, self._settings.ssl_context, server_side=True)
+            visitor = self._settings.proxies.meet(remote)
             self._hosts[visitor.host] += 1
             connection = await self._open(stream, visitor, local)
             if connection is not None:
@@ -293,7 +270,7 @@ class Server:
     ) -> Connection | None:
         """Make a connection of *stream*; None if it was answered or went away instead."""
         request: Request | None = None
-        limits = self._limits
+        limits = self._settings.limits
         deadline = trio.current_time() + limits.connect_timeout
         try:
             self._undecided += 1
@@ -338,7 +315,7 @@ class Server:
     def _identify(self, visitor: Visitor, request: Request) -> None:
         """Count *visitor* for the host that *request* comes from, if only its proxy was known."""
         before = visitor.host
-        self._proxies.identify(visitor, request)
+        self._settings.proxies.identify(visitor, request)
         if visitor.host != before:
             self._forget(before)
             self._hosts[visitor.host] += 1
@@ -355,7 +332,7 @@ class Server:
 
     def _excess(self, host: str, margin: int = 1) -> str:
         """What there is too much of for *host*, at *margin* times the limits; "" if nothing."""
-        limits = self._limits
+        limits = self._settings.limits
         if self._streams > margin * limits.max_connections:
             return "too many connections"
         limit = limits.max_connections_per_host
@@ -386,41 +363,56 @@ class Server:
 
     async def _ask(self, request: Request) -> Accept | Response:
         if not is_upgrade(request):
-            if self._http is None:
+            if self._settings.http is None:
                 return Response(404, "there is only a WebSocket here\n")
-            response = await self._http(request)
+            response = await self._settings.http(request)
             if not isinstance(response, Response):
-                raise TypeError(f"http returned {response!r} instead of a Response")
+                raise TypeError(f"http must return a Response, not {shown(response)}")
             return response
-        check_origin(request, self._origins)
-        accepted = await self._admit(request) if self._admit is not None else None
+        check_origin(request, self._settings.origins)
+        accepted = await self._admit(request)
         # Not before: a drain may have begun while `admit` made up its mind.
         if self.draining:
             raise _Refused.because("restarting", retry_after=1)
-        return choose_subprotocol(request, accepted or _ACCEPT, self._subprotocols)
+        return choose_subprotocol(request, accepted, self._settings.subprotocols)
+
+    async def _admit(self, request: Request) -> Accept:
+        """What the application's `admit` says, which lets in with None or Accept alone."""
+        if self._settings.admit is None:
+            return _ACCEPT
+        accepted = await self._settings.admit(request)
+        if accepted is None:
+            return _ACCEPT
+        if not isinstance(accepted, Accept):
+            raise TypeError(
+                "admit must return an Accept or None to let the peer in, or raise Reject; it "
+                f"returned {shown(accepted)}"
+            )
+        return accepted
 
     async def _upgrade(
         self, stream: trio.abc.Stream, request: Request, head: bytes, rest: bytes, accepted: Accept
     ) -> Connection:
         agreed: Agreement | None = None
-        if self._compression is not None:
+        if self._settings.compression is not None:
             offers = request.headers.get("sec-websocket-extensions", "")
-            agreed = choose_offer(offers, self._compression)
+            agreed = choose_offer(offers, self._settings.compression)
         extensions = "" if agreed is None else agreed.text
+        assert isinstance(accepted.headers, tuple)
         await accept(
-            Eager(stream, trio.current_time() + self._limits.connect_timeout),
+            Eager(stream, trio.current_time() + self._settings.limits.connect_timeout),
             head,
             subprotocol=accepted.subprotocol,
             extensions=extensions,
-            headers=tuple(accepted.headers),
+            headers=accepted.headers,
         )
         link = Link(
             stream,
             rest,
             is_client=False,
-            limits=self._limits,
+            limits=self._settings.limits,
             spawn=self._nursery.start_soon,
-            replies=self._replies,
+            replies=self._settings.replies,
             compression=agreed,
         )
         link.start(self._reader)
@@ -443,7 +435,7 @@ class Server:
         code = CloseCode.NORMAL
         try:
             try:
-                await self._handler(connection)
+                await self._settings.handler(connection)
             except Exception as exc:
                 code = self._contain(exc, connection)
             except BaseExceptionGroup as group:
