@@ -79,8 +79,9 @@ def examples(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """Try the server and its pages in a real Chromium."""
-    require(session, "chromium")
+    require(session, "chromium", "node", "npm")
     session.install(".", *group("tests"), *group("browser"))
+    install_node_packages(session)
     session.run("pytest", "--all-peers", "-m", "browser", *session.posargs)
 
 
@@ -90,7 +91,7 @@ def interop(session: nox.Session) -> None:
     require(session, "chromium", "node", "npm")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
-    where = ("tests/interop", "tests/node", "tests/browser")
+    where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
     session.run("pytest", "--all-peers", *where, *session.posargs)
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.interop.javascript import missing_for_browser, missing_for_node
+from tests.interop.javascript import missing_for_axe, missing_for_browser, missing_for_node
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every
 # program that the tests start, and end with it.
@@ -27,7 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker, missing in ("node", missing_for_node), ("browser", missing_for_browser):
+    for marker, missing in (
+        ("node", missing_for_node),
+        ("browser", missing_for_browser),
+        ("axe", missing_for_axe),
+    ):
         if item.get_closest_marker(marker) and (what := missing()):
             if item.config.getoption("all_peers"):
                 pytest.fail(what, pytrace=False)

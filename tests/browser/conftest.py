@@ -6,6 +6,7 @@ The browser is the one that is installed: Playwright only drives it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -32,8 +33,8 @@ def window(chromium: Browser) -> Iterator[Window]:
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
-    def open_window(url: str | None = None) -> Page:
-        context = chromium.new_context()
+    def open_window(url: str | None = None, **options: Any) -> Page:
+        context = chromium.new_context(**options)
         context.set_default_timeout(PATIENCE * 1000)
         contexts.append(context)
         page = context.new_page()

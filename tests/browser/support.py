@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from playwright.sync_api import Locator, Page, expect
 
 
 class Window(Protocol):
-    """Opens a browser window; the page of that name is a fixture."""
+    """Opens a browser window; the page of that name is a fixture.
 
-    def __call__(self, url: str | None = None) -> Page: ...
+    Options are those of Playwright's `new_context`.
+    """
+
+    def __call__(self, url: str | None = None, **options: Any) -> Page: ...
 
 
 def state(page: Page) -> Locator:

@@ -411,3 +411,49 @@ def test_page_fits_a_phone(shared: Server, window: Window) -> None:
         assert page.locator(part).evaluate("part => part.scrollWidth <= part.clientWidth")
     for control in (*page.get_by_role("button").all(), *page.get_by_role("textbox").all()):
         expect(control).to_be_in_viewport(ratio=1)
+
+
+def test_page_keeps_what_somebody_reads_further_up_in_its_place(
+    shared: Server, window: Window
+) -> None:
+    page = window(f"{shared.url}place")
+    expect_open(page)
+    with terminal(shared, "/place") as other:
+        for number in range(100):
+            other.send(f"line {number}")
+        expect(log(page)).to_have_count(100)
+        read = log(page).nth(50)
+        read.scroll_into_view_if_needed()
+        before = read.bounding_box()
+        assert before is not None
+        for number in range(20):
+            other.send(f"while reading {number}")
+        expect(log(page)).to_have_count(120)
+        assert read.bounding_box() == pytest.approx(before, abs=1)
+
+
+_CHARACTERS: Final = """[
+    document.getElementById("log").textContent.length,
+    seen.reduce((sum, text) => sum + text.length, 0),
+]"""
+
+
+def test_page_keeps_a_bounded_number_of_characters(window: Window) -> None:
+    """As many rows as it may have, of a million characters each, would be half a gigabyte."""
+    with serving() as server:
+        page = window(f"{server.url}lobby")
+        expect_open(page)
+        with terminal(server, "/lobby") as other:
+            for number in range(150):
+                other.send(f"mallory: {number} " + "w" * 20_000)
+                if number % 10 == 9:  # or the page might be too slow for the server
+                    expect(log(page).last).to_contain_text(f"mallory{number} ")
+        shown, kept = page.evaluate(_CHARACTERS)
+        assert 2**19 < shown <= 2**20 and 2**19 < kept <= 2**20
+        expect(log(page).last).to_contain_text(re.compile(r"^mallory149 w+… \(100\d\d more char"))
+        # What was shortened is known again after a reconnect.
+        count = log(page).count()
+        page.get_by_role("button", name="Disconnect").click()
+        page.get_by_role("button", name="Connect", exact=True).click()
+        expect(notes(page).last).to_contain_text(re.compile(r"^Connected again\.\d"))
+        assert log(page).count() == count

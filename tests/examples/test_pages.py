@@ -105,6 +105,23 @@ async def test_chat_page_comes_back_with_its_name_when_the_server_does() -> None
     await drive(steps)
 
 
+async def test_chat_page_stays_where_somebody_reads() -> None:
+    def steps(browser: Browser) -> None:
+        ada, bob = (join(browser, chat.url, name) for name in ("Ada", "Bob"))
+        for number in range(60):
+            say(ada, f"line {number}")
+        last = ada.get_by_text("line 59")
+        last.wait_for()
+        assert ada.locator("#log").evaluate("log => log.scrollTop") > 1000
+        ada.locator("#log").evaluate("log => { log.scrollTop = 500; }")
+        say(bob, "while Ada reads")
+        ada.get_by_text("while Ada reads").wait_for()
+        assert ada.locator("#log").evaluate("log => log.scrollTop") == 500
+
+    with running("chat_server.py") as chat:
+        await drive(steps)
+
+
 async def test_dashboard_page_draws_and_comes_back_with_its_server() -> None:
     def steps(browser: Browser) -> None:
         with running("dashboard.py") as dashboard:

@@ -162,6 +162,21 @@ def missing_for_node() -> str | None:
 
 
 @lru_cache
+def axe_path() -> Path | None:
+    """Where Node finds axe-core, which judges how accessible a page is."""
+    if shutil.which("node") is None:
+        return None
+    code = "console.log(require.resolve('axe-core/axe.min.js'))"
+    found = subprocess.run(["node", "-e", code], capture_output=True, text=True, cwd=_HERE)
+    return Path(found.stdout.strip()) if found.returncode == 0 else None
+
+
+def missing_for_axe() -> str | None:
+    """What the tests marked `axe` lack here, if anything."""
+    return None if axe_path() else "node does not find axe-core: see NODE_PATH"
+
+
+@lru_cache
 def missing_for_browser() -> str | None:
     """What the tests marked `browser` lack here, if anything."""
     if find_spec("playwright") is None:
