@@ -104,7 +104,11 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
     ),
     (ConnectFailed("no route"), {"untrusted": False}, "no route"),
     (ConnectFailed("expired", untrusted=True), {"untrusted": True}, "expired"),
-    (Unsent(2), {"count": 2}, "2 accepted messages were not handed over"),
+    (
+        Unsent(2, ["a", b"b"]),
+        {"count": 2, "messages": ("a", b"b")},
+        "2 accepted messages were not handed over",
+    ),
     (Reject(), {"status": 403, "headers": (), "body": b""}, "403"),
     (
         HubFull("max_topics=1"),

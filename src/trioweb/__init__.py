@@ -1,6 +1,15 @@
 """WebSockets for Trio programs: a broadcast server, and a client that outlives connections."""
 
-from ._client import Client, ClientStatistics, Lost, Messages, Opened, open_client, open_connection
+from ._client import (
+    Client,
+    ClientStatistics,
+    Lost,
+    Messages,
+    Opened,
+    Undelivered,
+    open_client,
+    open_connection,
+)
 from ._connection import Connection
 from ._errors import (
     CloseCode,
@@ -80,6 +89,7 @@ __all__ = [
     "Subscription",
     "Topic",
     "TriowebError",
+    "Undelivered",
     "Unsent",
     "is_worth_retry",
     "open_client",

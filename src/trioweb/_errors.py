@@ -11,7 +11,7 @@
     │   └── HandshakeRejected       .status .headers .body: the server said no
     ├── Reject                      raised *by* an `admit` to say no: .status .headers .body
     ├── GaveUp                      .attempts .last: the client will not connect again
-    ├── Unsent                      .count: messages that a client could not hand over in time
+    ├── Unsent                      .count .messages that a client could not hand over in time
     ├── OutboxFull                  the client keeps all it may (full="raise")
     ├── NotReceiving                sending waits for the program itself to receive
     ├── HubFull                     .limit: no topic can be forgotten to make room
@@ -24,12 +24,13 @@ errors handles these too.  Nothing here performs I/O; Trio is imported for its b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
 import trio
 
 from ._arguments import check_headers, check_kind
+from ._policy import Message
 
 
 class CloseCode(IntEnum):
@@ -200,12 +201,16 @@ class Unsent(TriowebError):
     """A client ended before everything that it had accepted was written, or confirmed.
 
     Attributes:
-        count: messages.
+        count: how many messages.
+        messages: they, in the order accepted, for whoever wants to try in another way.  Of those
+            that had been given up (`Outbox.max_resends`), the last ones, within the bounds of the
+            outbox.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, messages: Sequence[Message] = ()) -> None:
         super().__init__(count)
         self.count = count
+        self.messages = tuple(messages)
 
     def __str__(self) -> str:
         what = (

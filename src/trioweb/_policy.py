@@ -221,15 +221,24 @@ class Outbox:
         confirm: keep messages until a pong proves that the server's endpoint has received
             them, and send them again on the next connection if none came: at least once.
             Without it, a message is kept until the kernel has taken it: at most once.
+        max_resends: a message that was sent so often without being confirmed leaves the
+            outbox, so that one of which a server dies does not hold up those behind it for
+            ever: as an `Undelivered` among the events, with a WARNING, a count, and in
+            `Unsent.messages` in the end.  Only a send on a connection that had answered an
+            earlier ping counts, so that a path that answers none empties nothing.  20: with the
+            default Retry that takes five minutes or so.  None: it is sent for ever.
     """
 
     max_messages: int = 1000
     max_bytes: int = 2**20
     full: Literal["wait", "raise", "drop"] = "wait"
     confirm: bool = False
+    max_resends: int | None = 20
 
     def __post_init__(self) -> None:
         check_positive(self, ("max_messages", "max_bytes"), whole=True)
+        if self.max_resends is not None:
+            check_positive(self, ("max_resends",), whole=True)
         if self.full not in ("wait", "raise", "drop"):
             raise ValueError(f"Outbox(full={self.full!r}): must be 'wait', 'raise' or 'drop'")
         if self.confirm and self.full == "drop":

@@ -2,6 +2,7 @@
 
 from ._client import Client, ClientStatistics, open_client
 from ._open import Dial, open_connection
+from ._outbox import Undelivered
 from ._streams import Lost, Messages, Opened
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Lost",
     "Messages",
     "Opened",
+    "Undelivered",
     "open_client",
     "open_connection",
 ]

@@ -51,6 +51,8 @@ class ClientStatistics:
         unsent: of those, how many are in the outbox, or were at the end.
         resent: how many were written again on a later connection.
         dropped: how many left the outbox unsent to make room (`full="drop"`).
+        undelivered: how many left it because they were sent too often without being
+            confirmed (`Outbox.max_resends`).
         received: messages received.
         discarded: of those, how many reached nobody: there was no stream.
     """
@@ -61,6 +63,7 @@ class ClientStatistics:
     unsent: int
     resent: int
     dropped: int
+    undelivered: int
     received: int
     discarded: int
 
@@ -120,6 +123,7 @@ class Client:
             unsent=len(outbox),
             resent=outbox.resent,
             dropped=outbox.dropped,
+            undelivered=outbox.undelivered,
             received=self._reception.received,
             discarded=self._reception.discarded,
         )
@@ -150,12 +154,15 @@ class Client:
         application has processed it: what a server had read ahead when it died is lost, and
         an intermediary that answers pings by itself confirms only itself.
 
+        A server is given one message at first, and twice as many with each confirmation that
+        comes within a second, up to 64.  So one that handles slowly gets nothing twice, and a
+        message of which the server dies is sent again alone, `Outbox.max_resends` times at most.
+
         A server of which no confirmation comes for `Heartbeat.timeout` (of the default one, with
-        `heartbeat=None`) is left, and all that it did not confirm goes to the next connection.
-        Each time in a row doubles the timeout, up to 64 times, and how often confirmation is
-        asked for, since the server may only be slow; the first ping that is answered within the
-        timeout itself ends that.  A server from which nothing at all comes is left as
-        `Heartbeat` says, all the same.
+        `heartbeat=None`) is left, and what it did not confirm goes to the next connection.  Each
+        time in a row doubles the timeout, up to 8 times, since the server may only be slow; the
+        first ping that is answered within the timeout itself ends that.  A server from which
+        nothing at all comes is left as `Heartbeat` says, all the same.
 
         Without, a message leaves the outbox once the kernel has taken it: at most once, and
         what the kernel had not delivered when the connection died is lost.
@@ -204,7 +211,8 @@ class Client:
         self._sender.accept(entry)
 
     async def flush(self) -> None:
-        """Wait until everything accepted so far is written or, with `confirm`, confirmed.
+        """Wait until everything accepted so far is written or, with `confirm`, confirmed, or has
+        been given up (`Outbox.max_resends`).
 
         Written means taken by the kernel; for what that is worth, see `send`.
 
@@ -301,9 +309,14 @@ class Client:
                 await link.wait_closed()
         finally:
             self.stop(CloseCode.GOING_AWAY)
-        if len(self._sender.outbox):
+        unsent = self._unsent()
+        if unsent is not None:
             self._unsent_told = True
-            raise Unsent(len(self._sender.outbox)) from failure
+            raise unsent from failure
+
+    def _unsent(self) -> Unsent | None:
+        outbox = self._sender.outbox
+        return Unsent(outbox.unsent, outbox.unsent_messages()) if outbox.unsent else None
 
     def stop(self, code: CloseCode) -> None:
         """End at once: no flush, no further attempt."""
@@ -315,8 +328,9 @@ class Client:
 
     def abandon(self, code: CloseCode) -> None:
         """The block was left by an exception or cancellation."""
-        if len(self._sender.outbox) and not self._unsent_told:
-            _logger.warning("%s", Unsent(len(self._sender.outbox)))
+        unsent = self._unsent()
+        if unsent is not None and not self._unsent_told:
+            _logger.warning("%s", unsent)
         self.stop(code)
 
     async def leave(self) -> None:

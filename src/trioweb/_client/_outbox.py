@@ -8,18 +8,41 @@ Pure: no I/O, no Trio.  Messages are numbered 1, 2, 3, … as they are accepted.
     ─█─█─█─█─█─█─█─░─░─░─░─░─░─░─░─░─
 
 With confirmation, what was sent stays in flight until it is confirmed, and `rewind` makes it
-wait again; without, it leaves with `sent`.
+wait again, or `give_up` takes it out; without, it leaves with `sent`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from dataclasses import dataclass
 from itertools import islice
 
-from .._policy import Outbox
+from .._frames import TEXT
+from .._policy import Message, Outbox
 
 # opcode and payload of a frame.
 Entry = tuple[int, bytes]
+
+
+def message_of(entry: Entry) -> Message:
+    """The message that *entry* was made of, or equal to it."""
+    opcode, payload = entry
+    return payload.decode() if opcode == TEXT else payload
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A message that was sent again and again, and never confirmed, has left the outbox.
+
+    It is an event of a stream with `events=True`; see `Outbox.max_resends`.
+
+    Attributes:
+        message: it.
+        sends: how often it was sent on a connection that had answered an earlier ping.
+    """
+
+    message: Message
+    sends: int
 
 
 class OutboxQueue:
@@ -32,6 +55,7 @@ class OutboxQueue:
         size: bytes of payload that it holds.
         dropped: messages dropped to make room.
         resent: messages that were written a second time or more.
+        undelivered: messages that were given up.
     """
 
     def __init__(self, policy: Outbox) -> None:
@@ -42,13 +66,33 @@ class OutboxQueue:
         self.size = 0
         self.dropped = 0
         self.resent = 0
+        self.undelivered = 0
         self._entries: deque[Entry] = deque()
         self._ever_sent = 0
         # How many were dropped from behind the first message, which is still here.
         self._overtook = 0
+        # By number: how often a message was sent in vain.
+        self._sends: Counter[int] = Counter()
+        # The last of those that were given up, for whoever asks in the end; within the bounds,
+        # too, as a client may live for long.
+        self._given_up: deque[Message] = deque()
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def unsent(self) -> int:
+        """How many messages have been accepted and not handed over, as far as is known."""
+        return len(self._entries) + self.undelivered
+
+    def unsent_messages(self) -> list[Message]:
+        """They, in order; of those that were given up the last ones, within the bounds."""
+        return [*self._given_up, *map(message_of, self._entries)]
+
+    @property
+    def will_resend(self) -> bool:
+        """Whether the next message to be written on a new connection was written before."""
+        return self.settled < self._ever_sent
 
     @property
     def waiting(self) -> int:
@@ -121,10 +165,31 @@ class OutboxQueue:
         return self.settled - self._overtook >= number
 
     def rewind(self) -> None:
-        """A new connection: what is in flight is to be written again."""
+        """The connection is over: what is in flight is to be written again."""
         self.sent = self.settled
+
+    def give_up(self) -> list[Undelivered]:
+        """What is in flight was sent in vain; take out what that happened to too often."""
+        for number in range(self.settled + 1, self.sent + 1):
+            self._sends[number] += 1
+        found: list[Undelivered] = []
+        most = self.policy.max_resends
+        # Who was sent was sent behind all that came before it, so none was sent more often.
+        while most is not None and (sends := self._sends[self.settled + 1]) >= most:
+            found.append(Undelivered(message_of(self._entries[0]), sends))
+            self._pop()
+            self.undelivered += 1
+        self._given_up.extend(each.message for each in found)
+        policy = self.policy
+        while (
+            len(self._given_up) > policy.max_messages
+            or sum(map(len, self._given_up)) > policy.max_bytes
+        ):
+            self._given_up.popleft()
+        return found
 
     def _pop(self) -> None:
         self.size -= len(self._entries.popleft()[1])
         self.settled += 1
         self._overtook = 0
+        self._sends.pop(self.settled, None)

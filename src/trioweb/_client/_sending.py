@@ -6,8 +6,7 @@ link has drained, and when a session begins.
 
 from __future__ import annotations
 
-import math
-from collections import deque
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -15,23 +14,21 @@ import trio
 
 from .._errors import OutboxFull
 from .._frames import encode_data
-from .._incoming import Ping
 from .._link import Link
 from .._outgoing import State
 from .._policy import Outbox
-from ._outbox import Entry, OutboxQueue
+from ._confirmation import MAX_WINDOW, Confirmation
+from ._outbox import Entry, OutboxQueue, Undelivered
 from ._signal import Signal
 
-# One write takes so much of the outbox, and one confirming ping stands for so much at most.
-_BATCH_MESSAGES: Final = 64
+_logger = logging.getLogger("trioweb.client")
+
+# One write takes so much of the outbox.
+_BATCH_MESSAGES: Final = MAX_WINDOW
 _BATCH_BYTES: Final = 64 * 2**10
 # While somebody waits for the server, so many times the inbox's bounds are read on, so that
 # its answers are not stuck behind messages that the same task would receive next.
 _STRETCH: Final = 4
-# So many times the timeout at most is a confirmation waited for: 20 minutes with the default.  A
-# server that never confirms, but for which another stands in, is not kept for days.  And so many
-# times as often it is asked for, which is after each message.
-_MAX_PATIENCE: Final = _BATCH_MESSAGES
 
 
 class Sender:
@@ -57,7 +54,6 @@ class Sender:
     ) -> None:
         self.outbox = OutboxQueue(policy)
         self._policy = policy
-        self._confirm_timeout = confirm_timeout
         self._signal = signal
         self._check_alive = check_alive
         self._make_way = make_way
@@ -65,14 +61,7 @@ class Sender:
         # The next message is with the link, which has yet to write the rest of it: the size
         # of its frame, or 0.
         self._unfinished = 0
-        # Confirming pings on their way, oldest first, and up to where the last one asked.
-        self._pings: deque[Ping] = deque()
-        self._asked = 0
-        self._asked_bytes = 0
-        # When a confirmation last came; and how many times the timeout the next one is waited
-        # for, and how many times as often it is asked for.
-        self._confirmed_at = -math.inf
-        self._patience = 1
+        self._confirmation = Confirmation(confirm_timeout)
 
     @property
     def confirms(self) -> bool:
@@ -136,39 +125,60 @@ class Sender:
 
     def begin(self, link: Link) -> None:
         """A session begins: what the last one left in flight is written again."""
-        self._asked_bytes = 0
-        self.outbox.rewind()
-        self._asked = self.outbox.sent
+        self._confirmation.begin(trio.current_time(), self.outbox.settled)
         link.set_hooks(self, closed=lambda: None, drained=self._on_drained)
         if self._waiting:
             link.stretch_inbox(_STRETCH)
+        if self._policy.confirm and self.outbox.will_resend:
+            # Its pong says that this path answers pings; see `finish`.
+            link.ping()
         self.write_waiting()
 
-    def finish(self, link: Link) -> None:
-        """The session is over, and its link closed: what that wrote at the last is sent."""
+    def finish(self, link: Link) -> list[Undelivered]:
+        """The session is over, and its link closed: what that wrote at the last is sent.
+
+        Returns:
+            What was sent too often without being confirmed, and has left the outbox.
+        """
         if self._unfinished and not link.is_cut:
             self.outbox.mark_sent(1)
         self._unfinished = 0
-        if self._pings:
-            since = max(self._confirmed_at, self._pings[0].sent_at)
-            if trio.current_time() >= since + self._confirm_timeout:
-                self._patience = min(2 * self._patience, _MAX_PATIENCE)
-            self._pings.clear()
+        self._confirmation.finish(trio.current_time(), link.paused_at)
+        # A pong answers all pings before it.  So one that came was to a ping that was sent before
+        # any message that is not confirmed, and what that ended in is not the path's fault.
+        undelivered = [] if link.latency is None else self.outbox.give_up()
+        for each in undelivered:
+            _logger.warning(
+                "a message of %d bytes was sent %d times and never confirmed: given up",
+                len(each.message),
+                each.sends,
+            )
+        self.outbox.rewind()
         self._signal.changed()
+        return undelivered
 
     def write_waiting(self) -> None:
-        """Write what waits in the outbox, as far as the transport takes it."""
+        """Write what waits in the outbox, as far as the transport and the window take it."""
         link = self._signal.link
         if link is not None:
-            # What is not a kernel socket queues what it is given, and when it dies, nobody knows
-            # how much of that it wrote.  So there each message waits until the last is written.
-            max_messages = _BATCH_MESSAGES // self._patience if link.is_direct else 1
-            while self.outbox.waiting and link.writable and not link.buffered_amount:
-                self._write(link, max_messages)
+            while count := self._may_write(link):
+                self._write(link, count)
         self._signal.changed()
 
+    def _may_write(self, link: Link) -> int:
+        """How many messages may be written now."""
+        outbox = self.outbox
+        if not outbox.waiting or not link.writable or link.buffered_amount:
+            return 0
+        # What is not a kernel socket queues what it is given, and when it dies, nobody knows
+        # how much of that it wrote.  So there each message waits until the last is written.
+        count = _BATCH_MESSAGES if link.is_direct else 1
+        if self._policy.confirm:
+            count = min(count, self._confirmation.room(outbox.sent, outbox.settled))
+        return count
+
     def _write(self, link: Link, max_messages: int) -> None:
-        batch = self.outbox.next_batch(max_messages, _BATCH_BYTES // self._patience)
+        batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
         frames = [encode_data(opcode, payload, link.form) for opcode, payload in batch]
         taken = link.offer(b"".join(frames))
         if link.broken is not None:
@@ -195,56 +205,33 @@ class Sender:
     def _mark_sent(self, link: Link, count: int, size: int) -> None:
         link.messages_sent += count
         self.outbox.mark_sent(count)
-        self._asked_bytes += size
-        if self._policy.confirm and (
-            self.outbox.sent - self._asked >= _BATCH_MESSAGES // self._patience
-            or self._asked_bytes >= _BATCH_BYTES // self._patience
-        ):
+        if self._policy.confirm and self._confirmation.is_due(self.outbox.sent, size):
             self._ask(link)
 
     def _ask(self, link: Link) -> None:
         """Send a ping behind what was written: a WebSocket is ordered and a pong must echo
         its ping, so that pong proves that all of it was received (RFC 6455 section 5.5.3)."""
-        number = self._asked = self.outbox.sent
-        self._asked_bytes = 0
-        self._pings.append(link.ping(lambda: self._on_confirmed(number)))
+        self._confirmation.asked(trio.current_time(), self.outbox.sent)
+        link.ping(self._on_confirmed)
 
-    def _on_confirmed(self, number: int) -> None:
-        ping = self._pings.popleft()
-        self._confirmed_at = trio.current_time()
-        if self._confirmed_at - ping.sent_at <= self._confirm_timeout:
-            self._patience = 1
-        self.outbox.settle(number)
+    def _on_confirmed(self) -> None:
+        self.outbox.settle(self._confirmation.confirmed(trio.current_time()))
         self.write_waiting()
 
     async def confirm(self, link: Link) -> None:
         """A session's task, where messages are confirmed.
 
         Asks about what the last ping does not cover, and leaves a server of which no
-        confirmation comes while we are reading, even if it sends other things: within the
-        timeout of the oldest ping and of the last confirmation.
-
-        A server that is only slow would get all of it again, and never be through.  So after
-        each session that ends after the timeout without one, whatever ends it, those that
-        follow wait twice as long and ask twice as often (as who hears nothing meanwhile leaves
-        it, too), up to 64 times, until a ping is answered within the timeout itself.
+        confirmation comes while we are reading, even if it sends other things.
         """
-        reading_since = trio.current_time()
+        confirmation = self._confirmation
         while link.state is State.OPEN:
-            if self.outbox.sent > self._asked and not self.outbox.waiting:
+            if not self.outbox.waiting and not confirmation.is_asked(self.outbox.sent):
                 self._ask(link)
             now = trio.current_time()
-            timeout = self._patience * self._confirm_timeout
-            deadline = math.inf
-            if link.paused_at is not None:
-                reading_since = math.inf
-            else:
-                reading_since = min(reading_since, now)
-                if self._pings:
-                    since = max(reading_since, self._confirmed_at, self._pings[0].sent_at)
-                    deadline = since + timeout
+            deadline = confirmation.deadline(now, link.paused_at)
             if deadline <= now:
-                link.abort(f"no confirmation for {timeout:g} s")
+                link.abort(f"no confirmation for {confirmation.timeout:g} s")
                 return
             with trio.move_on_at(deadline):
                 await link.wait_change()

@@ -19,6 +19,7 @@ from .._errors import CloseCode, ClosedLocally, Lagged
 from .._link import Link
 from .._policy import Message, check_positive
 from .._waitable import Waitable
+from ._outbox import Undelivered
 from ._signal import Signal
 
 Full: TypeAlias = Literal["wait", "raise", "drop"]
@@ -56,6 +57,11 @@ class Lost:
 
     session: int
     error: Exception
+
+
+# What stands in a stream beside messages, if it has events.
+Event: TypeAlias = Opened | Lost | Undelivered
+_EVENTS: Final = (Opened, Lost, Undelivered)
 
 
 class Messages:
@@ -121,7 +127,7 @@ class Messages:
                 self._drop(excess)
         self._news.changed()
 
-    def tell(self, event: Opened | Lost) -> None:
+    def tell(self, event: Event) -> None:
         """Add an event, if this stream has them."""
         if not self.events:
             return
@@ -139,14 +145,14 @@ class Messages:
         Of a session that goes as a whole, the events go, too.
         """
         items = self._items
-        kept: list[Opened | Lost] = []
-        while count or isinstance(items[0], (Opened, Lost)):
+        kept: list[Event] = []
+        while count or isinstance(items[0], _EVENTS):
             item = items.popleft()
-            if not isinstance(item, (Opened, Lost)):
+            if not isinstance(item, _EVENTS):
                 count -= 1
                 self.dropped += 1
                 self._lagged += self.full == "raise"
-            elif kept and isinstance(kept[-1], Opened):
+            elif isinstance(item, Lost) and kept and isinstance(kept[-1], Opened):
                 kept.pop()
                 self._events -= 2
             else:
@@ -167,7 +173,7 @@ class Messages:
         if self.events:
             self._events = other._events
         else:
-            items = deque(item for item in items if not isinstance(item, (Opened, Lost)))
+            items = deque(item for item in items if not isinstance(item, _EVENTS))
         self.put(items)
 
     def end(self, end: Callable[[], Exception], *, quietly: bool) -> None:
@@ -196,14 +202,14 @@ class Messages:
     def __anext__(self) -> Coroutine[Any, Any, Any]:
         return self._next(StopAsyncIteration)
 
-    async def _next(self, at_end: type[Exception] | None) -> Message | Opened | Lost:
+    async def _next(self, at_end: type[Exception] | None) -> Message | Event:
         items = self._items
         if items and not self._lagged:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(at_end)
-        item: Message | Opened | Lost = items.popleft()
-        if self._events and isinstance(item, (Opened, Lost)):
+        item: Message | Event = items.popleft()
+        if self._events and isinstance(item, _EVENTS):
             self._events -= 1
         if len(items) == self._refill_at:
             self._taken()
@@ -286,6 +292,11 @@ class Reception:
     def begin(self, event: Opened, link: Link) -> None:
         """A session begins."""
         self._session = event, link
+        for stream in self._streams:
+            stream.tell(event)
+
+    def tell(self, event: Event) -> None:
+        """Something happened between two sessions."""
         for stream in self._streams:
             stream.tell(event)
 

@@ -217,8 +217,10 @@ class Supervisor:
             with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
                 await link.wait_closed()
             nursery.cancel_scope.cancel()
-        self._sender.finish(link)
+        undelivered = self._sender.finish(link)
         await self._reception.finish()
+        for each in undelivered:
+            self._reception.tell(each)
         return link.error()
 
     async def _greet(self, connection: Connection, deadline: float) -> bool:
