@@ -180,7 +180,7 @@ def fail(calls: list[str], name: str, *_: object) -> None:
 
 @asynccontextmanager
 async def open_gathered(count: int, transport: str = "gathered") -> AsyncGenerator[list[Ends]]:
-    """Ends, of *transport* at first and then of "gathered", whose kernel sockets one reader reads."""
+    """Ends, the first of *transport* and the others "gathered", for which one reader reads."""
     async with AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(open_streams("gathered" if number else transport))

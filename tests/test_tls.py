@@ -19,6 +19,7 @@ from tests.server.support import Peer, echo, upgrade_head
 from tests.support import (
     BINARY,
     PING,
+    PONG,
     TEXT,
     Ends,
     Frame,
@@ -152,6 +153,38 @@ async def test_a_peer_whose_tls_asks_without_reading_is_given_up(ends: Ends) -> 
     with pytest.raises(trioweb.ConnectionLost, match="does not read"):
         while True:
             await ours.receive()
+
+
+@FILTERED
+async def test_what_tls_has_to_say_waits_behind_a_backlog_as_one(ends: Ends) -> None:
+    """Invariant 8: the queue is bounded in bytes, so nothing stands in it that has none."""
+    link = ends.ours().link
+    count = 0
+    frame = Frame(BINARY, bytes(60_000))
+    while link.writable:
+        link.write(encode(frame, masked=False))
+        count += 1
+        await trio.testing.wait_all_tasks_blocked(0.001)
+    link.write(encode(frame, masked=False))
+    assert link._tls is not None and link._queue is not None
+    # As if it had to refuse another handshake.
+    alert = b"\x15\x03\x03\x00\x02\x01\x64"
+    link._tls._outgoing.write(alert)
+    entries = len(link._queue)
+    for number in range(200):
+        await write_wire(ends.their_stream, encode(Frame(PONG, b"%d" % number), masked=True))
+        await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert len(link._queue) == entries
+    transport, wire = tls_of(ends.their_stream).transport_stream, bytearray()
+    while link._queue:
+        wire += await transport.receive_some(65536)
+    # What comes up during the last write is not forgotten, either.
+    link._tls._outgoing.write(alert)
+    with trio.move_on_after(0.1):
+        while True:
+            wire += await transport.receive_some(65536)
+    assert wire.count(alert) == 2
 
 
 @pytest.mark.network

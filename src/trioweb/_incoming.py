@@ -169,7 +169,7 @@ class Incoming(Outgoing):
             # For another handshake, say, again and again (CVE-2011-1473).
             self.abort("the peer does not read what its TLS asks for")
         elif self._tls.pending:
-            self.put(b"")
+            self.put_tls()
         self.feed(data)
 
     def feed(self, data: bytes) -> None:

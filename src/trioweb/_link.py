@@ -285,10 +285,15 @@ class Link(Incoming):
 
         Closing at once with bytes unread would send an RST, which can overtake our Close.
         """
-        if self._tls is not None:
-            self._tls.close()
-            self.put(b"")
         await self.wait_flushed()
+        if self.broken is not None:
+            # Nor may an end of TLS follow what was cut.
+            return
+        if self._tls is not None:
+            # NOTE: behind what was queued, none of which could be sealed after it.
+            self._tls.close()
+            self.put_tls()
+            await self.wait_flushed()
         if isinstance(self._stream, trio.SSLStream):
             # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
             # the peer goes on sending, but ours has been sent by then.

@@ -329,6 +329,11 @@ class Outgoing(Waitable):
         if taken < len(frame):
             self.finish(frame[taken:] if taken else frame)
 
+    def put_tls(self) -> None:
+        """Write what TLS has to say itself: at once, or where the drain task comes to it."""
+        if not self._is_draining:
+            self.put(b"")
+
     def _break(self, reason: str) -> None:
         """Nothing can be written any more; what was queued is lost."""
         self.broken = reason
@@ -345,7 +350,7 @@ class Outgoing(Waitable):
         try:
             # The front of the queue may be the rest of a frame, so it goes before answers,
             # which then do not wait behind what a slow peer has yet to read.
-            # Even if there is none, TLS may have something of its own.
+            # Even if there is none, TLS may have something of its own, at the end, too.
             while True:
                 await write(self._queue.popleft() if self._queue else b"")
                 self.is_cut = False
@@ -353,7 +358,7 @@ class Outgoing(Waitable):
                     answer = self._answers.pop(next(iter(self._answers)))
                     self.buffered_amount += len(answer)
                     await write(answer)
-                if not self._queue:
+                if not self._queue and (self._tls is None or not self._tls.pending):
                     break
         except trio.TooSlowError:
             self._break("write timeout")

@@ -101,8 +101,8 @@ class Reader:
                 fileno = self._unfinished.pop(link)
                 try:
                     self._go_on(link, fileno)
-                except Exception:
-                    _contain(link)
+                except Exception as exc:
+                    _contain(exc, link)
             for fileno, _ in self._epoll.poll(0, _EVENTS_PER_POLL):
                 if perf_counter() - began_at > _TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
@@ -113,8 +113,8 @@ class Reader:
                 if (ready := self._links.get(fileno)) is not None:
                     try:
                         self._read(ready, fileno, now)
-                    except Exception:
-                        _contain(ready)
+                    except Exception as exc:
+                        _contain(exc, ready)
                 elif fileno == self._bell:
                     os.eventfd_read(self._bell)
 
@@ -148,9 +148,9 @@ class Reader:
                 self._unfinished[link] = fileno
 
 
-def _contain(link: Link) -> None:
-    """End *link* alone for the error that reading from it has raised, which no link should."""
-    _logger.exception("unexpected error while reading for a connection")
+def _contain(error: Exception, link: Link) -> None:
+    """End *link* alone for the *error* that reading from it has raised, which no link should."""
+    _logger.error("unexpected error while reading for a connection", exc_info=error)
     link.abort("internal error")
 
 
