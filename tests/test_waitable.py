@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -64,3 +65,14 @@ async def test_a_change_that_came_before_a_cancellation_is_not_lost() -> None:
             await waitable.wait_change()
             was_woken = True
     assert was_woken
+
+
+async def test_a_change_from_another_thread_is_refused_and_forgets_nobody() -> None:
+    waitable = Waitable()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waitable.wait_change)
+        nursery.start_soon(waitable.wait_change)
+        await wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
+            await trio.to_thread.run_sync(waitable.changed)
+        waitable.changed()

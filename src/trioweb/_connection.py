@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import trio
+from trio.lowlevel import in_trio_run
 
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
@@ -17,6 +18,7 @@ from ._http import Address, Request, brief, format_address
 from ._link import Link, LinkStatistics
 from ._outgoing import OPEN, State
 from ._policy import Message
+from ._waitable import wrong_thread
 
 # `send` lets others run after so many messages that the kernel took at once.
 _SENDS_PER_CHECKPOINT = 16
@@ -147,9 +149,12 @@ class Connection(trio.abc.AsyncResource):
         Raises:
             trio.WouldBlock: `send` would wait; nothing was sent.
             ConnectionClosed, TypeError, ValueError: as `send`.
+            RuntimeError: called from a thread that does not run Trio; nothing was sent.
 
         Checkpoint: never.
         """
+        if not in_trio_run():
+            raise wrong_thread()
         link = self.link
         frame = encode_message(message, link.form)
         link.check_writable()

@@ -304,11 +304,16 @@ def single_cause(error: BaseException) -> BaseException:
     return error
 
 
+def leaves(error: BaseException | None) -> list[BaseException]:
+    """The errors that *error* is made of: those within a group, else itself; none of None."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [] if error is None else [error]
+    return [leaf for part in error.exceptions for leaf in leaves(part)]
+
+
 def causes(error: Exception) -> list[Exception]:
     """What *error* has to say: a nursery makes a group even of a single error."""
-    if not isinstance(error, ExceptionGroup):
-        return [error]
-    return [cause for child in error.exceptions for cause in causes(child)]
+    return [leaf for leaf in leaves(error) if isinstance(leaf, Exception)]
 
 
 def is_os_error(error: Exception) -> bool:

@@ -27,10 +27,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 import trio
 import trio_websocket
+from trio.lowlevel import enable_ki_protection
 
 from ._arguments import check_headers, check_texts, is_token
 from ._deflate import OFFER, Agreement, read_answer
-from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed
+from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves
 from ._http import BadHead, Headers, Request, read_response
 from ._policy import Deflate
 
@@ -303,6 +304,9 @@ async def accept(
         raise _failed(exc) from exc
 
 
+# NOTE: An interrupt that strikes within trio-websocket's reader would stay there: the reader wants
+# to wait on its way out, and here nothing waits for it.
+@enable_ki_protection
 async def _answer(
     head: bytes, subprotocol: str | None, headers: Sequence[tuple[str, str]]
 ) -> bytes:
@@ -464,7 +468,7 @@ def _single_failure(error: BaseException) -> BaseException:
 
     A cancellation if there was one, since whoever cancelled waits for it; else one of ours.
     """
-    failure = min(_leaves(error), key=_rank)
+    failure = min(leaves(error), key=_rank)
     if isinstance(failure, OpenFailed) or not isinstance(failure, Exception):
         return failure
     mapped = _failed(failure)
@@ -474,12 +478,6 @@ def _single_failure(error: BaseException) -> BaseException:
 
 def _failed(cause: Exception) -> HandshakeFailed:
     return HandshakeFailed(f"the opening handshake failed: {str(cause) or type(cause).__name__}")
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for part in error.exceptions for leaf in _leaves(part)]
-    return [error]
 
 
 def _rank(error: BaseException) -> int:

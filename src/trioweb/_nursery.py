@@ -1,28 +1,146 @@
-"""A nursery behind a context manager, whose users do not know that there is one."""
+"""A nursery behind a context manager, whose users do not know that there is one.
+
+What comes out of such a block, whichever task failed first, is decided here and nowhere else.
+
+- An interrupt (KeyboardInterrupt, SystemExit) comes out as itself.
+- An exception of the block's own comes out unchanged.
+- A background task's failure comes out as itself.  It is not replaced by what it led to: the
+  block's cancellation, or a ConnectionClosed, since its connection ends with its tasks.
+
+The first of these that there is comes out; an error that it displaces is logged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from types import TracebackType
+from typing import Generic, ParamSpec, TypeVar
 
 import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._errors import ConnectionClosed, leaves, without_cancelled
+
+_logger = logging.getLogger("trioweb")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-@asynccontextmanager
+class _Protected(Generic[_T]):
+    """An async context manager whose two ends are not interrupted in the middle."""
+
+    def __init__(self, manager: AbstractAsyncContextManager[_T]) -> None:
+        self._manager = manager
+
+    @enable_ki_protection
+    async def __aenter__(self) -> _T:
+        return await self._manager.__aenter__()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._manager.__aexit__(kind, error, traceback)
+
+
+def protected_block(
+    function: Callable[_P, AsyncGenerator[_T]],
+) -> Callable[_P, AbstractAsyncContextManager[_T]]:
+    """As `asynccontextmanager`, but an interrupt does not strike in what *function* itself does.
+
+    Trio delivers it to the main task instead, at its next checkpoint.  What runs in the block is
+    interrupted as ever.  Without this an interrupt between two lines of `contextlib`'s leaves a
+    nursery open.
+    """
+    make = asynccontextmanager(function)
+
+    @wraps(function)
+    def open_block(*args: _P.args, **kwargs: _P.kwargs) -> AbstractAsyncContextManager[_T]:
+        return _Protected(make(*args, **kwargs))
+
+    return open_block
+
+
+@protected_block
 async def open_hidden_nursery() -> AsyncGenerator[trio.Nursery]:
     """Open a nursery that is cancelled at the end of the block.
 
-    What the block raises comes out as it is: not as part of a group, and not replaced by a
-    cancellation that came, too.
+    Raises:
+        What came first of what went wrong, as the top of this module has it.
     """
     error: BaseException | None = None
+    raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
             except BaseException as exc:
                 error = exc
-            nursery.cancel_scope.cancel()
+                raise  # the nursery knows which cancellation is its own
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseException as exc:
+        raised = exc
+    failures = _failures(raised, error)
+    if error is not None and nursery.cancel_scope.cancelled_caught:
+        error = without_cancelled(error)
+    failure = _decide(error, failures)
+    _log_displaced([error, *failures], failure)
+    if failure is None:
+        return
+    # A raise sets the context to the exception that the block was left by, which may be the
+    # cancellation that *failure* has caused.
+    context = failure.__context__
+    try:
+        raise failure
     finally:
-        if error is not None:
-            raise error
+        failure.__context__ = context
+        del error, raised, failure, failures, context  # their tracebacks lead to this frame
+
+
+def _failures(raised: BaseException | None, error: BaseException | None) -> list[BaseException]:
+    """What came *raised* out of a nursery, besides its block's *error* and cancellations."""
+    own = {id(leaf) for leaf in leaves(error)}
+    return [
+        leaf
+        for leaf in leaves(raised)
+        if id(leaf) not in own and not isinstance(leaf, trio.Cancelled)
+    ]
+
+
+def _decide(own: BaseException | None, failures: list[BaseException]) -> BaseException | None:
+    """What comes out: of the block's *own* error and the *failures* of background tasks."""
+    if not failures or any(_is_interrupt(leaf) for leaf in leaves(own)):
+        return own
+    for failure in failures:
+        if _is_interrupt(failure):
+            return failure
+    if not all(isinstance(leaf, trio.Cancelled | ConnectionClosed) for leaf in leaves(own)):
+        return own
+    if len(failures) == 1:
+        return failures[0]
+    return BaseExceptionGroup("several background tasks failed", failures)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return not isinstance(error, Exception | trio.Cancelled)
+
+
+def _log_displaced(errors: list[BaseException | None], failure: BaseException | None) -> None:
+    """Log those of *errors* that do not come out with *failure*, nor were led to by it."""
+    out = {id(leaf) for leaf in leaves(failure)}
+    for error in errors:
+        for leaf in leaves(error):
+            if (
+                id(leaf) not in out
+                and isinstance(leaf, Exception)
+                and not isinstance(leaf, ConnectionClosed)
+            ):
+                _logger.error("an error that %r has displaced", failure, exc_info=leaf)

@@ -13,6 +13,14 @@ from trio.lowlevel import (
 )
 
 
+def wrong_thread() -> RuntimeError:
+    """The error of what was called from a thread that does not run Trio."""
+    return RuntimeError(
+        "trioweb was called from a thread that does not run Trio: "
+        "call it by trio.from_thread.run_sync there"
+    )
+
+
 class Waitable:
     """What tasks wait for in `wait_change`, and wake up from whenever `changed` is called.
 
@@ -26,6 +34,9 @@ class Waitable:
     def __init__(self) -> None:
         self._waiting: set[Task] = set()
 
+    # As Trio's own primitives.  Whoever is on the set and does not wait, because an interrupt has
+    # struck between the two, would be woken while it runs, which ends Trio.
+    @enable_ki_protection
     async def wait_change(self) -> None:
         """Wait until something about this has changed; then look again.
 
@@ -41,9 +52,19 @@ class Waitable:
         waiting.add(task)
         await wait_task_rescheduled(abort)
 
-    @enable_ki_protection  # as Event.set: whoever is taken off the set must be woken, too
+    @enable_ki_protection
     def changed(self) -> None:
-        """Wake all who wait."""
+        """Wake all who wait.
+
+        Raises:
+            RuntimeError: called from another thread than that of Trio; nobody was woken, nor is
+                anybody forgotten.
+        """
         waiting = self._waiting
-        while waiting:
-            reschedule(waiting.pop())
+        if waiting:
+            try:
+                for task in waiting:
+                    reschedule(task)
+            except RuntimeError:
+                raise wrong_thread() from None
+            waiting.clear()

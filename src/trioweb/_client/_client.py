@@ -6,12 +6,12 @@ import logging
 import math
 import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
 import trio
+from trio.lowlevel import in_trio_run
 
 from .._chance import new_random
 from .._deflate import check_compression
@@ -27,8 +27,10 @@ from .._errors import (
 )
 from .._frames import encode_payload
 from .._handshake import check_subprotocols
+from .._nursery import open_hidden_nursery, protected_block
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
+from .._waitable import wrong_thread
 from ._open import Dial, header_pairs, parse_target
 from ._sending import Sender
 from ._signal import Signal
@@ -200,9 +202,12 @@ class Client:
         Raises:
             trio.WouldBlock: the outbox is full, and `full` is "wait".
             TypeError, ValueError, OutboxFull, GaveUp, ClosedLocally: as `send`.
+            RuntimeError: called from a thread that does not run Trio; nothing was accepted.
 
         Checkpoint: never.
         """
+        if not in_trio_run():
+            raise wrong_thread()
         entry = encode_payload(message)
         size = len(entry[1])
         self._sender.outbox.check_size(size)
@@ -345,6 +350,7 @@ class Client:
 
     async def supervise(self, block: trio.CancelScope) -> None:
         """The client's task; an error in it cancels *block*."""
+        error: Exception | None = None
         try:
             with self._scope:
                 attempts, last = await self._supervisor.run()
@@ -356,13 +362,19 @@ class Client:
                 # Who is closing the client anyway has no need to be told.
                 self._end(gave_up, quietly=self._closing)
         except Exception as exc:
+            cause = single_cause(exc)
+            error = cause.error if isinstance(cause, TheirError) else exc
             # First, so that only who is shielded from it is told in another way.
             block.cancel()
-            self._close(exc.error if isinstance(exc, TheirError) else exc)
-            raise
+            self._close(error)
         finally:
             # However this ends: a block may go on behind a shield, and wait for the client.
             self._close()
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback leads to this frame
 
     def _close(self, cause: Exception | None = None) -> None:
         """There will be no other connection, if that is not so already."""
@@ -414,7 +426,7 @@ class Client:
             raise ClosedLocally(CloseCode.NORMAL, "the client is being closed")
 
 
-@asynccontextmanager
+@protected_block
 async def open_client(
     url: UrlArgument,
     *,
@@ -485,22 +497,13 @@ async def open_client(
         compression=compression,
     )
     client = Client(plan, outbox, receive=receive, random=random or new_random())
-    body_error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.supervise, nursery.cancel_scope)
-            try:
-                yield client
-                await client.leave()
-            except BaseException as exc:
-                # A cancellation is from outside, or because a callable of the user's failed.
-                body_error = without_cancelled(exc)
-                cancelled = body_error is None
-                client.abandon(CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR)
-                raise  # the nursery knows which cancellation is its own
-    except BaseException as exc:
-        if body_error is None:
-            cause = single_cause(without_cancelled(exc) or exc)
-            body_error = cause.error if isinstance(cause, TheirError) else cause
-    if body_error is not None:
-        raise body_error
+    async with open_hidden_nursery() as nursery:
+        nursery.start_soon(client.supervise, nursery.cancel_scope)
+        try:
+            yield client
+            await client.leave()
+        except BaseException as exc:
+            # A cancellation is from outside, or because a callable of the user's failed.
+            cancelled = without_cancelled(exc) is None
+            client.abandon(CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR)
+            raise

@@ -6,7 +6,7 @@ import errno
 import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -33,7 +33,7 @@ from .._handshake import (
 from .._heartbeat import Monitor, heartbeat_replies
 from .._http import Request, addresses
 from .._link import Link
-from .._nursery import open_hidden_nursery
+from .._nursery import open_hidden_nursery, protected_block
 from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
 
@@ -41,7 +41,7 @@ Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 HeaderArgument: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-@asynccontextmanager
+@protected_block
 async def open_connection(
     url: str,
     *,

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from .._arguments import check_kind, wrong
-from .._errors import single_cause
+from .._nursery import open_hidden_nursery
 from .._policy import Deflate, Heartbeat, Limits, Message
 from .._topics import Hub
 from ._admission import Admit
@@ -69,14 +69,10 @@ async def _serve(
     listeners: Sequence[trio.abc.Listener[Any]],
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    try:
-        with open_reader() as reader:
-            async with trio.open_nursery() as nursery:
-                server = Server(settings, listeners, nursery=nursery, reader=reader)
-                await server._serve(task_status)
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise single_cause(group) from None
+    with open_reader() as reader:
+        async with open_hidden_nursery() as nursery:
+            server = Server(settings, listeners, nursery=nursery, reader=reader)
+            await server._serve(task_status)
 
 
 async def serve(

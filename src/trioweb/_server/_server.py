@@ -25,6 +25,7 @@ from .._handshake import accept, is_upgrade
 from .._heartbeat import Monitor
 from .._http import Address, BadHead, Request, Response, addresses, brief, format_address
 from .._link import Link
+from .._nursery import open_hidden_nursery
 from .._tls import TlsStream
 from .._topics import HubStatistics
 from ._accepting import accept_streams
@@ -229,12 +230,11 @@ class Server:
             self._nursery.start_soon(self._monitor.run)
         if self._reader is not None:
             self._nursery.start_soon(self._reader.run)
-        async with trio.open_nursery() as accepting:
+        async with open_hidden_nursery() as accepting:
             for listener in self.listeners:
                 accepting.start_soon(accept_streams, listener, self._run, self._nursery)
             task_status.started(self)
             await self._drained.wait()
-            accepting.cancel_scope.cancel()
 
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""

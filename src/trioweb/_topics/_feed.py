@@ -21,10 +21,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from weakref import ref
 
+from trio.lowlevel import in_trio_run
+
 from .._connection import Connection
 from .._errors import CloseCode
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message
+from .._waitable import wrong_thread
 from ._log import Log, Publication
 
 if TYPE_CHECKING:
@@ -114,9 +117,15 @@ class Subscription:
         return self.topic.head - self.cursor
 
     def close(self) -> None:
-        """Leave the topic.  Idempotent; the end of the connection calls it, too."""
-        feed, self.feed = self.feed, None
-        if feed is not None:
+        """Leave the topic.  Idempotent; the end of the connection calls it, too.
+
+        Raises:
+            RuntimeError: called from a thread that does not run Trio; nothing was done.
+        """
+        if self.feed is not None:
+            if not in_trio_run():
+                raise wrong_thread()
+            feed, self.feed = self.feed, None
             self.topic.leave(self, feed)
 
     def __enter__(self) -> Subscription:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final, NoReturn
@@ -19,7 +18,7 @@ import trio
 
 from .._errors import HubFull
 from .._link import Link
-from .._nursery import open_hidden_nursery
+from .._nursery import open_hidden_nursery, protected_block
 from .._policy import Retain
 from ._feed import Slow, Subscription, check_slow
 from ._topic import Topic
@@ -375,7 +374,7 @@ class Hub:
         self._rest.set()
 
 
-@asynccontextmanager
+@protected_block
 async def open_hub(*, max_topics: int = 10_000, max_bytes: int = 64 * 2**20) -> AsyncGenerator[Hub]:
     """Open a hub for the length of the block.
 

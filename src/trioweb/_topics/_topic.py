@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 import trio
+from trio.lowlevel import in_trio_run
 
 from .._chance import random_bytes
 from .._connection import Connection
 from .._errors import CloseCode, Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message, Retain
-from .._waitable import Waitable
+from .._waitable import Waitable, wrong_thread
 from ._feed import COST_OF_CLOSE, Encode, Feed, Slow, Subscription, _logger, check_slow
 from ._log import Log, Publication
 
@@ -131,9 +132,14 @@ class Topic:
             TypeError, ValueError: *message* cannot be sent; nothing was published.
             HubFull: the topic had been forgotten, and there is no room for it now.
             trio.ClosedResourceError: the hub is closed.
+            RuntimeError: called from a thread that does not run Trio; nothing was published.
 
         Checkpoint: never.
         """
+        try:
+            now = trio.current_time()
+        except RuntimeError:
+            raise wrong_thread() from None
         if isinstance(message, (bytearray, memoryview)):
             message = bytes(message)
         frame = encode_message(message, SERVER_FORM)
@@ -141,7 +147,7 @@ class Topic:
         hub.use(self)
         # A reference that keeps nobody alive for as long as the publication is retained.
         skipped = None if skip is None else ref(skip)
-        offset = self._log.append(message, frame, skipped, trio.current_time())
+        offset = self._log.append(message, frame, skipped, now)
         hub.published(self, len(frame))
         self._news.changed()
         if self._log.is_far_over():
@@ -176,11 +182,13 @@ class Topic:
         Raises:
             ValueError: *since* together with *history*, or one that cannot be.
             ConnectionClosed: *connection* is over.
-            HubFull, trio.ClosedResourceError: as `publish`.
+            HubFull, trio.ClosedResourceError, RuntimeError: as `publish`.
             What *encode* raises.
 
         Checkpoint: never.
         """
+        if not in_trio_run():
+            raise wrong_thread()
         cursor, missing, recovered = self._place(since, history)
         slow = self.slow if slow is None else check_slow(slow)
         connection.link.check_writable()
