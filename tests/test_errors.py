@@ -26,15 +26,16 @@ from trioweb import (
     OutboxFull,
     Reject,
     TriowebError,
+    TryAgain,
     Unsent,
 )
 from trioweb._errors import (
     CloseCode,
     FrameError,
     is_wire_code,
-    is_worth_retry,
     single_cause,
     without_cancelled,
+    without_secrets,
 )
 
 _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
@@ -46,6 +47,7 @@ _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     ConnectFailed: (OpenFailed,),
     HandshakeFailed: (OpenFailed,),
     HandshakeRejected: (OpenFailed,),
+    TryAgain: (TriowebError,),
     Reject: (TriowebError,),
     GaveUp: (TriowebError,),
     Unsent: (TriowebError,),
@@ -151,32 +153,22 @@ def test_gave_up_tells_of_the_last_error_and_how_many_there_were() -> None:
     assert (again.attempts, str(again.last)) == (3, "no route")
 
 
-def _retried(errors: dict[Any, Exception]) -> set[Any]:
-    return {key for key, error in errors.items() if is_worth_retry(error)}
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("for url 'wss://ada:pw@host:1/a?token=x&y=z#f'", "for url 'wss://…@host:1/a?…#f'"),
+        ("https://host/?a=1 and HTTP://u@h/", "https://host/?… and HTTP://…@h/"),
+        ("what? no: a@b", "what? no: a@b"),
+        ("ws://host/path", "ws://host/path"),
+    ],
+)
+def test_without_secrets_keeps_what_is_none(text: str, told: str) -> None:
+    assert without_secrets(text) == told
 
 
-def test_is_worth_retry_after_any_status_that_does_not_blame_the_request() -> None:
-    statuses = range(200, 600)
-    assert _retried({status: HandshakeRejected(status) for status in statuses}) == {
-        *range(200, 400),
-        408,
-        425,
-        429,
-        *range(500, 600),
-    }
-
-
-@pytest.mark.parametrize("kind", [ClosedByPeer, ClosedLocally, ConnectionLost])
-def test_is_worth_retry_after_any_code_that_is_not_final(kind: type[ConnectionClosed]) -> None:
-    codes = range(1000, 5000)
-    final = {1002, 1003, 1007, 1008, 1009, 1010, *range(3500, 4000), *range(4500, 5000)}
-    assert _retried({code: kind(code) for code in codes}) == {*codes} - final
-
-
-def test_is_worth_retry_after_everything_else_but_a_bad_certificate() -> None:
-    assert not is_worth_retry(ConnectFailed("self-signed", untrusted=True))
-    for error in (ConnectFailed("refused"), HandshakeFailed("silence"), OSError(), ValueError()):
-        assert is_worth_retry(error)
+def test_gave_up_shows_no_token_of_the_last_error() -> None:
+    assert "s3cret" not in str(GaveUp(1, OSError("no answer of https://host/?key=s3cret")))
+    assert str(GaveUp(1, trio.TooSlowError())).endswith("TooSlowError")
 
 
 def test_handshake_rejected_gives_the_first_header_of_a_name() -> None:

@@ -7,6 +7,7 @@ from ._client import (
     Messages,
     Opened,
     Undelivered,
+    is_worth_retry,
     open_client,
     open_connection,
 )
@@ -28,8 +29,8 @@ from ._errors import (
     OutboxFull,
     Reject,
     TriowebError,
+    TryAgain,
     Unsent,
-    is_worth_retry,
 )
 from ._http import Headers, Request, Response
 from ._link import LinkStatistics as ConnectionStatistics
@@ -89,6 +90,7 @@ __all__ = [
     "Subscription",
     "Topic",
     "TriowebError",
+    "TryAgain",
     "Undelivered",
     "Unsent",
     "is_worth_retry",

@@ -9,6 +9,7 @@
     │   ├── ConnectFailed           name, TCP or TLS
     │   ├── HandshakeFailed         no answer in time, or one that is not RFC 6455
     │   └── HandshakeRejected       .status .headers .body: the server said no
+    ├── TryAgain                    raised *by* a client's callables: this attempt has failed
     ├── Reject                      raised *by* an `admit` to say no: .status .headers .body
     ├── GaveUp                      .attempts .last: the client will not connect again
     ├── Unsent                      .count .messages that a client could not hand over in time
@@ -24,6 +25,7 @@ errors handles these too.  Nothing here performs I/O; Trio is imported for its b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
@@ -31,6 +33,15 @@ import trio
 
 from ._arguments import check_headers, check_kind
 from ._policy import Message
+
+# A URL's user and password, and its query: tokens are found in each.
+_SECRETS = re.compile(r"(?<=://)[^\s/?#'\"]*(?=@)|(?<=\?)[^\s'\"#]+")
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """*text* with "…" in place of what may be a token in the URLs that it mentions."""
+    return _URL.sub(lambda url: _SECRETS.sub("…", url[0]), text)
 
 
 class CloseCode(IntEnum):
@@ -150,6 +161,16 @@ class HandshakeRejected(OpenFailed):
         return next((value for key, value in self.headers if key == name), None)
 
 
+class TryAgain(TriowebError):
+    """Raise this from `url`, `headers`, `subprotocols`, `dial` or `on_open` of a client to say
+    that this attempt has failed and another may succeed.
+
+    For what the client cannot know to be passing: a snapshot that is too old, a server that says
+    in its own words that it is busy.  The attempt counts as any other that failed: `Retry` says
+    when the next one comes, and `Retry.worth` is asked.
+    """
+
+
 class Reject(TriowebError):
     """Raise this from `admit` to refuse a request before it is upgraded.
 
@@ -194,7 +215,8 @@ class GaveUp(TriowebError):
 
     def __str__(self) -> str:
         s = "" if self.attempts == 1 else "s"
-        return f"gave up after {self.attempts} attempt{s}: {self.last}"
+        text = str(self.last) or type(self.last).__name__
+        return f"gave up after {self.attempts} attempt{s}: {without_secrets(text)}"
 
 
 class Unsent(TriowebError):
@@ -262,32 +284,6 @@ class FrameError(TriowebError):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
-
-
-# Closes after which the same attempt would end the same way: violations, and what
-# applications define as final (4500-4999 by analogy with the registered 3500-3999).
-_FINAL_CODES = frozenset(
-    {1002, 1003, 1007, 1008, 1009, 1010, *range(3500, 4000), *range(4500, 5000)}
-)
-# RFC 9110: 408 and 425 ask for another try, RFC 6585: 429 for a later one.
-_PASSING_STATUSES = frozenset({408, 425, 429})
-
-
-def is_worth_retry(error: Exception) -> bool:
-    """Whether another attempt may end better than the one that ended with *error*.
-
-    Not after a status that blames the request, a certificate that is not trusted, or a
-    close code that says that the peers do not understand each other.
-    """
-    match error:
-        case HandshakeRejected(status=status):
-            return not 400 <= status < 500 or status in _PASSING_STATUSES
-        case ConnectionClosed(code=code):
-            return code not in _FINAL_CODES
-        case ConnectFailed(untrusted=untrusted):
-            return not untrusted
-        case _:
-            return True
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:

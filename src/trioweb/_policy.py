@@ -186,8 +186,10 @@ class Retry:
         max_attempts: give up after so many attempts without a stable connection; None: never.
         max_elapsed: give up so many seconds after the first of them; None: never.
         worth: `worth(error) -> bool` decides whether another attempt makes sense after
-            *error*.  By default `is_worth_retry`, except that a 401 is tried once more where
-            `url` or `headers` is a callable: tokens expire.
+            *error*, which may be any that one of the user's callables raised.  By default
+            `is_worth_retry`, except that a refusal (401, 403, Close 1008 and its like) is tried
+            once more where `url`, `headers` or `subprotocols` is a callable, since tokens
+            expire, and always after a connection that had lasted for `stable_after`.
     """
 
     initial: float = 0.5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from heapq import heapify, heappop, heappush
 from random import Random
 
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioweb import Retry
-from trioweb._client._retry import Schedule
+from trioweb import ConnectFailed, HandshakeRejected, Retry
+from trioweb._client._retry import Schedule, seconds_to_wait
 
 _seconds = st.floats(0.001, 1000)
 
@@ -147,3 +149,58 @@ def test_five_thousand_clients_do_not_storm_a_server_that_is_down(seed: int) -> 
             heappush(agenda, (now + (schedules[number].next_delay(now) or 0), number))
     assert max(count for second, count in attempts.items() if second > 40) <= 1.5 * clients / 10
     assert len(back) == clients and max(back) <= down + 20
+
+
+# Retry-After.
+
+
+def wait_for(value: str, now: float = 0, **headers: str) -> float:
+    fields = [("retry-after", value), *headers.items()]
+    return seconds_to_wait(HandshakeRejected(503, fields), now)
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    now = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
+    later = format_datetime(datetime(2026, 11, 21, 12, 0, 30, tzinfo=UTC), usegmt=True)
+    assert wait_for("30", now) == 30
+    assert wait_for(later, now) == 30
+    assert wait_for("Saturday, 21-Nov-26 12:00:30 GMT", now) == 30
+    assert wait_for("Sat Nov 21 12:00:30 2026", now) == 30
+    assert wait_for(later, now + 100) == 0
+
+
+def test_retry_after_is_nothing_without_one() -> None:
+    assert seconds_to_wait(HandshakeRejected(503), 0) == 0
+    assert seconds_to_wait(ConnectFailed("refused"), 0) == 0
+
+
+@pytest.mark.parametrize("ahead", [-86_000, 0, 86_000])
+def test_retry_after_as_a_date_is_held_against_the_clock_of_who_sent_it(ahead: float) -> None:
+    sent = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+    date = format_datetime(sent, usegmt=True)
+    later = format_datetime(sent.replace(minute=1), usegmt=True)
+    assert wait_for(later, sent.timestamp() + ahead, date=date) == 60
+
+
+def test_retry_after_as_a_date_is_held_against_our_clock_where_there_is_no_other() -> None:
+    later = datetime(2026, 11, 21, 12, 0, 30, tzinfo=UTC)
+    value = format_datetime(later, usegmt=True)
+    assert wait_for(value, later.timestamp() - 30, date="yesterday") == 30
+
+
+@given(st.text() | st.from_regex(r"\w{3}, \d+ Nov \d{1,9} \d\d:\d\d:\d\d [+-]?\w{1,9}"))
+def test_retry_after_that_makes_no_sense_is_no_error(value: str) -> None:
+    assert 0 <= wait_for(value) <= 86_400
+    assert 0 <= wait_for("Sat, 21 Nov 2026 12:00:30 GMT", date=value) <= 86_400
+
+
+@pytest.mark.parametrize("value", ["86401", "9" * 12, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_retry_after_is_a_day_at_most(value: str) -> None:
+    assert wait_for(value) == 86_400
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", "-5", "1.5", "²", "9" * 400, "Fri, 31 Dec 9999 23:59:59 -2359"]
+)
+def test_retry_after_ignores_what_is_neither(value: str) -> None:
+    assert wait_for(value, 1e18) == 0

@@ -15,14 +15,13 @@ from contextlib import suppress
 
 import trio
 
-from .._client import Client, Lost, Messages, Opened, open_client
+from .._client import Client, Lost, Messages, Opened, is_worth_retry, open_client
 from .._errors import (
     CloseCode,
     ClosedByPeer,
     ConnectionClosed,
     GaveUp,
     TriowebError,
-    is_worth_retry,
 )
 from .._outgoing import State
 from .._policy import Limits, Outbox, Retry

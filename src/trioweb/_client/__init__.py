@@ -4,6 +4,7 @@ from ._client import Client, ClientStatistics, open_client
 from ._open import Dial, open_connection
 from ._outbox import Undelivered
 from ._streams import Lost, Messages, Opened
+from ._worth import is_worth_retry
 
 __all__ = [
     "Client",
@@ -13,6 +14,7 @@ __all__ = [
     "Messages",
     "Opened",
     "Undelivered",
+    "is_worth_retry",
     "open_client",
     "open_connection",
 ]

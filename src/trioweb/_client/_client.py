@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 from trio.lowlevel import in_trio_run
 
+from .._arguments import check_async
 from .._chance import new_random
 from .._deflate import check_compression
 from .._errors import (
@@ -35,7 +36,15 @@ from ._open import Dial, header_pairs, parse_target
 from ._sending import Sender
 from ._signal import Signal
 from ._streams import Full, Messages, Reception
-from ._supervisor import HeadersArgument, OnOpen, Plan, Supervisor, TheirError, UrlArgument
+from ._supervisor import (
+    HeadersArgument,
+    OnOpen,
+    Plan,
+    SubprotocolsArgument,
+    Supervisor,
+    TheirError,
+    UrlArgument,
+)
 
 _logger = logging.getLogger("trioweb.client")
 
@@ -436,7 +445,7 @@ async def open_client(
     on_open: OnOpen | None = None,
     receive: bool = True,
     headers: HeadersArgument = (),
-    subprotocols: Sequence[str] = (),
+    subprotocols: SubprotocolsArgument = (),
     ssl_context: ssl.SSLContext | None = None,
     limits: Limits = Limits(),
     compression: Deflate | None = None,
@@ -461,7 +470,8 @@ async def open_client(
             subscribe, load a snapshot).
         receive: False if this program only sends: what arrives is counted and dropped.
         headers: sent along with the handshake; or an async callable, as `url`.
-        subprotocols, ssl_context, limits, compression, dial: as for `open_connection`.
+        subprotocols: as for `open_connection`; or an async callable, as `url`.
+        ssl_context, limits, compression, dial: as for `open_connection`.
         random: where the jitter comes from; for tests.
 
     Yields:
@@ -474,7 +484,9 @@ async def open_client(
         GaveUp: on leaving the block, if the client gave up and no call has said so.
         Unsent: see above.
         What the block raises comes out unchanged, and first; then what one of the user's own
-        callables raised, unless that is an OSError, which is one more reason to try again.
+        callables raised, unless that is about the network (an OSError, a timeout, one of Trio's
+        resource errors or of an HTTP client's) or TryAgain: then the attempt has failed, and
+        `Retry` decides.
 
     Cancellation: sends Close if the kernel takes it at once, and closes the transport.
     """
@@ -482,12 +494,19 @@ async def open_client(
         parse_target(url, ssl_context)
     if not callable(headers):
         headers = header_pairs("open_client", headers)
-    check_subprotocols("open_client", subprotocols)
+    if not callable(subprotocols):
+        check_subprotocols("open_client", subprotocols)
+        subprotocols = tuple(subprotocols)
+    for name, value in ("url", url), ("headers", headers), ("subprotocols", subprotocols):
+        if callable(value):
+            check_async("open_client", f"{name}()", value)
+    check_async("open_client", "dial(host, port)", dial, optional=True)
+    check_async("open_client", "on_open(connection)", on_open, optional=True)
     check_compression(compression)
     plan = Plan(
         url=url,
         headers=headers,
-        subprotocols=tuple(subprotocols),
+        subprotocols=subprotocols,
         ssl_context=ssl_context,
         dial=dial,
         on_open=on_open,

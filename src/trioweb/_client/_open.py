@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import trio
 
+from .._arguments import check_async, check_kind
 from .._connection import Connection
 from .._deflate import check_compression
 from .._errors import (
@@ -89,8 +90,18 @@ async def open_connection(
     check_compression(compression)
     pairs = header_pairs("open_connection", headers)
     check_subprotocols("open_connection", subprotocols)
+    check_async("open_connection", "dial(host, port)", dial, optional=True)
 
-    opened = await establish(target, pairs, subprotocols, ssl_context, limits, compression, dial)
+    opened = await establish(
+        target,
+        pairs,
+        subprotocols,
+        ssl_context,
+        limits,
+        compression,
+        dial,
+        deadline=trio.current_time() + limits.connect_timeout,
+    )
     async with open_hidden_nursery() as nursery:
         connection = opened.start(nursery, heartbeat, limits)
         try:
@@ -168,8 +179,10 @@ async def establish(
     limits: Limits,
     compression: Deflate | None,
     dial: Dial | None,
+    *,
+    deadline: float,
 ) -> Established:
-    """Dial *target* and open a WebSocket there, within the connect timeout.
+    """Dial *target* and open a WebSocket there, until *deadline* at the latest.
 
     Raises:
         OpenFailed: it could not be done; nothing is left of it.
@@ -177,13 +190,19 @@ async def establish(
     stream: trio.abc.Stream | None = None
     where = f"{target.host}:{target.port}"
     established = None
+    phase = "connecting"
     try:
-        with trio.move_on_after(limits.connect_timeout):
-            stream = await (dial or trio.open_tcp_stream)(target.host, target.port)
+        with trio.move_on_at(deadline):
+            dialled = await (dial or trio.open_tcp_stream)(target.host, target.port)
+            # What is no stream could not be closed either.
+            check_kind("dial", "what it returns", dialled, trio.abc.Stream)
+            stream = dialled
             if target.secure:
+                phase = "TLS handshake"
                 context = ssl_context or ssl.create_default_context()
                 stream = TlsStream(stream, context, server_hostname=target.host)
                 await _shake_tls(stream, where)
+            phase = "opening handshake"
             switch = await connect(
                 stream,
                 target,
@@ -209,7 +228,7 @@ async def establish(
     finally:
         if established is None and stream is not None:
             await trio.aclose_forcefully(stream)
-    text = f"{where} did not answer within {limits.connect_timeout:g} s"
+    text = f"{where} did not answer within {limits.connect_timeout:g} s ({phase})"
     raise ConnectFailed(text) if stream is None else HandshakeFailed(text)
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from calendar import timegm
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from random import Random
 from time import time
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urldefrag, urljoin
 
 import trio
@@ -26,12 +24,10 @@ from .._errors import (
     ConnectFailed,
     HandshakeFailed,
     HandshakeRejected,
-    OpenFailed,
     causes,
-    is_os_error,
-    is_worth_retry,
+    single_cause,
 )
-from .._handshake import Target, parse_url
+from .._handshake import Target, check_subprotocols, parse_url
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Retry
 from ._open import (
@@ -42,15 +38,19 @@ from ._open import (
     header_pairs,
     parse_target,
 )
-from ._retry import Schedule
+from ._retry import Schedule, seconds_to_wait
 from ._sending import Sender
 from ._signal import Signal
 from ._streams import Opened, Reception
+from ._worth import Judge, describe, is_about_connecting
+
+_T = TypeVar("_T")
 
 _logger = logging.getLogger("trioweb.client")
 
 UrlArgument: TypeAlias = str | Callable[[], Awaitable[str]]
 HeadersArgument: TypeAlias = HeaderArgument | Callable[[], Awaitable[HeaderArgument]]
+SubprotocolsArgument: TypeAlias = Sequence[str] | Callable[[], Awaitable[Sequence[str]]]
 OnOpen: TypeAlias = Callable[[Connection], Awaitable[object]]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -60,7 +60,6 @@ _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 # A server ends TCP right after its Close; before the next attempt, one that does not is not
 # waited for.
 _LINGER_SECONDS: Final = 1.0
-_MAX_RETRY_AFTER: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Plan:
 
     url: UrlArgument
     headers: HeadersArgument
-    subprotocols: Sequence[str]
+    subprotocols: SubprotocolsArgument
     ssl_context: ssl.SSLContext | None
     dial: Dial | None
     on_open: OnOpen | None
@@ -80,7 +79,7 @@ class Plan:
 
 
 class TheirError(Exception):
-    """One of the user's own callables raised `error`, which ends the client as it is."""
+    """`error` is a fault of one of the user's own callables, and ends the client as it is."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -104,7 +103,10 @@ class Supervisor:
         self._reception = reception
         self._signal = signal
         self._schedule = Schedule(plan.retry, random)
-        self._renewed = False
+        makers = (plan.url, plan.headers, plan.subprotocols)
+        self._judge = Judge(plan.retry.worth, renews=any(map(callable, makers)))
+        # Whether the attempt led to a connection.
+        self._opened = False
 
     async def run(self) -> tuple[int, Exception]:
         """Connect, again and again, until the policy gives up.
@@ -123,67 +125,59 @@ class Supervisor:
             attempts = self._schedule.attempts
             delay = self._next_delay(cause)
             if delay is None:
-                _logger.warning("%s; giving up", ascii_text(cause))
+                _logger.warning("%s; giving up", describe(cause))
                 return max(attempts, 1), cause
-            _logger.warning("%s; connecting again in %.1f s", ascii_text(cause), delay)
+            _logger.warning("%s; connecting again in %.1f s", describe(cause), delay)
             await trio.sleep(delay)
 
     def _next_delay(self, cause: Exception) -> float | None:
+        """Seconds until the next attempt after *cause*; None for no other.
+
+        Raises:
+            TheirError: *cause* is a fault of the program, and not to be tried again.
+        """
+        lasted = self._opened and not self._schedule.attempts
         try:
-            worth = (self._plan.retry.worth or self._is_worth_retry)(cause)
+            worth = self._judge.is_worth(cause, opened=self._opened, lasted=lasted)
         except Exception as exc:
             raise TheirError(exc) from exc
-        if not worth:
-            return None
-        retry_after = 0.0
-        if isinstance(cause, HandshakeRejected):
-            retry_after = parse_retry_after(cause.header("retry-after"), time())
-        return self._schedule.next_delay(trio.current_time(), retry_after)
-
-    def _is_worth_retry(self, cause: Exception) -> bool:
-        if isinstance(cause, HandshakeRejected) and cause.status == 401 and not self._renewed:
-            # Tokens expire: whoever makes them is asked for a new one, once.
-            self._renewed = callable(self._plan.url) or callable(self._plan.headers)
-            return self._renewed
-        return is_worth_retry(cause)
+        if worth:
+            return self._schedule.next_delay(trio.current_time(), seconds_to_wait(cause, time()))
+        if not is_about_connecting(cause):
+            raise TheirError(cause) from cause
+        return None
 
     async def _attempt(self) -> Exception:
         """Try to connect and, if that works, run the session; return why it is over."""
-        limits = self._plan.limits
-        deadline = trio.current_time() + limits.connect_timeout
-        opened: Established | None = None
+        self._opened = False
+        seconds = self._plan.limits.connect_timeout
+        deadline = trio.current_time() + seconds
+        asking = "url"
         try:
             with trio.move_on_at(deadline):
-                opened = await self._follow(*await self._ask_where())
-        except OpenFailed as exc:
-            return exc
+                url = await _ask(self._plan.url)
+                asking = "headers"
+                headers: HeaderArgument = await _ask(self._plan.headers)
+                asking = "subprotocols"
+                subprotocols = await _ask(self._plan.subprotocols)
+                asking = ""
+            if asking:
+                return ConnectFailed(f"{asking} was not through within {seconds:g} s")
+            check_subprotocols("open_client", subprotocols)
+            target = parse_target(url, self._plan.ssl_context)
+            pairs = header_pairs("open_client", headers)
+            opened = await self._follow(target, pairs, tuple(subprotocols), deadline)
         except Exception as exc:
-            if not is_os_error(exc):
-                raise
-            return causes(exc)[0]
-        if opened is None:
-            return ConnectFailed(f"no connection within {limits.connect_timeout:g} s")
+            return _cause_of(exc)
         return await self._use(opened, deadline)
 
-    async def _ask_where(self) -> tuple[Target, list[tuple[str, str]]]:
-        """The target and headers of this attempt.
-
-        Raises:
-            OSError, or a group of them: of the user's callables.
-            TheirError: any other error of theirs, or what they return is no good.
-        """
-        url, headers = self._plan.url, self._plan.headers
-        try:
-            return (
-                parse_target(await url() if callable(url) else url, self._plan.ssl_context),
-                header_pairs("open_client", await headers() if callable(headers) else headers),
-            )
-        except Exception as exc:
-            if is_os_error(exc):
-                raise
-            raise TheirError(exc) from exc
-
-    async def _follow(self, target: Target, headers: list[tuple[str, str]]) -> Established:
+    async def _follow(
+        self,
+        target: Target,
+        headers: list[tuple[str, str]],
+        subprotocols: Sequence[str],
+        deadline: float,
+    ) -> Established:
         """Open a connection, where redirects lead to."""
         plan = self._plan
         for _ in range(_MAX_REDIRECTS + 1):
@@ -191,11 +185,12 @@ class Supervisor:
                 return await establish(
                     target,
                     headers,
-                    plan.subprotocols,
+                    subprotocols,
                     plan.ssl_context,
                     plan.limits,
                     plan.compression,
                     plan.dial,
+                    deadline=deadline,
                 )
             except HandshakeRejected as exc:
                 location = exc.header("location")
@@ -206,11 +201,12 @@ class Supervisor:
 
     async def _use(self, opened: Established, deadline: float) -> Exception:
         """Hold a connection until it is over; return why it is."""
-        self._renewed = False
+        self._opened = True
         async with trio.open_nursery() as nursery:
             connection = opened.start(nursery, self._plan.heartbeat, self._plan.limits)
             link = connection.link
-            if await self._greet(connection, deadline):
+            failure = await self._greet(connection, deadline)
+            if failure is None:
                 await self._run_session(connection, nursery)
             # Where it was this side that closed, the close timeout is all the limit there is.
             ours = isinstance(link.error(), ClosedLocally)
@@ -221,29 +217,26 @@ class Supervisor:
         await self._reception.finish()
         for each in undelivered:
             self._reception.tell(each)
-        return link.error()
+        return failure or link.error()
 
-    async def _greet(self, connection: Connection, deadline: float) -> bool:
-        """Run the user's `on_open`; False if it did not come through, which ends the connection.
-
-        Raises:
-            TheirError: it raised something of its own.
-        """
+    async def _greet(self, connection: Connection, deadline: float) -> Exception | None:
+        """Run the user's `on_open`; return what kept it from coming through, which ends the
+        connection."""
         if self._plan.on_open is None:
-            return True
-        failure = "on_open was not through within the connect timeout"
+            return None
+        failure: Exception | None = None
         try:
             # NOTE: within the `try`, as errors may come with this scope's own cancellation.
             with trio.move_on_at(deadline):
                 await self._plan.on_open(connection)
-                return True
+                return None
         except Exception as exc:
-            faults = causes(exc)
-            if not all(is_os_error(each) or is_own_end(each, connection) for each in faults):
-                raise TheirError(exc) from exc
-            failure = f"on_open: {faults[0]}"
-        connection.link.abort(failure)
-        return False
+            # Of the connection's own end, the link knows best.
+            failure = None if is_own_end(exc, connection) else _cause_of(exc)
+        seconds = self._plan.limits.connect_timeout
+        late = f"on_open was not through within {seconds:g} s of connecting"
+        connection.link.abort(f"on_open: {describe(failure)}" if failure else late)
+        return failure or connection.link.error()
 
     async def _run_session(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Use an open connection for as long as it is."""
@@ -291,27 +284,15 @@ def redirect(
     return found, headers
 
 
-def parse_retry_after(value: str | None, now: float) -> float:
-    """Seconds that a Retry-After asks for (RFC 9110 section 10.2.3), 0 if it makes no sense.
-
-    A day at most: no server's slip may keep a client away for good.
-
-    Args:
-        now: seconds since the epoch, as it may be given as a date.
-    """
-    if value is None:
-        return 0
-    try:
-        if value.isdecimal() and value.isascii():
-            seconds = float(value)
-        else:
-            # As UTC where it names no zone, which HTTP's oldest form of a date does not.
-            seconds = timegm(parsedate_to_datetime(value).utctimetuple()) - now
-    except (ValueError, OverflowError):
-        return 0
-    return min(max(0.0, seconds), _MAX_RETRY_AFTER) if math.isfinite(seconds) else 0
+async def _ask(value: _T | Callable[[], Awaitable[_T]]) -> _T:
+    """What a user gave, or has a callable of theirs give."""
+    return await value() if callable(value) else value
 
 
-def ascii_text(error: Exception) -> str:
-    """*error* in words; what a server sent cannot forge a line of a log."""
-    return ascii(str(error) or type(error).__name__)[1:-1]
+def _cause_of(error: Exception) -> Exception:
+    """The one error that *error*, out of a callable of the user's, stands for."""
+    if is_about_connecting(error):
+        return causes(error)[0]
+    cause = single_cause(error)
+    assert isinstance(cause, Exception), "of an ExceptionGroup"
+    return cause

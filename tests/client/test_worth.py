@@ -1,0 +1,197 @@
+"""What is worth another try, of errors alone and for a client."""
+
+from __future__ import annotations
+
+import urllib.error
+from email.message import Message
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+import trio
+from aiohttp.client_reqrep import ConnectionKey
+
+from trioweb import (
+    ClosedByPeer,
+    ClosedLocally,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    GaveUp,
+    HandshakeFailed,
+    HandshakeRejected,
+    TryAgain,
+    is_worth_retry,
+)
+from trioweb._client._worth import Judge, describe, is_about_connecting
+
+
+def _retried(errors: dict[Any, Exception]) -> set[Any]:
+    return {key for key, error in errors.items() if is_worth_retry(error)}
+
+
+def test_is_worth_retry_after_any_status_that_does_not_blame_the_request() -> None:
+    statuses = range(200, 600)
+    assert _retried({status: HandshakeRejected(status) for status in statuses}) == {
+        *range(200, 400),
+        408,
+        425,
+        429,
+        *range(500, 600),
+    }
+
+
+@pytest.mark.parametrize("kind", [ClosedByPeer, ClosedLocally, ConnectionLost])
+def test_is_worth_retry_after_any_code_that_is_not_final(kind: type[ConnectionClosed]) -> None:
+    """Discord's and Pusher's 4000 to 4299 mean what each service says, and are tried again."""
+    codes = range(1000, 5000)
+    final = {1002, 1003, 1007, 1009, 1010, *range(3500, 4000), *range(4500, 5000)}
+    refusals = {1008, 3000, 3003, 4401, 4403}
+    assert _retried({code: kind(code) for code in codes}) == {*codes} - final - refusals
+
+
+def named(package: str, name: str, *bases: type[Exception], **attributes: object) -> Exception:
+    """An error as the library *package* raises it, which this does not import."""
+    body = {"__module__": f"{package}._exceptions", **attributes}
+    made: Exception = type(name, bases or (Exception,), body)("down")
+    return made
+
+
+def status_error(package: str, name: str, status: int) -> Exception:
+    return named(package, name, response=SimpleNamespace(status_code=status))
+
+
+NETWORK = [
+    ConnectFailed("refused"),
+    HandshakeFailed("silence"),
+    TryAgain("busy"),
+    OSError("no route"),
+    TimeoutError("asyncio's and the system's"),
+    trio.TooSlowError(),
+    trio.BrokenResourceError(),
+    trio.ClosedResourceError(),
+    named("httpx", "ConnectError", type(named("httpx", "NetworkError"))),
+    named("httpx", "PoolTimeout", type(named("httpx", "TimeoutException"))),
+    named("httpx", "RemoteProtocolError"),
+    named("httpx", "ProxyError"),
+    named("httpcore", "ConnectTimeout", type(named("httpcore", "TimeoutException"))),
+    status_error("httpx", "HTTPStatusError", 503),
+    status_error("httpx", "HTTPStatusError", 429),
+    status_error("requests", "HTTPError", 502),
+    aiohttp.ServerDisconnectedError(),
+    aiohttp.ClientConnectorError(
+        ConnectionKey("h", 1, False, True, None, None, None), OSError("refused")
+    ),
+    aiohttp.ClientPayloadError(),
+    aiohttp.ClientHttpProxyError(None, (), status=503),  # type: ignore[arg-type]
+    aiohttp.ClientResponseError(None, (), status=504),  # type: ignore[arg-type]
+    urllib.error.URLError("no route"),
+    urllib.error.HTTPError("http://h/", 503, "busy", Message(), None),
+    ExceptionGroup("both", [OSError("a"), ExceptionGroup("", [trio.TooSlowError()])]),
+]
+
+
+@pytest.mark.parametrize("error", NETWORK, ids=repr)
+def test_failure_of_the_network_is_worth_another_try_whoever_tells_of_it(error: Exception) -> None:
+    assert is_worth_retry(error)
+    assert is_about_connecting(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a fault of the program"),
+        KeyError("token"),
+        named("mine", "ConnectError"),
+        named("httpx", "UnsupportedProtocol"),
+        named("httpx", "HTTPStatusError"),
+        status_error("httpx", "HTTPStatusError", 401),
+        aiohttp.InvalidURL("x"),
+        aiohttp.ClientResponseError(None, (), status=404),  # type: ignore[arg-type]
+        ExceptionGroup("both", [OSError("a"), KeyError("b")]),
+    ],
+    ids=repr,
+)
+def test_any_other_error_is_a_fault_of_the_program(error: Exception) -> None:
+    assert not is_worth_retry(error)
+    assert not is_about_connecting(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectFailed("self-signed", untrusted=True),
+        HandshakeRejected(404),
+        ClosedByPeer(4500),
+        urllib.error.HTTPError("http://h/", 404, "no", Message(), None),
+    ],
+    ids=repr,
+)
+def test_final_answer_is_about_the_connection_and_not_worth_another_try(error: Exception) -> None:
+    assert not is_worth_retry(error)
+    assert is_about_connecting(error)
+
+
+REFUSALS = [
+    HandshakeRejected(401),
+    HandshakeRejected(403),
+    ClosedByPeer(1008),
+    ClosedByPeer(3000),
+    ClosedByPeer(3003),
+    ClosedByPeer(4401),
+    ClosedByPeer(4403),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=repr)
+def test_refusal_gets_one_fresh_token(error: Exception) -> None:
+    def refused(judge: Judge, *, lasted: bool = False) -> bool:
+        opened = isinstance(error, ConnectionClosed)
+        return judge.is_worth(error, opened=opened, lasted=lasted)
+
+    judge = Judge(None, renews=True)
+    assert refused(judge)
+    assert not refused(judge)
+    assert not refused(Judge(None, renews=False))
+    # A failure without a connection says nothing about the token; an end of another kind does.
+    judge = Judge(None, renews=True)
+    assert refused(judge)
+    assert judge.is_worth(OSError(), opened=False, lasted=False)
+    assert not refused(judge)
+    assert judge.is_worth(ClosedByPeer(1001), opened=True, lasted=False)
+    assert refused(judge)
+
+
+@pytest.mark.parametrize("renews", [False, True])
+def test_refusal_of_who_was_let_in_for_long_is_tried_again(renews: bool) -> None:
+    """Exchanges send 1008 for a pong that was late, and servers whose users' tokens expire."""
+    judge = Judge(None, renews=renews)
+    for _ in range(3):
+        assert judge.is_worth(ClosedByPeer(1008), opened=True, lasted=True)
+    assert judge.is_worth(HandshakeRejected(401), opened=False, lasted=False) is renews
+    assert not judge.is_worth(HandshakeRejected(401), opened=False, lasted=False)
+
+
+def test_worth_of_the_user_is_asked_about_every_error_and_decides_alone() -> None:
+    asked = []
+
+    def worth(error: Exception) -> bool:
+        asked.append(error)
+        return isinstance(error, KeyError)
+
+    judge = Judge(worth, renews=True)
+    errors = [KeyError("mine"), OSError(), HandshakeRejected(401)]
+    answers = [judge.is_worth(error, opened=False, lasted=False) for error in errors]
+    assert answers == [True, False, False]
+    assert asked == errors
+
+
+def test_describe_shows_the_kind_of_errors_that_are_not_ours_and_no_token() -> None:
+    assert describe(GaveUp(1, ConnectFailed("x"))) == "gave up after 1 attempt: x"
+    assert describe(OSError("no route")) == "no route"
+    assert describe(OSError()) == "OSError()"
+    assert describe(trio.TooSlowError()) == "TooSlowError()"
+    assert describe(KeyError("k")) == "KeyError('k')"
+    assert "s3cret" not in describe(RuntimeError("GET https://a:s3cret@h/?t=s3cret failed"))
+    assert describe(ConnectFailed("a\nb")) == r"a\nb"
