@@ -138,6 +138,7 @@ async def test_statistics_say_what_it_has_been_through(autojump_clock: MockClock
     door = Door()
     async with open_at(door, outbox=Outbox(confirm=True)) as client:
         await drop(await door.accept())
+        await wait_all_tasks_blocked()
         await client.send("a")
         peer = await door.accept()
         assert (await peer.receive_frame()).payload == b"a"

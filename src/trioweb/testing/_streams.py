@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import trio
 
@@ -50,8 +51,9 @@ def stream_pair(max_bytes: int = 65536) -> tuple[MemoryStream, MemoryStream]:
 class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a connection in memory; `stream_pair` makes two.
 
-    It behaves as a TCP stream does.  `aclose` lets the peer read what was sent and then the
-    end; what the peer sends from then on raises `trio.BrokenResourceError` there.
+    It behaves as a TCP stream does on Linux.  `aclose` lets the peer read what was sent and then
+    the end.  The first thing that the peer sends after that is taken, and lost; what answers it
+    resets the connection, so that sending again raises `trio.BrokenResourceError`.
 
     Concurrency: one task may send while another receives; a second one doing the same raises
     `trio.BusyResourceError`.  Any task may close.
@@ -67,6 +69,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._finished = False  # we have sent FIN
         self._ended = False  # FIN has arrived
         self._reset = False  # RST has arrived
+        self._reset_told = False
         self._closed = False
         self._changed = trio.lowlevel.ParkingLot()
         self._sending = _Guard("another task is already sending on this stream")
@@ -86,7 +89,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """Send *data*, waiting while the peer's buffer is full.
 
         Raises:
-            trio.BrokenResourceError: the peer has closed, or the connection was reset.
+            trio.BrokenResourceError: the connection was reset, which is how a peer answers that
+                has closed.
             trio.ClosedResourceError: this end is closed, or `send_eof` was called.
             trio.BusyResourceError: another task is sending.
 
@@ -95,13 +99,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         with self._sending.held(), memoryview(data) as view, view.cast("B") as octets:
             await trio.lowlevel.checkpoint()
             await self._wait_runnable("send")
-            self._check_sendable()
+            self._check_unfinished()
             sent = 0
             while sent < len(octets):
                 sent += await self._send_some(octets[sent:])
-            # Where the path takes no time, the answer to what was just sent is here already.
-            self._look()
-            self._check_sendable()
 
     async def send_some(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much of *data* as fits, waiting for room for a byte, and return how much.
@@ -113,26 +114,41 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             return await self._send_some(octets)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the peer's buffer has room.  Raises as `send_all`.  Checkpoint: always."""
+        """Wait until the peer's buffer has room, or until sending would raise.
+
+        Raises:
+            trio.ClosedResourceError: this end is closed.
+            trio.BusyResourceError: another task is sending.
+
+        Checkpoint: always.
+        """
         with self._sending.held():
             await trio.lowlevel.checkpoint()
             await self._wait_room()
+            self._check_open()
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; receiving goes on.  Idempotent.
+
+        Raises:
+            trio.BrokenResourceError: the connection was reset.
+            trio.ClosedResourceError: this end is closed.
+            trio.BusyResourceError: another task is sending.
 
         Checkpoint: always.
         """
         with self._sending.held():
             await trio.lowlevel.checkpoint()
             await self._wait_runnable("send")
-            if self._closed:
-                raise trio.ClosedResourceError("this stream was already closed")
             self.finish()
 
     def finish(self) -> None:
         """Send FIN, at once: `send_eof` without its care for others."""
         if not self._finished:
+            self._check_open()
+            self._look()
+            if self._reset:
+                raise trio.BrokenResourceError("the connection was reset")
             self._finished = True
             self._note("eof")
             self._peer._inbound.send(self._now(), Signal.FIN)
@@ -142,7 +158,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
         Raises:
             trio.BrokenResourceError: the connection was reset; what arrived before that was
-                returned first.
+                returned first.  Once a call has raised it, of this method or for sending, there
+                is only the end, as from Linux.
             trio.ClosedResourceError: this end is closed.
             trio.BusyResourceError: another task is receiving.
 
@@ -156,14 +173,13 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             while True:
                 await self._wait_runnable("receive")
-                if self._closed:
-                    raise trio.ClosedResourceError("this stream was already closed")
+                self._check_open()
                 if self._unread:
                     return self._take(max_bytes)
-                if self._ended:
+                if self._ended or self._reset_told:
                     return b""
                 if self._reset:
-                    raise trio.BrokenResourceError("the connection was reset")
+                    self._raise_reset()
                 await self._sleep(self._next())
 
     def close(self) -> None:
@@ -196,6 +212,9 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def _send_some(self, octets: memoryview) -> int:
         await self._wait_room()
+        self._check_unfinished()
+        if self._reset:
+            self._raise_reset()
         chunk = bytes(octets[: self._max_bytes - self._unacked])
         self._unacked += len(chunk)
         self._note("send", len(chunk))
@@ -203,10 +222,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         return len(chunk)
 
     async def _wait_room(self) -> None:
+        """Wait until sending would not block, if because it would raise."""
         while True:
             await self._wait_runnable("send")
-            self._check_sendable()
-            if self._unacked < self._max_bytes:
+            is_over = self._closed or self._finished or self._reset
+            if is_over or self._unacked < self._max_bytes:
                 return
             await self._sleep(self._next())
 
@@ -216,13 +236,18 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await self._sleep(until)
         self._look()
 
-    def _check_sendable(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this stream was already closed")
+
+    def _check_unfinished(self) -> None:
+        self._check_open()
         if self._finished:
             raise trio.ClosedResourceError("cannot send after send_eof")
-        if self._reset:
-            raise trio.BrokenResourceError("the peer has closed or reset this connection")
+
+    def _raise_reset(self) -> NoReturn:
+        self._reset_told = True
+        raise trio.BrokenResourceError("the peer has closed or reset this connection")
 
     def _take(self, max_bytes: int | None) -> bytes:
         size = self._inbound.path.piece(len(self._unread))
