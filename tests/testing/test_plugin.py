@@ -87,6 +87,49 @@ def test_marker_sets_conditions_and_names_are_strict(run_pytest: Pytest) -> None
     assert "network_conditions(seed, latency" in run_pytest(source, "--markers").stdout
 
 
+def test_fixture_can_have_another_name(run_pytest: Pytest) -> None:
+    source = """
+        import pytest
+        from pytest_trioweb import network as wire
+
+        @pytest.fixture
+        def network():
+            return "of somebody else"
+
+        async def test_it(wire, network, autojump_clock):
+            await wire.connect("laptop", "server")
+            assert (wire.seed, network) == (5, "of somebody else")
+    """
+    passed = run_pytest(source, "--network-seed=5")
+    assert passed.returncode == 0, passed.stdout
+    failed = run_pytest(source, "--network-seed=6")
+    assert "run it again with: pytest 'test_it.py::test_it' --network-seed=6" in failed.stdout
+    assert "laptop:49152 > server:49152" in failed.stdout
+
+
+def test_run_without_the_fixture_imports_the_plugin_and_nothing_else(
+    run_pytest: Pytest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+        import sys
+
+        def test_it():
+            print("\\nmodules:", *sys.modules)
+    """
+    # Other plugins may import Trio, and so would hide that we do.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def imported(*arguments: str) -> set[str]:
+        done = run_pytest(source, "-s", "-o", "filterwarnings=", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (line,) = re.findall("^modules: (.*)$", done.stdout, re.MULTILINE)
+        return set(line.split())
+
+    without = imported()
+    assert "trio" not in without
+    assert imported("-p", "pytest_trioweb") - without == {"pytest_trioweb"}
+
+
 # Where hypothesis is installed, pytest-trio makes Trio deterministic by itself.
 _WITHOUT_HYPOTHESIS = """
 import sys
