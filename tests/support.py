@@ -25,6 +25,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import trio
 import trio.testing
 import trustme
@@ -218,6 +219,46 @@ def inflated(frame: Frame) -> bytes:
     """The message in *frame*, which must be compressed, and by itself."""
     assert frame.fin and frame.opcode & 0x70 == RSV1, frame
     return zlib.decompressobj(-15).decompress(frame.payload + b"\x00\x00\xff\xff")
+
+
+@dataclass(frozen=True)
+class Inflating:
+    """One call of zlib's: how many bytes it was offered, took of them, and gave."""
+
+    offered: int
+    taken: int
+    given: int
+
+
+def count_inflating(patch: pytest.MonkeyPatch) -> list[Inflating]:
+    """From now on, the calls of zlib's for inflating."""
+    calls: list[Inflating] = []
+    make = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, window_bits: int) -> None:
+            self._zlib = make(window_bits)
+
+        def decompress(self, data: bytes, max_bytes: int) -> bytes:
+            found = self._zlib.decompress(data, max_bytes)
+            left = len(self._zlib.unused_data) + len(self._zlib.unconsumed_tail)
+            calls.append(Inflating(len(data), len(data) - left, len(found)))
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._zlib, name)
+
+    patch.setattr(zlib, "decompressobj", Counting)
+    return calls
+
+
+def final_blocks(*messages: bytes) -> bytes:
+    """*messages* as zlib ends a stream, each in final blocks (RFC 7692 section 7.2.1)."""
+    streams = []
+    for message in messages:
+        deflate = zlib.compressobj(wbits=-15)
+        streams.append(deflate.compress(message) + deflate.flush())
+    return b"".join(streams) + b"\x00"
 
 
 def close_frame(code: int, reason: str = "") -> Frame:

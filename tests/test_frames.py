@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,9 @@ from tests.support import (
     Frame,
     close_frame,
     compressed,
+    count_inflating,
     encode,
+    final_blocks,
     inflated,
     mask_in_python,
     split_frame,
@@ -37,8 +40,8 @@ from trioweb import Deflate, _frames
 from trioweb._deflate import Compressor, Inflater
 from trioweb._errors import CloseCode, FrameError
 from trioweb._frames import (
-    FRAMES_PER_FEED,
     SERVER_FORM,
+    WORK_PER_FEED,
     Decoder,
     WireForm,
     check_close,
@@ -74,6 +77,7 @@ class Reader:
         masked: bool = False,
         max_message_bytes: int = _LIMIT,
         inflater: Inflater | None = None,
+        work_per_feed: int = WORK_PER_FEED,
     ) -> None:
         self.events: list[Any] = []
         self.fault: CloseCode | None = None
@@ -82,6 +86,7 @@ class Reader:
             max_message_bytes=max_message_bytes,
             on_control=self._on_control,
             inflater=inflater,
+            work_per_feed=work_per_feed,
         )
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
@@ -224,10 +229,10 @@ def _wire(frames: Iterable[Frame], *, masked: bool) -> bytes:
 
 
 @_sides
-@given(units=_units, cuts=_cuts)
+@given(units=_units, cuts=_cuts, work=st.integers(1, 20))
 @settings(deadline=None)
 def test_decoder_gives_the_same_messages_and_controls_however_the_bytes_are_split(
-    masked: bool, units: list[tuple[Event, list[Frame]]], cuts: list[int]
+    masked: bool, units: list[tuple[Event, list[Frame]]], cuts: list[int], work: int
 ) -> None:
     data = _wire((frame for _, frames in units for frame in frames), masked=masked)
     options = {"masked": masked, "max_message_bytes": 1000}
@@ -235,6 +240,7 @@ def test_decoder_gives_the_same_messages_and_controls_however_the_bytes_are_spli
     assert read(data, **options) == (_events(units), None)
     assert read_in_pieces(data, cuts, **options) == (_events(units), None)
     assert read_in_pieces(data, range(len(data)), **options) == (_events(units), None)
+    assert read_in_pieces(data, cuts, **options, work_per_feed=work) == (_events(units), None)
 
 
 @_sides
@@ -358,6 +364,7 @@ def _agree(data: bytes, masked: bool, cuts: Sequence[int]) -> None:
         expected
     )
     assert read_in_pieces(data, range(len(data)), masked=masked) == expected
+    assert read(data, masked=masked, work_per_feed=1) == expected
 
 
 # RFC 6455 section 5, rule by rule; what a server sends.
@@ -489,36 +496,61 @@ def test_decoder_takes_empty_fragments_that_are_few() -> None:
     assert read(_wire(frames, masked=False)) == (["a"], None)
 
 
-def test_feed_stops_after_so_many_frames_and_goes_on_without_data() -> None:
+def test_feed_stops_after_so_much_work_and_goes_on_without_data() -> None:
     """Invariant 12: a chunk full of tiny frames does not hold the scheduler."""
     events: list[Any] = []
     decoder = Decoder(
         masked=False,
         max_message_bytes=_LIMIT,
         on_control=lambda opcode, payload: events.append(Frame(opcode, payload)),
+        work_per_feed=100,
     )
-    frames = [Frame(PING, b"%d" % number) for number in range(FRAMES_PER_FEED)]
-    frames += [Frame(BINARY, b"%d" % number) for number in range(FRAMES_PER_FEED + 5)]
+    # A control frame costs two.
+    frames = [Frame(PING, b"%d" % number) for number in range(50)]
+    frames += [Frame(BINARY, b"%d" % number) for number in range(105)]
     data = _wire(frames, masked=False)
 
     assert decoder.feed(data[:-1], events)
-    assert len(events) == FRAMES_PER_FEED
+    assert len(events) == 50
     assert decoder.feed(b"", events)
-    assert len(events) == 2 * FRAMES_PER_FEED
+    assert len(events) == 150
     assert not decoder.feed(b"", events)
-    assert len(events) == 2 * FRAMES_PER_FEED + 4
+    assert len(events) == 154
     assert not decoder.feed(data[-1:], events)
-    assert events[FRAMES_PER_FEED:] == [frame.payload for frame in frames[FRAMES_PER_FEED:]]
+    assert events[50:] == [frame.payload for frame in frames[50:]]
+
+
+def test_what_is_done_with_a_frame_counts_as_work_of_its_feed() -> None:
+    class Answered(list[Any]):
+        def append(self, event: Any) -> None:
+            super().append(event)
+            decoder.spend(30)
+
+    events = Answered()
+    decoder = Decoder(
+        masked=False,
+        max_message_bytes=_LIMIT,
+        on_control=lambda opcode, payload: events.append(Frame(opcode, payload)),
+        work_per_feed=100,
+    )
+    frames = [Frame(PING, b"%d" % number) for number in range(9)]
+    frames += [Frame(TEXT, b"%d" % number) for number in range(9)]
+    more, data = True, _wire(frames, masked=False)
+    while more:
+        before = len(events)
+        more, data = decoder.feed(data, events), b""
+        assert len(events) - before <= 4
+    assert len(events) == 18
 
 
 def test_feed_takes_new_data_while_there_is_more_to_decode() -> None:
     messages: list[Any] = []
     decoder = Decoder(masked=True, max_message_bytes=_LIMIT, on_control=lambda *_: None)
     frame = encode(Frame(TEXT, b"x"), masked=True)
-    data = frame * FRAMES_PER_FEED + frame[:3]
+    data = frame * WORK_PER_FEED + frame[:3]
     assert decoder.feed(data, messages)
     assert not decoder.feed(frame[3:] + frame, messages)
-    assert messages == ["x"] * (FRAMES_PER_FEED + 2)
+    assert messages == ["x"] * (WORK_PER_FEED + 2)
 
 
 # Text.
@@ -785,6 +817,53 @@ def test_decoder_inflates_what_is_compressed_however_the_bytes_are_split(
     assert read_in_pieces(data, cuts, inflater=_inflater(), **options) == expected
 
 
+@st.composite
+def _much_compressed(draw: st.DrawFn) -> tuple[Event, list[Frame]]:
+    """A message that takes zlib several steps, with final blocks in it or none, in some frames."""
+    unit = draw(st.text(min_size=1, max_size=9) | st.binary(min_size=1, max_size=9))
+    message = unit * draw(st.integers(1, 60_000))
+    data = message.encode() if isinstance(message, str) else message
+    if draw(st.booleans()):
+        # Noise, so that there is more to take than to give.
+        message = data = random.Random(unit).randbytes(len(data) // 4)
+    cuts = [0, *sorted(draw(st.lists(st.integers(0, len(data)), max_size=3))), len(data)]
+    blocks = final_blocks(*(data[start:stop] for start, stop in pairwise(cuts)))
+    payload = draw(st.sampled_from([compressed(data), blocks]))
+    cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=3)))
+    pieces = [payload[start:stop] for start, stop in pairwise([0, *cuts, len(payload)])]
+    opcode = TEXT if isinstance(message, str) else BINARY
+    return message, [
+        Frame(CONTINUATION if number else opcode | RSV1, piece, number == len(pieces) - 1)
+        for number, piece in enumerate(pieces)
+    ]
+
+
+@given(
+    units=st.lists(_much_compressed() | _unit, max_size=3),
+    cuts=st.lists(st.integers(0, 200_000), max_size=5),
+    work=st.integers(1, 2000),
+    corrupt=st.none() | st.tuples(st.integers(0, 200_000), st.integers(0, 255)),
+)
+@settings(deadline=None, max_examples=50)
+def test_decoder_gives_the_same_wherever_it_stops(
+    units: list[tuple[Event, list[Frame]]],
+    cuts: list[int],
+    work: int,
+    corrupt: tuple[int, int] | None,
+) -> None:
+    wire = bytearray(_wire((frame for _, frames in units for frame in frames), masked=False))
+    if wire and corrupt is not None:
+        wire[corrupt[0] % len(wire)] = corrupt[1]
+    data = bytes(wire)
+    options: dict[str, Any] = {"max_message_bytes": 2**20}
+    at_once = read(data, inflater=_inflater(), work_per_feed=2**40, **options)
+    if corrupt is None:
+        assert at_once == (_events(units), None)
+    options["inflater"] = Inflater(15, takeover=True)
+    cuts = [cut for cut in cuts if cut < len(data)]
+    assert read_in_pieces(data, cuts, work_per_feed=work, **options) == at_once
+
+
 _HELLO: Final = compressed(b"Hello")
 _RESERVED_BITS: Final = {
     "on a continuation": [Frame(TEXT | RSV1, _HELLO[:2], False), Frame(RSV1, _HELLO[2:])],
@@ -885,11 +964,103 @@ def test_feed_stops_when_much_was_inflated_and_goes_on_without_data() -> None:
         on_control=lambda opcode, payload: None,
         inflater=_inflater(),
     )
-    assert decoder.feed(data, messages)
-    assert len(messages) == 1
-    while decoder.feed(b"", messages):
-        pass
+    more = True
+    while more:
+        before = len(messages)
+        more, data = decoder.feed(data, messages), b""
+        assert len(messages) <= before + 1
     assert messages == [bytes(2**20)] * 40
+
+
+# Eight blocks of 90 bits, each with a code of its own and nothing that is encoded in it.
+_EMPTY_BLOCKS: Final = bytes.fromhex(
+    "04c081000000000090ff6b100007020000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
+    "04c081000000000090ff6b100007020000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
+)
+
+
+def _parts(opcode: int, piece: bytes, count: int) -> bytes:
+    frames = [Frame(opcode, piece, False)] + [Frame(CONTINUATION, piece, False)] * (count - 1)
+    return _wire(frames, masked=False)
+
+
+# Each kind of work that a peer can cause beside whole small messages; of each, one read's worth.
+_FLOODS: Final = {
+    "control frames": encode(Frame(PING), masked=False) * 60_000,
+    "fragments": _parts(BINARY, b"x", 40_000),
+    "fragments of text": _parts(TEXT, b"x", 40_000),
+    "empty fragments": _parts(BINARY, b"", 60_000),
+    "compressed messages": encode(Frame(TEXT | RSV1, compressed(b"x")), masked=False) * 20_000,
+    "compressed fragments": _parts(BINARY | RSV1, bytes.fromhex("0208208000"), 17_000),
+    "final blocks": _wire([Frame(BINARY | RSV1, final_blocks(b"x")[:-1] * 24_000)], masked=False),
+    "empty final blocks": _wire([Frame(BINARY | RSV1, b"\x03\x00" * 60_000)], masked=False),
+    "empty blocks": _wire([Frame(BINARY | RSV1, _EMPTY_BLOCKS * 1300)], masked=False),
+    "a bomb": _wire([Frame(TEXT | RSV1, compressed(bytes(2**22)))], masked=False),
+    "many bombs": encode(Frame(TEXT | RSV1, compressed(bytes(2**17))), masked=False) * 800,
+}
+_READ_BYTES: Final = 120 * 2**10
+_each_flood = pytest.mark.parametrize(
+    "data", [data[:_READ_BYTES] for data in _FLOODS.values()], ids=_FLOODS
+)
+
+
+class _Counting(Decoder):
+    """A decoder that counts its frames, but for small whole messages."""
+
+    frames = 0
+
+    def _read_frame(self, *args: Any) -> int | None:
+        self.frames += 1
+        return super()._read_frame(*args)
+
+
+def _flooded(kind: type[Decoder] = Decoder) -> Any:
+    return kind(
+        masked=False,
+        max_message_bytes=2**22,
+        on_control=lambda *_: None,
+        inflater=Inflater(15, takeover=True),
+    )
+
+
+@_each_flood
+def test_feed_counts_each_frame_each_call_of_zlib_and_what_it_takes_and_gives(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariants 12 and 13: what is counted is compared with what was done between two stops."""
+    calls = count_inflating(monkeypatch)
+    decoder = _flooded(_Counting)
+    feeds, more = 0, True
+    while more:
+        more, data = decoder.feed(data, []), b""
+        costs = [4 + call.taken // 16 + call.given // 128 for call in calls]
+        # The last step may be one too many.
+        assert 2 * decoder.frames + sum(costs) - max(costs, default=2) < WORK_PER_FEED
+        feeds += 1
+        calls.clear()
+        decoder.frames = 0
+    assert feeds > 5
+
+
+def _longest_feed(data: bytes) -> float:
+    """CPU seconds that the longest feed takes, at the best of several trials."""
+    trials = []
+    for _ in range(5):
+        decoder, wire, more, longest = _flooded(), data, True, 0.0
+        while more:
+            begun_at = time.thread_time()
+            more = decoder.feed(wire, [])
+            longest = max(longest, time.thread_time() - begun_at)
+            wire = b""
+        trials.append(longest)
+    return min(trials)
+
+
+@_each_flood
+def test_feed_takes_no_longer_for_any_flood_than_for_small_messages(data: bytes) -> None:
+    """Invariant 12: from 1 to 6 times as long was measured."""
+    small = encode(Frame(TEXT, b"x"), masked=False) * WORK_PER_FEED
+    assert _longest_feed(data) < 60 * _longest_feed(small)
 
 
 def test_decoder_tells_of_invalid_utf_8_in_compressed_text_at_once() -> None:

@@ -12,13 +12,16 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from itertools import pairwise
+from typing import Final
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from tests.support import (
     BINARY,
+    PING,
     PONG,
     TEXT,
     Ends,
@@ -29,6 +32,7 @@ from tests.support import (
     open_streams,
 )
 from trioweb import ConnectionLost, Limits, State, _link
+from trioweb._frames import WORK_PER_FEED
 from trioweb._link import Link
 from trioweb._outgoing import kernel_fileno
 from trioweb._server._reader import open_reader
@@ -39,6 +43,65 @@ from trioweb.testing import MemoryStream, stream_pair
 async def unix_ends(nursery: trio.Nursery) -> AsyncGenerator[Ends]:
     async with open_streams("unix") as streams:
         yield Ends(nursery, streams, is_client=False)
+
+
+# Work that a peer causes.
+
+_ANSWERED: Final = {
+    "pings": (Frame(PING, b"?"), 32),
+    "messages with a reply": (Frame(TEXT, b"?"), 32),
+    "messages with a long reply": (Frame(TEXT, b"more?"), 187),
+}
+
+
+@pytest.mark.parametrize("transport", ["unix", "gathered", "tls-tcp", "memory"])
+@pytest.mark.parametrize(("frame", "cost"), _ANSWERED.values(), ids=_ANSWERED)
+async def test_a_link_gives_few_answers_before_others_run(
+    frame: Frame, cost: int, transport: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariants 12 and 13: an answer costs much more than to read what asks for it."""
+    turns = 0
+    feeds: list[tuple[int, int]] = []  # in which turn, and how many answers
+    feed, answer = Link.feed, Link.answer
+
+    def counted_feed(link: Link, data: bytes) -> None:
+        feeds.append((turns, 0))
+        feed(link, data)
+
+    def counted_answer(link: Link, key: object, frame: bytes) -> None:
+        turn, answers = feeds[-1]
+        feeds[-1] = turn, answers + 1
+        answer(link, key, frame)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async def read(stream: trio.abc.Stream) -> None:
+        while await stream.receive_some(2**16):
+            pass
+
+    monkeypatch.setattr(Link, "feed", counted_feed)
+    monkeypatch.setattr(Link, "answer", counted_answer)
+    async with open_streams(transport) as streams:
+        with open_reader() as reader:
+            if reader is not None:
+                nursery.start_soon(reader.run)
+            ends = Ends(nursery, streams, is_client=False)
+            ends.reader = reader if transport == "gathered" else None
+            ends.ours(replies={"?": "!", "more?": "!" * 10_000})
+            peer = ends.raw()
+            nursery.start_soon(read, peer.stream)
+            nursery.start_soon(take_turns)
+            await peer.stream.send_all(peer.encode(frame) * 1000)
+            while sum(answers for _, answers in feeds) < 1000:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert max(answers for _, answers in feeds) <= WORK_PER_FEED // cost + 1
+    assert all(before < after for (before, _), (after, _) in pairwise(feeds))
 
 
 # Reading from the kernel.

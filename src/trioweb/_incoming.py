@@ -20,10 +20,10 @@ from ._deflate import Agreement
 from ._errors import FrameError
 from ._frames import (
     CLIENT_FORM,
-    FRAMES_PER_FEED,
     PING,
     PONG,
     SERVER_FORM,
+    WORK_PER_FEED,
     Decoder,
     WireForm,
     decode_close,
@@ -36,6 +36,10 @@ from ._tls import RECORD_BYTES
 
 # A peer that was quiet may send the messages of so long at once.
 _BURST_SECONDS: Final = 1
+# What an answer to the peer costs, in units of WORK_PER_FEED: 10 to 20 µs, nearly all of it the
+# system call.  To encode a reply takes 5 to 10 µs for each KiB, if it is compressed.
+_COST_OF_ANSWER: Final = 32
+_REPLIED_PER_UNIT: Final = 64
 # NOTE: Text and bytes never meet in a mapping: ASCII text and the same bytes have one hash, and
 # under `python -bb` to compare them raises.  So whether it is text goes before each.
 _Key: TypeAlias = tuple[bool, Message]
@@ -61,6 +65,20 @@ class Ping:
         self.round_trip: float | None = None
 
 
+class _Unanswered(list[Message]):
+    """Messages, but for those that *answer* has answered when it was asked about each."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Callable[[Message], bool]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def append(self, message: Message) -> None:
+        if not self._answer(message):
+            super().append(message)
+
+
 class Incoming(Outgoing):
     """What comes from one peer.
 
@@ -76,6 +94,7 @@ class Incoming(Outgoing):
     """
 
     __slots__ = (
+        "_cost_of_message",
         "_deaf",
         "_decoder",
         "_fault",
@@ -132,11 +151,9 @@ class Incoming(Outgoing):
             on_control=self._on_control,
             rest=rest,
             inflater=None if compression is None else compression.make_inflater(),
-            # No more than that of a second, so that it is looked at in time.
-            frames_per_feed=FRAMES_PER_FEED
-            if rate is None
-            else max(1, int(min(FRAMES_PER_FEED, rate))),
         )
+        # No feed takes more than the messages of a second, so that the rate is looked at in time.
+        self._cost_of_message = 0 if rate is None else WORK_PER_FEED // max(1, int(rate))
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest) or (self._tls is not None and self._tls.end is not None)
         self._fault: FrameError | str | None = None
@@ -185,7 +202,10 @@ class Incoming(Outgoing):
             return
         # What arrives after our Close reaches nobody; what came before the peer's does.
         open_before = self.state is OPEN
+        received_before = self.messages_received
         messages: list[Message] = []
+        if self._replies or self.limits.max_messages_per_second is not None:
+            messages = _Unanswered(self._answer)
         try:
             self.is_undecoded = self._decoder.feed(data, messages)
         except FrameError as exc:
@@ -196,13 +216,11 @@ class Incoming(Outgoing):
             if self._tls is not None and self._tls.end is not None and not self.is_undecoded:
                 self.is_undecoded = True
                 self._fault = self._tls.end
-        if messages:
-            self.messages_received += len(messages)
+        self.messages_received += len(messages)
+        if count := self.messages_received - received_before:
             if (rate := self.limits.max_messages_per_second) is not None:
                 unused_from = trio.current_time() - _BURST_SECONDS
-                self._used_until = max(self._used_until, unused_from) + len(messages) / rate
-            if self._replies:
-                messages = [message for message in messages if not self._answer(message)]
+                self._used_until = max(self._used_until, unused_from) + count / rate
             if not open_before:
                 self.discarded += len(messages)
             elif self.inbox is not _NOTHING_YET:
@@ -211,10 +229,24 @@ class Incoming(Outgoing):
                 self.inbox = deque(messages)
             self.changed()
 
+    def _answer(self, message: Message) -> bool:
+        """Count *message*, and reply to it if it is one of those that are answered here."""
+        if self._cost_of_message:
+            self._decoder.spend(self._cost_of_message)
+        if not self._replies or (key := reply_key(message)) not in self._replies:
+            return False
+        self.messages_received += 1
+        reply = self._replies[key]
+        if reply is not None:
+            self.answer(key, encode_message(reply, self.form))
+            self._decoder.spend(_COST_OF_ANSWER + len(reply) // _REPLIED_PER_UNIT)
+        return True
+
     def _on_control(self, opcode: int, payload: bytes) -> None:
         match opcode:
             case 0x9:  # PING
                 self.answer(PING, encode_frame(PONG, payload, masked=self.is_client))
+                self._decoder.spend(_COST_OF_ANSWER)
             case 0xA:  # PONG
                 self._on_pong(payload)
             case 0x8:  # CLOSE
@@ -238,17 +270,6 @@ class Incoming(Outgoing):
         if not self._pings:
             self._pings = None
         self.changed()
-
-    def _answer(self, message: Message) -> bool:
-        """Reply to *message* if it is one of those that are answered here."""
-        assert self._replies is not None
-        key = reply_key(message)
-        if key not in self._replies:
-            return False
-        reply = self._replies[key]
-        if reply is not None:
-            self.answer(key, encode_message(reply, self.form))
-        return True
 
     def stretch_inbox(self, factor: int) -> None:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
