@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import trio
 
 from .._errors import single_cause
+from .._handshake import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
 from ._connect import connect
 from ._serve import serve
@@ -27,6 +28,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """argparse's, without defaults that say no more than that nothing was given."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
 
 
 def _number(kind: type[int] | type[float], low: float, high: float, what: str) -> Any:
@@ -63,10 +71,25 @@ def _app_heartbeat(text: str) -> tuple[str, str | None]:
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
+    name, colon, value = (part.strip() for part in text.partition(":"))
     if not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME: VALUE")
-    return name.strip(), value.strip()
+        # It is not repeated: it may be a secret.
+        raise argparse.ArgumentTypeError("not NAME: VALUE, as there is no colon in it")
+    if name.lower() == "host":
+        raise argparse.ArgumentTypeError("a Host is given with --host-header")
+    try:
+        check_request_headers("it", [(name, value)])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc).removeprefix("it: ")) from exc
+    return name, value
+
+
+def _subprotocol(text: str) -> str:
+    try:
+        check_subprotocols("it", [text])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc).removeprefix("it: ")) from exc
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +108,7 @@ def _add_serve(commands: Any) -> None:
         description="Run a broadcast server: every path is a topic, and what a client sends to "
         "ws://HOST/lobby reaches everyone on /lobby. With a browser, any path is a chat page; "
         "/healthz says ok, /stats tells numbers as JSON. SIGTERM and Ctrl-C close softly.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     command.set_defaults(run=serve)
     add = command.add_argument
@@ -103,7 +126,13 @@ def _add_serve(commands: Any) -> None:
         metavar="ORIGIN",
         help="let pages of this Origin connect, too; may be repeated; '*' for all",
     )
-    _add_max_message_bytes(command)
+    add(
+        "--max-message-bytes",
+        type=_whole,
+        default=Limits().max_message_bytes,
+        metavar="N",
+        help="larger messages are refused with Close 1009",
+    )
     add(
         "--max-messages-per-second",
         type=_whole,
@@ -140,33 +169,15 @@ def _add_connect(commands: Any) -> None:
         "lost, connect again, and send then what was typed meanwhile. The end of the input "
         "(Ctrl-D in a terminal) ends it once everything is sent.",
         epilog="Exit code: 0 for a normal end, 1 if it gave up or could not send everything, "
-        "2 for what can be mended on the command line.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "2 for what can be mended on the command line or in the input.",
+        formatter_class=_HelpFormatter,
     )
     command.set_defaults(run=connect)
-    add = command.add_argument
-    add("url", metavar="URL", help="ws://HOST[:PORT]/PATH, or wss:// for TLS")
-    add(
-        "--header",
-        action="append",
-        type=_header,
-        default=[],
-        metavar="NAME:VALUE",
-        help="send this header along with the handshake; may be repeated",
-    )
-    add(
-        "--subprotocol",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="offer this subprotocol; may be repeated",
-    )
-    add(
-        "--confirm",
-        action="store_true",
-        help="keep what was sent until the server's endpoint has confirmed it, and send it "
-        "again on the next connection otherwise",
-    )
+    command.add_argument("url", metavar="URL", help="ws://HOST[:PORT]/PATH, or wss:// for TLS")
+    _add_messages(command.add_argument_group("what is sent and shown"))
+    _add_handshake(command.add_argument_group("how it connects"))
+    _add_tls(command.add_argument_group("for wss"))
+    add = command.add_argument_group("how long it goes on").add_argument
     add(
         "--max-attempts",
         type=_whole,
@@ -181,19 +192,76 @@ def _add_connect(commands: Any) -> None:
         metavar="S",
         help="after the end of the input, show for so long what still arrives",
     )
-    _add_max_message_bytes(command)
-    add("--tls-ca", metavar="FILE", help="trust this certificate authority, too, for wss")
     _add_log_level(command, "error")
 
 
-def _add_max_message_bytes(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+def _add_messages(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--binary",
+        action="store_true",
+        help="send each line as a binary message, whatever its bytes are, and write binary "
+        "messages as they come, each with a line end; otherwise, and to a terminal, they are "
+        "shown as hexadecimal digits",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="for scripts: write messages and all that happens to standard output, one JSON "
+        'object a line: {"event": "message", "text": …} or {…, "base64": …}, and the events '
+        "opened, lost, waiting, undelivered, closing and failed",
+    )
+    add(
+        "--confirm",
+        action="store_true",
+        help="keep what was sent until the server's endpoint has confirmed it, and send it "
+        "again on the next connection otherwise",
+    )
+    add(
         "--max-message-bytes",
         type=_whole,
         default=Limits().max_message_bytes,
         metavar="N",
-        help="larger messages are refused with Close 1009",
+        help="larger messages are refused with Close 1009, and larger lines are not sent",
     )
+
+
+def _add_handshake(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--header",
+        action="append",
+        type=_header,
+        default=[],
+        metavar="NAME:VALUE",
+        help="send this header along with the handshake; may be repeated",
+    )
+    add(
+        "--host-header",
+        metavar="HOST[:PORT]",
+        help="ask for this host (with wss, by its certificate, too), but at the URL's address",
+    )
+    add(
+        "--subprotocol",
+        action="append",
+        type=_subprotocol,
+        default=[],
+        metavar="NAME",
+        help="offer this subprotocol; may be repeated",
+    )
+    add("--compression", action="store_true", help="offer to compress messages")
+
+
+def _add_tls(group: Any) -> None:
+    trust = group.add_mutually_exclusive_group()
+    trust.add_argument("--ca", metavar="FILE", help="trust this certificate authority, too")
+    trust.add_argument(
+        "--insecure",
+        action="store_true",
+        help="trust any server; whoever is on the way may read and write along",
+    )
+    group.add_argument("--cert", metavar="FILE", help="show this certificate chain to the server")
+    group.add_argument("--key", metavar="FILE", help="its key, if that is in another file")
 
 
 def _add_log_level(command: argparse.ArgumentParser, default: str) -> None:

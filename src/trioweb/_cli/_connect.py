@@ -1,7 +1,7 @@
 """`trioweb connect`: a WebSocket in a terminal or a pipe.
 
 Lines from standard input are sent, messages go to standard output, and what happens to the
-connection is told on standard error.
+connection is told on standard error; or, for scripts, everything on standard output as JSON.
 """
 
 from __future__ import annotations
@@ -11,11 +11,22 @@ import math
 import signal
 import ssl
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from urllib.parse import urlsplit
 
 import trio
 
-from .._client import Client, Lost, Messages, Opened, is_worth_retry, open_client
+from .._client import (
+    Client,
+    Dial,
+    Lost,
+    Messages,
+    Opened,
+    Undelivered,
+    is_worth_retry,
+    open_client,
+)
 from .._errors import (
     CloseCode,
     ClosedByPeer,
@@ -23,14 +34,21 @@ from .._errors import (
     GaveUp,
     TriowebError,
 )
+from .._handshake import parse_url
 from .._outgoing import State
-from .._policy import Limits, Outbox, Retry
-from ._terminal import Notices, UsageError, escape, write_line
+from .._policy import Deflate, Limits, Outbox, Retry
+from ._input import Input
+from ._report import Json, Report, Words
+from ._terminal import Notices, UsageError
+from ._tls import client_context
+
+# Who does not read what is told at the end does not hold it up.
+_LAST_WORDS_SECONDS = 1
 
 
 async def connect(options: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
-    notices = Notices()
+    report: Report = Json() if options.json else Words(raw=options.binary)
     failed, failures = trio.open_memory_channel[Exception](math.inf)
 
     def worth(error: Exception) -> bool:
@@ -38,25 +56,17 @@ async def connect(options: argparse.Namespace) -> int:
             failed.send_nowait(error)
         return not options.no_reconnect and is_worth_retry(error)
 
-    opening = open_client(
-        options.url,
-        headers=options.header,
-        subprotocols=options.subprotocol,
-        ssl_context=_ssl_context(options.url, options.tls_ca),
-        retry=Retry(max_attempts=options.max_attempts, worth=worth),
-        outbox=Outbox(confirm=options.confirm),
-        limits=Limits(max_message_bytes=options.max_message_bytes),
-    )
-    refused: list[str] = []
-    unsent = 0
+    code = unsent = 0
     try:
-        async with opening as client:
+        async with _open(options, worth) as client:
+            encoding = None if options.binary else sys.stdin.encoding
+            source = Input(sys.stdin.fileno(), encoding, options.max_message_bytes)
             try:
-                await _talk(client, notices, failures, refused, linger=options.linger)
+                code = await _talk(client, report, source, failures, linger=options.linger)
             finally:
-                unsent = client.statistics().unsent + len(refused)
-            if unsent:
-                notices.tell("closing", f"{_lines(unsent)} to be sent; Ctrl-C drops them", "yellow")
+                unsent = client.statistics().unsent + source.held
+            if unsent and not code:
+                await report.closing(unsent)
     except (ValueError, OSError, TriowebError, ExceptionGroup) as exc:
         # Sending and showing may fail together.
         cause: BaseException = exc
@@ -66,110 +76,150 @@ async def connect(options: argparse.Namespace) -> int:
             case GaveUp(last=ClosedByPeer(code=CloseCode.NORMAL)) if (
                 options.no_reconnect and not unsent
             ):
-                return 0
-            case GaveUp() if unsent:
-                notices.tell("failed", f"{cause}; {_lines(unsent)} not sent", "red")
-            case OSError() | TriowebError():
-                notices.tell("failed", str(cause), "red")
+                return code
+            case TriowebError():
+                with suppress(OSError), trio.move_on_after(_LAST_WORDS_SECONDS):
+                    await report.failed(cause, unsent if isinstance(cause, GaveUp) else 0)
+            case OSError():  # of a standard stream; the network's are not that
+                with suppress(OSError), trio.move_on_after(_LAST_WORDS_SECONDS):
+                    await Notices().tell("failed", str(cause), "red")
             case ValueError():
                 raise UsageError(str(cause)) from exc
             case _:
                 raise
         return 1
-    return 0
+    return code
 
 
-def _lines(count: int) -> str:
-    return "1 line" if count == 1 else f"{count} lines"
+def _open(
+    options: argparse.Namespace, worth: Callable[[Exception], bool]
+) -> AbstractAsyncContextManager[Client]:
+    """The client that the options ask for.
+
+    Raises:
+        UsageError, ValueError: it cannot be.
+    """
+    url = options.url
+    dial = None
+    if options.host_header is not None:
+        url, dial = _renamed(url, options.host_header)
+    return open_client(
+        url,
+        headers=options.header,
+        subprotocols=options.subprotocol,
+        ssl_context=_ssl_context(options),
+        retry=Retry(max_attempts=options.max_attempts, worth=worth),
+        # So that every message that the limit lets pass has room.
+        outbox=Outbox(
+            confirm=options.confirm,
+            max_bytes=max(Outbox().max_bytes, options.max_message_bytes),
+        ),
+        limits=Limits(max_message_bytes=options.max_message_bytes),
+        compression=Deflate() if options.compression else None,
+        dial=dial,
+    )
 
 
-def _ssl_context(url: str, authority: str | None) -> ssl.SSLContext | None:
-    if authority is None:
-        return None
-    if not url.lower().startswith("wss:"):
-        raise UsageError(f"--tls-ca needs a URL that starts with wss://, not {url!r}")
+def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
+    for option in "ca", "cert", "key", "insecure":
+        if getattr(options, option):
+            if not options.url.lower().startswith("wss:"):
+                raise UsageError(f"--{option} needs a URL that starts with wss://")
+            return client_context(
+                authority=options.ca,
+                certificate=options.cert,
+                key=options.key,
+                insecure=options.insecure,
+            )
+    return None
+
+
+def _renamed(url: str, host: str) -> tuple[str, Dial]:
+    """*url* with another *host*, and what dials the old one for it."""
+    target = parse_url(url)
+    parts = urlsplit(url)
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    renamed = parts._replace(netloc=f"{userinfo}{at}{host}").geturl()
     try:
-        return ssl.create_default_context(cafile=authority)
-    except OSError as exc:  # an SSLError is one, too
-        reason = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
-        raise UsageError(f"--tls-ca {authority}: cannot be used: {reason}") from exc
+        asked = parse_url(renamed)
+    except ValueError:
+        asked = None
+    if asked is None or asked.resource != target.resource or "@" in host:
+        raise UsageError(f"--host-header {host!r} is not HOST or HOST:PORT")
+
+    async def dial(name: str, port: int) -> trio.abc.Stream:
+        if (name, port) == (asked.host, asked.port):  # a redirect may lead elsewhere
+            name, port = target.host, target.port
+        return await trio.open_tcp_stream(name, port)
+
+    return renamed, dial
 
 
 async def _talk(
     client: Client,
-    notices: Notices,
+    report: Report,
+    source: Input,
     failures: trio.MemoryReceiveChannel[Exception],
-    refused: list[str],
     *,
     linger: float,
-) -> None:
+) -> int:
     """Send what is typed and show what comes, until the input ends or the user has enough.
 
     Args:
         failures: attempts to connect that failed.
-        refused: gets the line that was read and then not accepted, if there is one.
+
+    Returns:
+        The exit code: 2 if a line cannot be sent; those before it are.
     """
+    code = 0
     with client.messages(events=True) as messages:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_show, messages, notices, nursery.cancel_scope)
-            nursery.start_soon(_tell_failures, failures, notices, client)
+            nursery.start_soon(_show, messages, report, nursery.cancel_scope)
+            nursery.start_soon(_tell_failures, failures, report, client)
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
             with suppress(GaveUp):  # `_show` says so, after it has shown what had arrived
-                while line := await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True):
-                    refused.append(line)
-                    await client.send(line.removesuffix("\n"))
-                    refused.clear()
+                try:
+                    while (message := await source.peek()) is not None:
+                        await client.send(message)
+                        source.take()
+                except UsageError as exc:
+                    await report.failed(exc, 0)
+                    code = 2
                 # Even with nothing to send: whoever asked wants to know whether it works.
                 await client.wait_open()
                 await client.flush()
-                await trio.sleep(linger)
+                if not code:
+                    await trio.sleep(linger)
                 nursery.cancel_scope.cancel()
+    return code
 
 
-def _read_line() -> str:
-    """Block for a line of standard input; empty at its end.
-
-    In a thread: a terminal must stay blocking for the shell that it belongs to, and a file
-    cannot be waited for in any other way.
-    """
-    try:
-        return sys.stdin.readline()
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"standard input is not {exc.encoding}: {exc.reason}") from exc
-
-
-async def _show(messages: Messages, notices: Notices, scope: trio.CancelScope) -> None:
+async def _show(messages: Messages, report: Report, scope: trio.CancelScope) -> None:
     """Print messages and tell of sessions, until whoever reads the output has enough."""
-    on_terminal = sys.stdout.isatty()
-    async for item in messages:
-        match item:
-            case Opened(session=session, subprotocol=subprotocol):
-                mark = "connected" if session == 1 else "connected again"
-                notices.tell(mark, f"subprotocol {subprotocol}" if subprotocol else "", "green")
-                continue
-            case Lost(error=error):
-                notices.tell("lost", str(error), "red")
-                continue
-            case str():
-                line = escape(item) if on_terminal else item
-            case _:
-                line = f"{len(item)} bytes: {item.hex(' ')}"
-        try:
-            # In a thread: while nobody reads the output, Ctrl-C and pings still have answers.
-            await trio.to_thread.run_sync(write_line, line, abandon_on_cancel=True)
-        except BrokenPipeError:
-            scope.cancel()
+    try:
+        async for item in messages:
+            match item:
+                case Opened():
+                    await report.opened(item)
+                case Lost(error=error):
+                    await report.lost(error)
+                case Undelivered():
+                    await report.undelivered(item)
+                case _:
+                    await report.message(item)
+    except BrokenPipeError:
+        scope.cancel()
 
 
 async def _tell_failures(
-    failures: trio.MemoryReceiveChannel[Exception], notices: Notices, client: Client
+    failures: trio.MemoryReceiveChannel[Exception], report: Report, client: Client
 ) -> None:
     """Tell of attempts that failed, but for the one after which the client gave up."""
     async for error in failures:
         # The client gives up, or not, in the same step in which it asks whether it is worth
         # going on; so by now it has.
         if client.state is not State.CLOSED:
-            notices.tell("waiting to connect again", str(error), "yellow")
+            await report.waiting(error, None)
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import ssl
 import sys
@@ -18,6 +17,7 @@ from .._policy import Limits, Message
 from .._server import Server, serve_listeners
 from .._topics import open_hub
 from ._terminal import UsageError
+from ._tls import load_certificate
 
 # What each signal tells the peers: come back soon, or this server goes.
 _CLOSE_CODES: dict[int, CloseCode] = {
@@ -32,20 +32,7 @@ def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | N
             raise UsageError("--tls-key needs --tls-cert, the certificate it belongs to")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as exc:
-        reason = f" ({exc.reason})" if exc.reason else ""
-        raise UsageError(
-            f"--tls-cert {certificate}: not a PEM certificate with its key{reason}; "
-            "give both in one file, or the key with --tls-key"
-        ) from exc
-    except OSError as exc:
-        # OpenSSL does not say which of the two it could not read.
-        paths = [path for path in (certificate, key) if path and not os.access(path, os.R_OK)]
-        raise UsageError(
-            f"cannot read {' and '.join(paths) or certificate}: {exc.strerror}"
-        ) from exc
+    load_certificate(context, certificate, key, prefix="--tls-")
     return context
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
 from io import TextIOWrapper
-from typing import Any, Final
+from typing import Any, Final, TextIO
+
+import trio
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOURS: Final = {"green": "32", "red": "31", "yellow": "33"}
@@ -50,15 +53,29 @@ def prepare_standard_streams() -> None:
         sys.stdin.reconfigure(errors="strict")
 
 
-def write_line(text: str) -> None:
-    """Write *text* to standard output as a line; block until it is.
+async def write(stream: TextIO, data: str | bytes) -> None:
+    """Write all of *data* to a standard stream, however long whoever reads that takes.
 
-    Past Python's buffer: at exit, that would be written again after a failure, or waited for
-    while a thread is stuck in it.
+    In a thread: meanwhile Ctrl-C and pings still have answers.  Past Python's buffer: at exit,
+    that would be written again after a failure, or waited for while a thread is stuck in it.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        OSError: it cannot be written.
+
+    Cancellation: nobody knows how much was written.
     """
-    data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
+    if isinstance(data, str):
+        data = data.encode(stream.encoding, "backslashreplace")
+    await trio.to_thread.run_sync(_write_all, stream.fileno(), data, abandon_on_cancel=True)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
     while data:
-        data = data[os.write(sys.stdout.fileno(), data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # whoever shares the descriptor has made it so
+            select.select([], [descriptor], [])
 
 
 class Notices:
@@ -79,17 +96,17 @@ class Notices:
             else:
                 self._console = Console(stderr=True, log_path=False, highlight=False)
 
-    def tell(self, mark: str, text: str, colour: str) -> None:
+    async def tell(self, mark: str, text: str, colour: str) -> None:
         """Print one line: *mark* in *colour*, and *text*, which peers may have written."""
         text = f": {escape(text)}" if text else ""
         if self._console is not None:
             from rich.text import Text
 
-            self._console.log(Text.assemble((mark, f"bold {colour}"), text))
+            with self._console.capture() as captured:
+                self._console.log(Text.assemble((mark, f"bold {colour}"), text))
+            line = captured.get()
         else:
             if self._coloured:
                 mark = f"\x1b[1;{_COLOURS[colour]}m{mark}\x1b[m"
-            # In one piece: `print` would write the line's end by itself, behind what others
-            # write to the terminal meanwhile.
-            sys.stderr.write(f"{mark}{text}\n")
-            sys.stderr.flush()
+            line = f"{mark}{text}\n"
+        await write(sys.stderr, line)

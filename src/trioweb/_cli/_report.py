@@ -1,0 +1,174 @@
+"""How `trioweb connect` tells what happens: in words for people, or as JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from base64 import b64encode
+from typing import Any, Final, Protocol
+
+from .._client import Opened, Undelivered
+from .._errors import (
+    CloseCode,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    GaveUp,
+    HandshakeRejected,
+)
+from .._policy import Message
+from ._terminal import Notices, escape, write
+
+# Of what a server says besides its status; what is meant for people is at the beginning.
+_BODY_CHARACTERS: Final = 300
+
+
+class Report(Protocol):
+    """What there is to tell.  `message` raises BrokenPipeError when nobody listens any more."""
+
+    async def opened(self, event: Opened) -> None: ...
+
+    async def message(self, message: Message) -> None: ...
+
+    async def lost(self, error: Exception) -> None: ...
+
+    async def waiting(self, error: Exception, seconds: float | None) -> None: ...
+
+    async def undelivered(self, event: Undelivered) -> None: ...
+
+    async def closing(self, unsent: int) -> None: ...
+
+    async def failed(self, error: Exception, unsent: int) -> None: ...
+
+
+class Words:
+    """Messages on standard output, and the rest on standard error.
+
+    Args:
+        raw: write binary messages as they came, and not in hexadecimal digits, but to a terminal.
+    """
+
+    def __init__(self, *, raw: bool) -> None:
+        self._notices = Notices()
+        self._on_terminal = sys.stdout.isatty()
+        self._raw = raw and not self._on_terminal
+
+    async def opened(self, event: Opened) -> None:
+        mark = "connected" if event.session == 1 else "connected again"
+        text = f"subprotocol {event.subprotocol}" if event.subprotocol else ""
+        await self._notices.tell(mark, text, "green")
+
+    async def message(self, message: Message) -> None:
+        if isinstance(message, str):
+            line: str | bytes = f"{escape(message) if self._on_terminal else message}\n"
+        elif self._raw:
+            line = message + b"\n"
+        else:
+            line = f"{len(message)} bytes: {message.hex(' ')}\n"
+        await write(sys.stdout, line)
+
+    async def lost(self, error: Exception) -> None:
+        await self._notices.tell("lost", describe(error), "red")
+
+    async def waiting(self, error: Exception, seconds: float | None) -> None:
+        when = "" if seconds is None else f"; next attempt in {duration(seconds)}"
+        await self._notices.tell("waiting to connect again", describe(error) + when, "yellow")
+
+    async def undelivered(self, event: Undelivered) -> None:
+        text = f"sent {event.sends} times and never confirmed: {event.message!r}"
+        await self._notices.tell("undelivered", text, "red")
+
+    async def closing(self, unsent: int) -> None:
+        text = f"{_lines(unsent)} to be sent; Ctrl-C drops them"
+        await self._notices.tell("closing", text, "yellow")
+
+    async def failed(self, error: Exception, unsent: int) -> None:
+        left = f"; {_lines(unsent)} not sent" if unsent else ""
+        await self._notices.tell("failed", describe(error) + left, "red")
+
+
+class Json:
+    """Everything on standard output, one JSON object a line."""
+
+    async def opened(self, event: Opened) -> None:
+        await self._tell("opened", session=event.session, subprotocol=event.subprotocol)
+
+    async def message(self, message: Message) -> None:
+        await self._tell("message", **_content(message))
+
+    async def lost(self, error: Exception) -> None:
+        code, reason = (
+            (error.code, error.reason) if isinstance(error, ConnectionClosed) else (None, "")
+        )
+        await self._tell("lost", code=code, reason=reason, error=describe(error))
+
+    async def waiting(self, error: Exception, seconds: float | None) -> None:
+        await self._tell("waiting", seconds=seconds, error=describe(error))
+
+    async def undelivered(self, event: Undelivered) -> None:
+        await self._tell("undelivered", sends=event.sends, **_content(event.message))
+
+    async def closing(self, unsent: int) -> None:
+        await self._tell("closing", unsent=unsent)
+
+    async def failed(self, error: Exception, unsent: int) -> None:
+        await self._tell("failed", unsent=unsent, error=describe(error))
+
+    async def _tell(self, event: str, **fields: Any) -> None:
+        # In ASCII, so that it is the same in every locale, and harmless in a terminal.
+        await write(sys.stdout, (json.dumps({"event": event, **fields}) + "\n").encode())
+
+
+def _content(message: Message) -> dict[str, str]:
+    if isinstance(message, str):
+        return {"text": message}
+    return {"base64": b64encode(message).decode()}
+
+
+def describe(error: Exception) -> str:
+    """*error* in words, with what the server has said besides, and the option that might help."""
+    match error.last if isinstance(error, GaveUp) else error:
+        case HandshakeRejected() as rejection:
+            return f"{error}{_said(rejection)}"
+        case ConnectionLost(code=CloseCode.MESSAGE_TOO_BIG):
+            return f"{error}; see --max-message-bytes"
+        case ConnectFailed(untrusted=True):
+            return f"{error}; --ca FILE trusts its authority, --insecure any server"
+    return str(error)
+
+
+def _said(rejection: HandshakeRejected) -> str:
+    """What the server has said besides its status."""
+    parts = []
+    location = rejection.header("location")
+    if location and location not in str(rejection):
+        parts.append(f"; it leads to {location}")
+    body = rejection.body.decode("utf-8", "replace")
+    if "html" in (rejection.header("content-type") or ""):
+        # A page; its title is what can be read without a browser.
+        title = re.search(r"<title[^>]*>([^<]*)", body, re.IGNORECASE)
+        body = title[1] if title else ""
+    body = " ".join(body.split())
+    if len(body) > _BODY_CHARACTERS:
+        body = f"{body[:_BODY_CHARACTERS]}…"
+    if body and rejection.header("content-encoding") is None:
+        parts.append(f": {body}")
+    return "".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, as precisely as people want to know it."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} hour{'s' if hours > 1 else ''}{f' {minutes} min' if minutes else ''}"
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
