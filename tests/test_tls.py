@@ -23,13 +23,15 @@ from tests.support import (
     TEXT,
     Ends,
     Frame,
+    close_frame,
     encode,
     filtered,
     open_streams,
     tls_contexts,
 )
+from trioweb._link import Link
 from trioweb._server._reader import open_reader
-from trioweb._tls import RECORD_BYTES, TlsStream
+from trioweb._tls import RECORD_BYTES, Tls, TlsStream
 from trioweb.testing import stream_pair
 
 FILTERED = pytest.mark.parametrize("transport", ["filtered", "filtered-gathered"])
@@ -78,6 +80,42 @@ async def test_what_stands_before_the_end_of_tls_is_received(ends: Ends) -> None
         while True:
             received.append(await ours.receive())
     assert received == ["x"] * 3000
+
+
+@FILTERED
+async def test_a_link_opens_few_records_before_others_run(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariants 12 and 13: a byte in a record of its own costs as much as 500 together."""
+    opened: list[int] = []  # the records of each turn
+    feed, receive, read = Link.feed, Link.receive, Tls.read
+
+    def counted_receive(link: Link, wire: bytes, now: float) -> None:
+        opened.append(0)
+        receive(link, wire, now)
+        opened.append(0)
+
+    def counted_feed(link: Link, data: bytes) -> None:
+        feed(link, data)
+        opened.append(0)
+
+    def counted_read(tls: Tls, max_bytes: int) -> bytes:
+        data = read(tls, max_bytes)
+        if opened:
+            opened[-1] += bool(data)
+        return data
+
+    ours = ends.ours(trioweb.Limits(inbox_messages=10_000))
+    monkeypatch.setattr(Link, "receive", counted_receive)
+    monkeypatch.setattr(Link, "feed", counted_feed)
+    monkeypatch.setattr(Tls, "read", counted_read)
+    frames = encode(Frame(TEXT, b"x"), masked=True) * 500 + encode(close_frame(1000), masked=True)
+    await write_wire(ends.their_stream, *(frames[i : i + 1] for i in range(len(frames))))
+    assert [await ours.receive() for _ in range(500)] == ["x"] * 500
+    with pytest.raises(trioweb.ClosedByPeer):
+        await ours.receive()
+    assert sum(opened) == len(frames)
+    assert max(opened) <= 128
 
 
 @FILTERED
@@ -295,3 +333,22 @@ async def test_each_side_of_a_tls_stream_ends_by_itself() -> None:
     await server.aclose()
     assert await client.receive_some() == b""
     await client.aclose()
+
+
+async def test_a_tls_stream_lets_others_run_between_records(nursery: trio.Nursery) -> None:
+    """Invariant 12: all of them have come at once."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with open_streams("filtered-memory") as (theirs, ours):
+        await write_wire(theirs, *[b"x"] * 100)
+        nursery.start_soon(take_turns)
+        for _ in range(100):
+            assert await ours.receive_some() == b"x"
+        nursery.cancel_scope.cancel()
+    assert turns >= 98

@@ -32,7 +32,7 @@ from ._frames import (
 )
 from ._outgoing import OPEN, Outgoing, Spawn, call_back
 from ._policy import Limits, Message
-from ._tls import RECORD_BYTES
+from ._tls import RECORD_BYTES, Tls
 
 # A peer that was quiet may send the messages of so long at once.
 _BURST_SECONDS: Final = 1
@@ -155,7 +155,9 @@ class Incoming(Outgoing):
         # No feed takes more than the messages of a second, so that the rate is looked at in time.
         self._cost_of_message = 0 if rate is None else WORK_PER_FEED // max(1, int(rate))
         # Whether `feed(b"")` has something to do; and the fault that it will find.
-        self.is_undecoded = bool(rest) or (self._tls is not None and self._tls.end is not None)
+        self.is_undecoded = bool(rest) or (
+            self._tls is not None and (self._tls.has_more or self._tls.end is not None)
+        )
         self._fault: FrameError | str | None = None
         self._deaf = False
 
@@ -178,19 +180,23 @@ class Incoming(Outgoing):
         # As `heard`, but who reads for many looks at the clock once.
         self.heard_at = now
         self.asked_at = None
-        if self._tls is None:
-            self.feed(wire)
-            return
-        data = self._tls.open(wire)
-        if self._tls.pending > RECORD_BYTES:
+        self.feed(wire if self._tls is None else self._open(self._tls, wire))
+
+    def _open(self, tls: Tls, wire: bytes) -> bytes:
+        """Open records of *wire* or, with `b""`, more of those that have come; and have TLS say
+        what it has to say to them."""
+        data = tls.open(wire)
+        if tls.pending > RECORD_BYTES:
             # For another handshake, say, again and again (CVE-2011-1473).
             self.abort("the peer does not read what its TLS asks for")
-        elif self._tls.pending:
+        elif tls.pending:
             self.put_tls()
-        self.feed(data)
+        return data
 
     def feed(self, data: bytes) -> None:
         """Decode a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
+        if not data and self._tls is not None and self._tls.has_more:
+            data = self._open(self._tls, b"")
         self.bytes_received += len(data)
         if self._deaf:
             self.is_undecoded = False
@@ -213,8 +219,8 @@ class Incoming(Outgoing):
             self.is_undecoded = True
             self._fault = exc
         else:
-            if self._tls is not None and self._tls.end is not None and not self.is_undecoded:
-                self.is_undecoded = True
+            if self._tls is not None and not self.is_undecoded:
+                self.is_undecoded = self._tls.has_more or self._tls.end is not None
                 self._fault = self._tls.end
         self.messages_received += len(messages)
         if count := self.messages_received - received_before:
