@@ -744,7 +744,7 @@ async def test_a_peer_that_takes_nothing_is_given_up_after_the_write_timeout(
     await ours.link.wait_closed()
     assert trio.current_time() - start == pytest.approx(20, abs=0.5)
     assert await received(ours) == ["arrived"]
-    with pytest.raises(ConnectionLost, match="took nothing for 20 s"):
+    with pytest.raises(ConnectionLost, match=r"took nothing for 20 s \(Limits\.write_timeout\)"):
         await ours.receive()
 
 
@@ -798,8 +798,21 @@ async def test_a_violation_gets_its_close_code_and_is_a_loss(
     with pytest.raises(ConnectionLost) as lost:
         await ours.receive()
     assert lost.value.code == code
-    assert lost.value.reason.encode() == close.payload[2:]
+    # Whose setting it was, is told here; the peer has no use for it.
+    told, _, limit = lost.value.reason.partition(" (Limits.")
+    assert limit == ("max_message_bytes)" if code == 1009 else "")
+    assert told.encode() == close.payload[2:]
     await ours.wait_closed()
+
+
+async def test_without_a_limit_nothing_is_too_large_and_the_inbox_counts_the_other_way(
+    ends: Ends,
+) -> None:
+    none = Limits(max_message_bytes=None, inbox_bytes=None, inbox_messages=2)
+    ours, peer = ends.ours(none), ends.raw()
+    await peer.send(Frame(BINARY, bytes(2**21)), Frame(TEXT, b"a"), Frame(TEXT, b"b"))
+    assert await ours.receive() == bytes(2**21)
+    assert [await ours.receive() for _ in range(2)] == ["a", "b"]
 
 
 async def test_a_violator_that_goes_on_sending_sees_the_close_and_is_cut_off(

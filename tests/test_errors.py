@@ -119,9 +119,9 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
     ),
     (Lagged(3), {"skipped": 3}, "3 publications left the log before they were read"),
     (
-        FrameError(CloseCode.PROTOCOL_ERROR, "reserved bits set"),
-        {"code": 1002, "reason": "reserved bits set"},
-        "(<CloseCode.PROTOCOL_ERROR: 1002>, 'reserved bits set')",
+        FrameError(CloseCode.MESSAGE_TOO_BIG, "over 9 bytes", "Limits.max_message_bytes"),
+        {"code": 1009, "reason": "over 9 bytes", "limit": "Limits.max_message_bytes"},
+        "(<CloseCode.MESSAGE_TOO_BIG: 1009>, 'over 9 bytes', 'Limits.max_message_bytes')",
     ),
 ]
 

@@ -30,6 +30,7 @@ _COUNTS: list[tuple[Policy, str]] = [
     (Retry, "max_attempts"),
     (Outbox, "max_messages"),
     (Outbox, "max_bytes"),
+    (Outbox, "max_resends"),
 ]
 _NUMBERS: list[tuple[Policy, str]] = [
     (Limits, "max_messages_per_second"),
@@ -124,8 +125,9 @@ def test_policy_takes_any_positive_number_where_parts_of_one_make_sense(
 
 
 _UNLIMITED = {
-    *("max_messages_per_second", "max_connections_per_host"),
-    *("max_age", "max_attempts", "max_elapsed"),
+    *("max_message_bytes", "inbox_messages", "inbox_bytes"),
+    *("max_messages_per_second", "max_connections", "max_connections_per_host"),
+    *("max_age", "max_attempts", "max_elapsed", "max_resends"),
 }
 
 
@@ -134,8 +136,13 @@ def test_policy_takes_none_only_for_what_may_be_without_limit(kind: Policy, name
     if name in _UNLIMITED:
         assert getattr(kind(**{name: None}), name) is None
     else:
-        with pytest.raises(TypeError, match=f"{name}=None"):
+        with pytest.raises(TypeError, match=f"{name}=None.*there is no way to have no limit"):
             kind(**{name: None})
+
+
+def test_inbox_has_a_bound_in_any_case() -> None:
+    with pytest.raises(ValueError, match="inbox_messages=None, inbox_bytes=None"):
+        Limits(inbox_messages=None, inbox_bytes=None)
 
 
 def test_deflate_has_nine_levels() -> None:

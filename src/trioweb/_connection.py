@@ -14,7 +14,7 @@ from trio.lowlevel import in_trio_run
 
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
-from ._http import Address, Request, brief, format_address
+from ._http import Address, Headers, Request, brief, format_address
 from ._link import Link, LinkStatistics
 from ._outgoing import OPEN, State
 from ._policy import Message
@@ -35,13 +35,24 @@ class Connection(trio.abc.AsyncResource):
 
     Attributes:
         request: the request that opened it.
+        headers: what the peer sent to open it: on a client the headers of the server's 101, for
+            instance a Set-Cookie; on a server those of the request.
         user: what `admit` gave in `Accept(user=…)`; None without.
         subprotocol: the one agreed upon, or None.
         extensions: those agreed upon, in the server's words, as in the browser: "" or
             "permessage-deflate" with its parameters.
     """
 
-    __slots__ = ("__weakref__", "_sends", "extensions", "link", "request", "subprotocol", "user")
+    __slots__ = (
+        "__weakref__",
+        "_sends",
+        "extensions",
+        "headers",
+        "link",
+        "request",
+        "subprotocol",
+        "user",
+    )
 
     def __init__(
         self,
@@ -50,11 +61,13 @@ class Connection(trio.abc.AsyncResource):
         *,
         subprotocol: str | None = None,
         extensions: str = "",
+        headers: Headers | None = None,
         user: Any = None,
     ) -> None:
         # For the layers above this one; users have no business with it.
         self.link = link
         self.request = request
+        self.headers = request.headers if headers is None else headers
         self.subprotocol = subprotocol
         self.extensions = extensions
         self.user = user

@@ -278,12 +278,17 @@ class Lagged(TriowebError):
 
 
 class FrameError(TriowebError):
-    """Received bytes break RFC 6455.  The link turns it into a Close; users never see it."""
+    """Received bytes break RFC 6455.  The link turns it into a Close; users never see it.
 
-    def __init__(self, code: CloseCode, reason: str) -> None:
-        super().__init__(code, reason)
+    Attributes:
+        limit: which of our limits they are beyond; "" for none.  The peer has no use for that.
+    """
+
+    def __init__(self, code: CloseCode, reason: str, limit: str = "") -> None:
+        super().__init__(code, reason, limit)
         self.code = code
         self.reason = reason
+        self.limit = limit
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:

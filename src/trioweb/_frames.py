@@ -457,4 +457,4 @@ class Decoder:
 
     def _too_big(self) -> FrameError:
         text = f"message over {self._max_message_bytes} bytes"
-        return FrameError(CloseCode.MESSAGE_TOO_BIG, text)
+        return FrameError(CloseCode.MESSAGE_TOO_BIG, text, limit="Limits.max_message_bytes")

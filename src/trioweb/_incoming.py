@@ -31,7 +31,7 @@ from ._frames import (
     encode_message,
 )
 from ._outgoing import OPEN, Outgoing, Spawn, call_back
-from ._policy import Limits, Message
+from ._policy import Limits, Message, bound
 from ._tls import RECORD_BYTES, Tls
 
 # A peer that was quiet may send the messages of so long at once.
@@ -135,8 +135,8 @@ class Incoming(Outgoing):
         if compression is not None:
             self.form = WireForm(is_client, compression.compressor)
         self.inbox = _NOTHING_YET
-        self._inbox_messages = limits.inbox_messages
-        self._inbox_bytes = limits.inbox_bytes
+        self._inbox_messages = bound(limits.inbox_messages)
+        self._inbox_bytes = bound(limits.inbox_bytes)
         self.paused_at: float | None = None
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
@@ -147,7 +147,7 @@ class Incoming(Outgoing):
         rate = limits.max_messages_per_second
         self._decoder = Decoder(
             masked=not is_client,
-            max_message_bytes=limits.max_message_bytes,
+            max_message_bytes=bound(limits.max_message_bytes),
             on_control=self._on_control,
             rest=rest,
             inflater=None if compression is None else compression.make_inflater(),
@@ -280,8 +280,8 @@ class Incoming(Outgoing):
     def stretch_inbox(self, factor: int) -> None:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
         comes behind messages that nobody takes meanwhile."""
-        self._inbox_messages = self.limits.inbox_messages * factor
-        self._inbox_bytes = self.limits.inbox_bytes * factor
+        self._inbox_messages = bound(self.limits.inbox_messages) * factor
+        self._inbox_bytes = bound(self.limits.inbox_bytes) * factor
         if self.paused_at is not None and not self.is_full() and not self._is_too_fast():
             self.resume()
 

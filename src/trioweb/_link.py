@@ -152,7 +152,8 @@ class Link(Incoming):
 
     def fail(self, fault: FrameError | str) -> None:
         if isinstance(fault, FrameError):
-            self._begin_close(ConnectionLost, fault.code, fault.reason)
+            reason = f"{fault.reason} ({fault.limit})" if fault.limit else fault.reason
+            self._begin_close(ConnectionLost, fault.code, reason, told=fault.reason)
         else:
             self.lost(fault)
 

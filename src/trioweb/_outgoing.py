@@ -362,7 +362,8 @@ class Outgoing(Waitable):
                     break
         except trio.TooSlowError:
             self._break("write timeout")
-            self.abort(f"the peer took nothing for {self.limits.write_timeout:g} s")
+            seconds = self.limits.write_timeout
+            self.abort(f"the peer took nothing for {seconds:g} s (Limits.write_timeout)")
         except Exception as exc:
             self._break(describe(exc))
         except BaseException:

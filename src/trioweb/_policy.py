@@ -5,6 +5,7 @@ Every limit has its reason beside it.  Nothing here knows how a limit is enforce
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
@@ -21,7 +22,8 @@ def check_positive(owner: object, names: Iterable[str], *, whole: bool) -> None:
         good = isinstance(value, kinds) and not isinstance(value, bool)
         call = f"{type(owner).__name__}({name}={value!r})"
         if not good:
-            raise TypeError(f"{call}: must be a{' whole' if whole else ''} number")
+            hint = "; there is no way to have no limit here" if value is None else ""
+            raise TypeError(f"{call}: must be a{' whole' if whole else ''} number{hint}")
         if not value > 0:  # nor is NaN
             raise ValueError(f"{call}: must be greater than 0")
 
@@ -37,9 +39,18 @@ def check_message(owner: str, value: object) -> None:
             raise ValueError(f"{owner}: UTF-8 cannot hold the surrogate in {value!r}") from None
 
 
+def bound(limit: int | None) -> int:
+    """*limit* as a number to compare with: where there is none, one that nothing reaches."""
+    return sys.maxsize if limit is None else limit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds on what one connection, and one server, may cost.
+
+    None means no limit, for sizes and numbers: then the peer decides about this program's memory.
+    The times have no such value, since every wait on a peer ends; nor have the bounds that are met
+    before anybody is known (`max_request_bytes`) and what `send` waits for (`send_bytes`).
 
     Args:
         max_message_bytes: the largest message that is accepted, over all its fragments; a
@@ -48,7 +59,8 @@ class Limits:
             with many cookies stay below it.
         inbox_messages, inbox_bytes: what may wait for `receive`; when either is reached,
             reading stops and TCP slows the peer down.  Bytes are counted as `len(message)`,
-            for text in characters.  What one read brings is always taken in whole.
+            for text in characters.  What one read brings is always taken in whole.  One of the
+            two may be None.
         max_messages_per_second: a peer that sends faster than this is read more slowly, so that
             TCP slows it down; nothing is dropped.  In any t seconds no more than (t + 2) times
             as many (or one) are taken, so short bursts pass.  Whole messages count; pings and
@@ -65,25 +77,29 @@ class Limits:
         max_connections_per_host: the same for each remote address; None for no limit.
     """
 
-    max_message_bytes: int = 2**20
+    max_message_bytes: int | None = 2**20
     max_request_bytes: int = 16 * 2**10
-    inbox_messages: int = 256
-    inbox_bytes: int = 2**20
+    inbox_messages: int | None = 256
+    inbox_bytes: int | None = 2**20
     max_messages_per_second: float | None = None
     send_bytes: int = 64 * 2**10
     connect_timeout: float = 10
     close_timeout: float = 10
     write_timeout: float = 20
-    max_connections: int = 10_000
+    max_connections: int | None = 10_000
     max_connections_per_host: int | None = None
 
     def __post_init__(self) -> None:
-        # A limit that may be None is None by default.
         names = [
             field.name
             for field in fields(self)
-            if field.default is not None or getattr(self, field.name) is not None
+            if getattr(self, field.name) is not None or "None" not in str(field.type)
         ]
+        if self.inbox_messages is None and self.inbox_bytes is None:
+            raise ValueError(
+                "Limits(inbox_messages=None, inbox_bytes=None): one of them must be a number, as "
+                "nothing else slows a fast peer down"
+            )
         times = [name for name in names if name.endswith(("_timeout", "_per_second"))]
         check_positive(self, times, whole=False)
         check_positive(self, (name for name in names if name not in times), whole=True)

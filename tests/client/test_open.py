@@ -160,6 +160,19 @@ async def test_dial_is_asked_for_the_host_and_port_of_the_url(
     assert host.dialled == [dialled]
 
 
+async def test_headers_of_the_101_can_be_seen(nursery: trio.Nursery) -> None:
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        return trioweb.Accept(headers=[("Set-Cookie", "route=1"), ("Set-Cookie", "b=2")])
+
+    async def handler(connection: Connection) -> None:
+        assert connection.headers is connection.request.headers
+        await connection.wait_closed()
+
+    async with serving(handler, admit=admit) as dial:
+        async with open_connection("ws://example.org", dial=dial) as connection:
+            assert connection.headers.get_all("set-cookie") == ["route=1", "b=2"]
+
+
 async def test_open_connection_works_over_tcp() -> None:
     async with trio.open_nursery() as nursery:
         server = await nursery.start(trioweb.serve, echo, 0)

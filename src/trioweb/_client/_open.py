@@ -163,6 +163,7 @@ class Established:
             self.request,
             subprotocol=self.switch.subprotocol,
             extensions="" if agreed is None else agreed.text,
+            headers=self.switch.headers,
         )
         if heartbeat is not None:
             monitor = Monitor(heartbeat)

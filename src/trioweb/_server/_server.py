@@ -26,6 +26,7 @@ from .._heartbeat import Monitor
 from .._http import Address, BadHead, Request, Response, addresses, brief, format_address
 from .._link import Link
 from .._nursery import open_hidden_nursery
+from .._policy import bound
 from .._tls import TlsStream
 from .._topics import HubStatistics
 from ._accepting import accept_streams
@@ -333,7 +334,7 @@ class Server:
     def _excess(self, host: str, margin: int = 1) -> str:
         """What there is too much of for *host*, at *margin* times the limits; "" if nothing."""
         limits = self._settings.limits
-        if self._streams > margin * limits.max_connections:
+        if self._streams > margin * bound(limits.max_connections):
             return "too many connections"
         limit = limits.max_connections_per_host
         # A Unix socket tells nothing of its peer's host, and a trusted proxy not yet.
