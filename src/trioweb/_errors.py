@@ -11,7 +11,7 @@
     │   └── HandshakeRejected       .status .headers .body: the server said no
     ├── TryAgain                    raised *by* a client's callables: this attempt has failed
     ├── Reject                      raised *by* an `admit` to say no: .status .headers .body
-    ├── GaveUp                      .attempts .last: the client will not connect again
+    ├── GaveUp                      .attempts .last .unsent: the client will not connect again
     ├── Unsent                      .count .messages that a client could not hand over in time
     ├── OutboxFull                  the client keeps all it may (full="raise")
     ├── NotReceiving                sending waits for the program itself to receive
@@ -205,12 +205,15 @@ class GaveUp(TriowebError):
     Attributes:
         attempts: attempts since the last stable connection.
         last: the error that ended the last one.
+        unsent: the messages that the client had accepted and not handed over, as
+            `Unsent.messages`.
     """
 
-    def __init__(self, attempts: int, last: Exception) -> None:
+    def __init__(self, attempts: int, last: Exception, unsent: Sequence[Message] = ()) -> None:
         super().__init__(attempts, last)
         self.attempts = attempts
         self.last = last
+        self.unsent = tuple(unsent)
         self.__cause__ = last
 
     def __str__(self) -> str:
@@ -296,6 +299,14 @@ def without_cancelled(error: BaseException) -> BaseException | None:
     if not isinstance(error, BaseExceptionGroup):
         return None if isinstance(error, trio.Cancelled) else error
     return error.split(trio.Cancelled)[1] if error.subgroup(trio.Cancelled) else error
+
+
+def leaving_code(error: BaseException) -> CloseCode:
+    """What a peer is told when *error* leaves the block of its connection: that this program
+    goes, where that is all (a cancellation, Ctrl-C, `sys.exit`), or that it failed."""
+    own = leaves(without_cancelled(error))
+    is_going = not own or any(isinstance(leaf, KeyboardInterrupt | SystemExit) for leaf in own)
+    return CloseCode.GOING_AWAY if is_going else CloseCode.INTERNAL_ERROR
 
 
 def single_cause(error: BaseException) -> BaseException:

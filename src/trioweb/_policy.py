@@ -190,7 +190,7 @@ class Retain:
 class Retry:
     """When a client connects again, and when it gives up.
 
-    The wait before attempt n + 1 is drawn evenly between 0 and min(maximum, initial × 2ⁿ)
+    The wait after n attempts is drawn evenly between 0 and min(maximum, initial × 2ⁿ⁻¹)
     ("full jitter"), so that many clients that lost a server together do not come back
     together.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -13,7 +13,7 @@ import trio
 
 import trioweb
 from tests.support import BINARY, CLOSE, PING, PONG, TEXT
-from trioweb import Client, Retry
+from trioweb import Client, Retry, Unsent
 from trioweb.testing import RawPeer, stream_pair
 
 __all__ = ["BINARY", "CLOSE", "ONCE", "PING", "PONG", "TEXT"]
@@ -138,6 +138,14 @@ async def answer_pings(peer: RawPeer, texts: list[str] | None = None) -> list[st
         pass
     await trio.aclose_forcefully(peer.stream)
     return texts
+
+
+async def leave_unsent(client: Client) -> None:
+    """Close a client at once, whatever it has not handed over."""
+    with trio.move_on_after(0):
+        await client.aclose()
+    with suppress(Unsent):
+        await client.aclose()
 
 
 async def drop(peer: RawPeer) -> None:

@@ -293,6 +293,77 @@ async def test_leaving_tells_nothing_twice(autojump_clock: MockClock) -> None:
         await client.aclose()
 
 
+@pytest.mark.parametrize("call", ["receive", "flush", "wait_open", "iterate"])
+async def test_leaving_tells_what_was_unsent_after_gave_up_was_told(
+    autojump_clock: MockClock, call: str
+) -> None:
+    """Invariant 4: and both errors give the messages back."""
+    with pytest.raises(Unsent) as caught:
+        async with open_refused(retry=ONCE) as client:
+            await client.send("a")
+            await client.send(b"b")
+            with pytest.raises(GaveUp) as told:
+                if call == "iterate":
+                    assert [message async for message in client] == []
+                else:
+                    await getattr(client, call)()
+            assert told.value.unsent == ("a", b"b")
+    assert caught.value.messages == ("a", b"b")
+    assert isinstance(caught.value.__cause__, GaveUp)
+
+
+async def test_leaving_tells_that_it_gave_up_and_what_was_unsent_in_one_error(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(GaveUp) as caught:
+        async with open_refused(retry=ONCE) as client:
+            await client.send("a")
+            await trio.sleep(10)
+    assert caught.value.unsent == ("a",)
+    assert "not handed over" not in caplog.text
+
+
+async def test_aclose_tells_what_was_unsent_when_the_client_gave_up_before(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_refused(retry=ONCE) as client:
+        await client.send("a")
+        with pytest.raises(GaveUp):
+            await client.receive()
+        with pytest.raises(Unsent):
+            await client.aclose()
+
+
+async def test_leaving_tells_what_a_cancelled_aclose_had_no_time_to_send(
+    autojump_clock: MockClock,
+) -> None:
+    """Invariant 4: whichever way it was closed."""
+    with pytest.raises(Unsent):
+        async with open_refused() as client:
+            await client.send("a")
+            with trio.move_on_after(1):
+                await client.aclose()
+
+
+async def test_client_has_no_public_names_but_those_that_are_documented(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_refused() as client:
+        assert {name for name in dir(client) if not name.startswith("_")} == {
+            "aclose",
+            "buffered_amount",
+            "flush",
+            "latency",
+            "messages",
+            "receive",
+            "send",
+            "send_nowait",
+            "state",
+            "statistics",
+            "wait_open",
+        }
+
+
 async def test_gave_up_that_was_raised_in_the_block_comes_out_once(
     autojump_clock: MockClock,
 ) -> None:
@@ -323,23 +394,39 @@ async def test_own_exception_comes_out_as_itself_and_nothing_is_flushed(
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("cancelled", "code"), [(False, 1011), (True, 1001)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyError(), 1011),
+        (ExceptionGroup("two", [KeyError(), ValueError()]), 1011),
+        (None, 1001),
+        (KeyboardInterrupt(), 1001),
+        (SystemExit(0), 1001),
+        (BaseExceptionGroup("both", [KeyError(), KeyboardInterrupt()]), 1001),
+    ],
+    ids=repr,
+)
 async def test_kernel_takes_the_close_of_a_block_that_did_not_end_well(
-    patient_clock: MockClock, cancelled: bool, code: int
+    patient_clock: MockClock, error: BaseException | None, code: int
 ) -> None:
     pair = await TRANSPORTS["tcp"]()
     door = Door(lambda: pair)
-    with trio.CancelScope() as scope, contextlib.suppress(KeyError):
+    begun = trio.current_time()
+    expected: Any = contextlib.nullcontext()
+    if error is not None:
+        expected = pytest.raises(type(error))
+    with trio.CancelScope() as scope, expected:
         async with open_at(door) as client:
             peer = await door.accept()
             await client.wait_open()
-            if not cancelled:
-                raise KeyError
+            if error is not None:
+                raise error
             scope.cancel()
             await trio.sleep_forever()
     frame = await peer.receive_frame()
     assert (frame.opcode, int.from_bytes(frame.payload, "big")) == (CLOSE, code)
     await peer.receive_eof()
+    assert trio.current_time() - begun < 1
     await drop(peer)
 
 
@@ -473,6 +560,20 @@ async def test_aclose_ends_the_retrying(autojump_clock: MockClock) -> None:
         assert dials == before
         with pytest.raises(ClosedLocally, match="the client was closed"):
             await client.wait_open()
+
+
+async def test_aclose_tells_the_server_a_code_and_a_reason(autojump_clock: MockClock) -> None:
+    async with open_raw() as (client, peer):
+        for bad in (1005, 99):
+            with pytest.raises(ValueError, match=str(bad)):
+                await client.aclose(bad)
+        assert client.state is State.OPEN
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.aclose, 4001, "moving house")
+            frame = await peer.receive_frame()
+            assert frame.payload == (4001).to_bytes(2, "big") + b"moving house"
+            await peer.send_frame(CLOSE, frame.payload)
+            await drop(peer)
 
 
 async def test_aclose_is_idempotent_and_may_be_called_twice_at_once(
@@ -648,6 +749,13 @@ async def test_cancelled_aclose_has_closed_all_the_same(
                 client.send_nowait(message)
             finished = await run(client.aclose())
             assert client.state is State.CLOSED
+            # A pong may still have been on its way through.
+            await wait_all_tasks_blocked()
+            # Cancelled, it has told nobody; and nothing is told twice.
+            unsent = client.statistics().unsent
+            with pytest.raises(Unsent) if unsent else contextlib.nullcontext():
+                await client.aclose()
+            await client.aclose()
             assert not finished or not client.statistics().unsent
             with pytest.raises(ClosedLocally):
                 await client.send("x")

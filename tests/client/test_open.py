@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 import trioweb
-from tests.support import HOST, TEXT, Frame, RawPeer, close_frame, tls_contexts
+from tests.support import CLOSE, HOST, TEXT, Frame, RawPeer, close_frame, tls_contexts
 from trioweb import (
     CloseCode,
     ClosedByPeer,
@@ -26,6 +26,7 @@ from trioweb import (
     Reject,
     State,
     open_connection,
+    testing,
 )
 from trioweb.testing import MemoryStream, stream_pair
 
@@ -503,6 +504,36 @@ async def test_an_exception_of_the_block_passes_unchanged_and_closes_with_1011(
     assert error.__cause__ is None
     assert error.__context__ is None
     assert [connection.close_code for connection in closed] == [CloseCode.INTERNAL_ERROR]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(0)], ids=repr)
+@pytest.mark.parametrize("mute", [False, True], ids=["answers", "mute"])
+async def test_an_interrupt_closes_with_1001_and_waits_for_a_second_at_most(
+    error: BaseException, mute: bool, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever ends the program has not failed, and waits for no server."""
+    ours, theirs = stream_pair()
+    codes: list[int] = []
+
+    @nursery.start_soon
+    async def serve() -> None:
+        peer = await testing.RawPeer.accept(theirs)
+        frame = await peer.receive_frame()
+        codes.append(int.from_bytes(frame.payload[:2], "big"))
+        if not mute:
+            await peer.send_frame(CLOSE, frame.payload)
+            await theirs.aclose()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    with pytest.raises(type(error)):
+        async with open_connection("ws://example.org", dial=dial):
+            begun = trio.current_time()
+            raise error
+    assert codes == [CloseCode.GOING_AWAY]
+    assert trio.current_time() - begun == (1 if mute else 0)
 
 
 async def test_an_exception_of_the_block_wins_over_a_cancellation_that_comes_while_closing(

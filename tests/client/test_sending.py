@@ -24,6 +24,7 @@ from tests.client.support import (
     Serve,
     answer_pings,
     drop,
+    leave_unsent,
     open_at,
     open_raw,
     open_refused,
@@ -467,8 +468,7 @@ async def test_window_begins_at_one_in_each_session_and_doubles_with_quick_pongs
             assert all(2 * a >= b for a, b in itertools.pairwise(in_flight) if b <= 2)
             assert max(in_flight) == 64
             await drop(peer)
-        with trio.move_on_after(0):
-            await client.aclose()
+        await leave_unsent(client)
 
 
 async def test_window_does_not_grow_with_pongs_that_take_longer_than_a_second(
@@ -495,8 +495,7 @@ async def test_ping_stands_for_64_kib_at_most(autojump_clock: MockClock) -> None
         assert kinds == [BINARY, BINARY, BINARY, BINARY, PING] * 4
         await drop(peer)
         client.send_nowait("x")
-        with trio.move_on_after(0):
-            await client.aclose()
+        await leave_unsent(client)
 
 
 async def test_unconfirmed_messages_stay_within_the_outbox(autojump_clock: MockClock) -> None:
@@ -680,6 +679,7 @@ async def test_unanswered_confirming_ping_ends_the_session_though_other_bytes_ar
             with pytest.raises(GaveUp, match="no confirmation for 4 s"):
                 await client.flush()
             assert trio.current_time() - begun == 4
+            await leave_unsent(client)
         await drop(peer)
 
 
@@ -734,6 +734,7 @@ async def test_seconds_of_reading_are_counted_over_the_pauses(
             with pytest.raises(GaveUp, match="no confirmation for 20 s"):
                 await client.flush()
             assert 20 <= trio.current_time() < 60
+            await leave_unsent(client)
 
 
 async def answer_nothing(peer: RawPeer) -> None:
@@ -1280,6 +1281,7 @@ async def test_waiting_operations_raise_gave_up_when_it_comes(
             nursery.start_soon(expect, client.receive)
             nursery.start_soon(expect, client.wait_open)
         assert client.statistics().unsent == 1
+        await leave_unsent(client)
 
 
 async def test_sending_after_aclose_says_that_the_client_was_closed(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import ssl
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -16,37 +14,17 @@ from trio.lowlevel import in_trio_run
 from .._arguments import check_async
 from .._chance import new_random
 from .._deflate import check_compression
-from .._errors import (
-    CloseCode,
-    ClosedLocally,
-    GaveUp,
-    NotReceiving,
-    TriowebError,
-    Unsent,
-    single_cause,
-    without_cancelled,
-)
-from .._frames import encode_payload
+from .._errors import CloseCode
+from .._frames import check_close, encode_payload
 from .._handshake import check_subprotocols
 from .._nursery import open_hidden_nursery, protected_block
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
 from .._waitable import wrong_thread
+from ._life import Life
 from ._open import Dial, header_pairs, parse_target
-from ._sending import Sender
-from ._signal import Signal
-from ._streams import Full, Messages, Reception
-from ._supervisor import (
-    HeadersArgument,
-    OnOpen,
-    Plan,
-    SubprotocolsArgument,
-    Supervisor,
-    TheirError,
-    UrlArgument,
-)
-
-_logger = logging.getLogger("trioweb.client")
+from ._streams import Full, Messages
+from ._supervisor import HeadersArgument, OnOpen, Plan, SubprotocolsArgument, UrlArgument
 
 # `send` lets others run after so many messages that needed no waiting.
 _SENDS_PER_CHECKPOINT: Final = 16
@@ -82,25 +60,9 @@ class ClientStatistics:
 class Client:
     """A WebSocket client that outlives its connections.  `open_client` makes one."""
 
-    def __init__(self, plan: Plan, outbox: Outbox, *, receive: bool, random: Random) -> None:
-        self._signal = Signal()
-        # The peer has so long to answer, and the program to receive where an answer needs that.
-        self._timeout = (plan.heartbeat or Heartbeat()).timeout
-        self._sender = Sender(
-            outbox,
-            confirm_timeout=self._timeout,
-            signal=self._signal,
-            check_alive=self._check_alive,
-            make_way=self._make_way,
-        )
-        self._reception = Reception(self._signal, receives=receive)
-        self._supervisor = Supervisor(plan, self._sender, self._reception, self._signal, random)
-        self._close_timeout = plan.limits.close_timeout
-        self._scope = trio.CancelScope()
-        self._closing = False
-        self._ended: Callable[[], TriowebError] | None = None
-        self._end_told = False
-        self._unsent_told = False
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        # That of `receive` and iterating.
         self._own: Messages | None = None
         self._sends = 0
 
@@ -108,35 +70,31 @@ class Client:
     def state(self) -> State:
         """CONNECTING while there is no connection but one is tried for, OPEN, CLOSING, and
         CLOSED when there will be no other."""
-        if self._ended is not None:
-            return State.CLOSED
-        if self._closing:
-            return State.CLOSING
-        return State.CONNECTING if self._signal.link is None else State.OPEN
+        return self._life.state
 
     @property
     def buffered_amount(self) -> int:
         """Bytes accepted that are not written (with `confirm`: not confirmed) yet."""
-        return self._sender.outbox.size
+        return self._life.sender.outbox.size
 
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered ping of this session took; None without one."""
-        link = self._signal.link
+        link = self._life.signal.link
         return None if link is None else link.latency
 
     def statistics(self) -> ClientStatistics:
-        outbox = self._sender.outbox
+        outbox = self._life.sender.outbox
         return ClientStatistics(
-            attempts=self._supervisor.attempts,
-            sessions=self._supervisor.sessions,
+            attempts=self._life.supervisor.attempts,
+            sessions=self._life.supervisor.sessions,
             accepted=outbox.accepted,
             unsent=len(outbox),
             resent=outbox.resent,
             dropped=outbox.dropped,
             undelivered=outbox.undelivered,
-            received=self._reception.received,
-            discarded=self._reception.discarded,
+            received=self._life.reception.received,
+            discarded=self._life.reception.discarded,
         )
 
     async def wait_open(self) -> None:
@@ -150,7 +108,7 @@ class Client:
         Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
-        await self._sender.wait_for_peer(lambda: self._signal.link is not None)
+        await self._life.sender.wait_for_peer(lambda: self._life.signal.link is not None)
 
     # Sending.
 
@@ -191,19 +149,19 @@ class Client:
         """
         entry = encode_payload(message)
         size = len(entry[1])
-        outbox = self._sender.outbox
+        outbox = self._life.sender.outbox
         outbox.check_size(size)
         self._sends += 1
         if self._sends % _SENDS_PER_CHECKPOINT:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        self._check_open()
+        self._life.check_open()
         if not outbox.has_room(size):
-            await self._sender.wait_room(size)
-            self._check_open()
+            await self._life.sender.wait_room(size)
+            self._life.check_open()
         # NOTE: no await from here on, so that cancelled means not accepted.
-        self._sender.accept(entry)
+        self._life.sender.accept(entry)
 
     def send_nowait(self, message: Message | bytearray | memoryview) -> None:
         """Give a message to the outbox if that needs no waiting.  See `send`.
@@ -219,10 +177,10 @@ class Client:
             raise wrong_thread()
         entry = encode_payload(message)
         size = len(entry[1])
-        self._sender.outbox.check_size(size)
-        self._check_open()
-        self._sender.make_room(size)
-        self._sender.accept(entry)
+        self._life.sender.outbox.check_size(size)
+        self._life.check_open()
+        self._life.sender.make_room(size)
+        self._life.sender.accept(entry)
 
     async def flush(self) -> None:
         """Wait until everything accepted so far is written or, with `confirm`, confirmed, or has
@@ -237,7 +195,7 @@ class Client:
         Cancellation: nothing is lost.  Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
-        await self._sender.flush()
+        await self._life.sender.flush()
 
     # Receiving.
 
@@ -260,7 +218,7 @@ class Client:
         Raises:
             ValueError: a bad argument, or this client was opened with `receive=False`.
         """
-        return self._reception.open(events=events, max_messages=max_messages, full=full)
+        return self._life.reception.open(events=events, max_messages=max_messages, full=full)
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """Wait for the next message, of this session or a later one.
@@ -290,149 +248,26 @@ class Client:
 
     # The end.
 
-    async def aclose(self) -> None:
-        """Close the client: flush for at most `close_timeout`, close with 1000, and do not
+    async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the client: flush for at most `close_timeout`, close the connection, and do not
         connect again.  Idempotent.
 
         What has arrived can still be received, except where flushing would have to wait until
         a stream has room for it: then it is discarded, and counted.
 
+        Args:
+            code, reason: told to the server, if there is a connection; see `Connection.aclose`.
+
         Raises:
             Unsent: not everything accepted could be written or, with `confirm`, confirmed.
-                If the client gave up, that is its `__cause__`.
+                If the client gave up, that is its `__cause__`.  It is raised once.
+            ValueError: *code* or *reason* cannot be sent; nothing was done.
 
-        Cancellation: closes all the same, without flushing.  Checkpoint: always.
+        Cancellation: closes all the same, without flushing; then leaving the block tells what
+        was not handed over.  Checkpoint: always.
         """
-        if self._closing or self._ended is not None:
-            await trio.lowlevel.checkpoint()
-            while self._ended is None:
-                await self._signal.wait_change()
-            return
-        self._closing = True
-        failure: TriowebError | None = None
-        try:
-            await trio.lowlevel.checkpoint()
-            with trio.move_on_after(self._close_timeout):
-                try:
-                    await self._sender.flush()
-                except TriowebError as exc:
-                    failure = exc
-            link = self._signal.link
-            if link is not None:
-                link.close()
-                await link.wait_closed()
-        finally:
-            self.stop(CloseCode.GOING_AWAY)
-        unsent = self._unsent()
-        if unsent is not None:
-            self._unsent_told = True
-            raise unsent from failure
-
-    def _unsent(self) -> Unsent | None:
-        outbox = self._sender.outbox
-        return Unsent(outbox.unsent, outbox.unsent_messages()) if outbox.unsent else None
-
-    def stop(self, code: CloseCode) -> None:
-        """End at once: no flush, no further attempt."""
-        link = self._signal.link
-        if link is not None:
-            link.close(code)
-        self._scope.cancel()
-        self._close()
-
-    def abandon(self, code: CloseCode) -> None:
-        """The block was left by an exception or cancellation."""
-        unsent = self._unsent()
-        if unsent is not None and not self._unsent_told:
-            _logger.warning("%s", unsent)
-        self.stop(code)
-
-    async def leave(self) -> None:
-        """What leaving the block normally does."""
-        if self._ended is None:
-            await self.aclose()
-            return
-        # What ended it may have been a cancellation, which the block was shielded from.
-        await trio.lowlevel.checkpoint()
-        if not self._end_told:
-            raise self._ended()
-
-    async def supervise(self, block: trio.CancelScope) -> None:
-        """The client's task; an error in it cancels *block*."""
-        error: Exception | None = None
-        try:
-            with self._scope:
-                attempts, last = await self._supervisor.run()
-
-                def gave_up() -> GaveUp:
-                    self._end_told = True
-                    return GaveUp(attempts, last)
-
-                # Who is closing the client anyway has no need to be told.
-                self._end(gave_up, quietly=self._closing)
-        except Exception as exc:
-            cause = single_cause(exc)
-            error = cause.error if isinstance(cause, TheirError) else exc
-            # First, so that only who is shielded from it is told in another way.
-            block.cancel()
-            self._close(error)
-        finally:
-            # However this ends: a block may go on behind a shield, and wait for the client.
-            self._close()
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # its traceback leads to this frame
-
-    def _close(self, cause: Exception | None = None) -> None:
-        """There will be no other connection, if that is not so already."""
-        if self._ended is not None:
-            return
-
-        def closed() -> ClosedLocally:
-            error = ClosedLocally(CloseCode.NORMAL, "the client was closed")
-            error.__cause__ = cause
-            return error
-
-        self._end(closed, quietly=True)
-
-    def _end(self, error: Callable[[], TriowebError], *, quietly: bool) -> None:
-        self._ended = error
-        # A client that was closed has nothing to tell when its block is left.
-        self._end_told = quietly
-        self._reception.end(error, quietly=quietly)
-        self._signal.changed()
-
-    def _make_way(self) -> float:
-        """Somebody waits for what may have to wait behind messages that nobody takes.
-
-        Another task may be receiving, only slowly; so that is seen from its having taken
-        nothing for the timeout.  Returns when to look again.
-        """
-        deadline = self._reception.stuck_since() + self._timeout
-        if self._closing and deadline < math.inf:
-            self._reception.discard()
-            return math.inf
-        if deadline <= trio.current_time():
-            link = self._signal.link
-            raise NotReceiving(
-                "there is no new connection until what has arrived is received: "
-                "receive in another task"
-                if link is None
-                else f"{len(link.inbox)} messages have arrived that nobody takes, and the "
-                "server's answers wait behind them: receive in another task"
-            )
-        return deadline
-
-    def _check_alive(self) -> None:
-        if self._ended is not None:
-            raise self._ended()
-
-    def _check_open(self) -> None:
-        self._check_alive()
-        if self._closing:
-            raise ClosedLocally(CloseCode.NORMAL, "the client is being closed")
+        check_close(code, reason)
+        await self._life.close(code, reason)
 
 
 @protected_block
@@ -477,12 +312,14 @@ async def open_client(
     Yields:
         The Client.  Leaving the block flushes for at most `Limits.close_timeout`, closes the
         connection, and raises Unsent if that was not enough.  Leaving it by an exception or
-        cancellation does not flush; what was unsent is logged, and counted in `statistics`.
+        cancellation does not flush; what was unsent is logged, and counted in `statistics`.  The
+        server is told 1011 if that was an error, and 1001 (going away) of a cancellation, Ctrl-C
+        or `sys.exit`.
 
     Raises:
         TypeError, ValueError: an argument cannot work; nothing was begun.
         GaveUp: on leaving the block, if the client gave up and no call has said so.
-        Unsent: see above.
+        Unsent: see above; also if the client gave up and a call has said so.
         What the block raises comes out unchanged, and first; then what one of the user's own
         callables raised, unless that is about the network (an OSError, a timeout, one of Trio's
         resource errors or of an HTTP client's) or TryAgain: then the attempt has failed, and
@@ -515,14 +352,12 @@ async def open_client(
         limits=limits,
         compression=compression,
     )
-    client = Client(plan, outbox, receive=receive, random=random or new_random())
+    life = Life(plan, outbox, receive=receive, random=random or new_random())
     async with open_hidden_nursery() as nursery:
-        nursery.start_soon(client.supervise, nursery.cancel_scope)
+        nursery.start_soon(life.supervise, nursery.cancel_scope)
         try:
-            yield client
-            await client.leave()
+            yield Client(life)
+            await life.leave()
         except BaseException as exc:
-            # A cancellation is from outside, or because a callable of the user's failed.
-            cancelled = without_cancelled(exc) is None
-            client.abandon(CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR)
+            life.abandon(exc)
             raise

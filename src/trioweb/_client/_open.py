@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 
@@ -21,6 +22,7 @@ from .._errors import (
     HandshakeFailed,
     causes,
     is_os_error,
+    leaving_code,
     without_cancelled,
 )
 from .._handshake import (
@@ -39,6 +41,8 @@ from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+# So long at most is a server's answer to Close waited for once the program was interrupted.
+_HURRY_SECONDS: Final = 1.0
 HeaderArgument: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -75,7 +79,8 @@ async def open_connection(
 
     Yields:
         The open Connection.  Leaving the block closes it with 1000, or 1011 if it was left
-        by an exception.
+        by an exception, or 1001 by Ctrl-C or `sys.exit`, after which the server's answer is
+        waited for no longer than a second.
 
     Raises:
         TypeError, ValueError: an argument cannot work; nothing was dialled.
@@ -107,13 +112,16 @@ async def open_connection(
         try:
             yield connection
         except BaseException as exc:
+            code = leaving_code(exc)
             if without_cancelled(exc) is None:
-                connection.link.close(CloseCode.GOING_AWAY)
+                connection.link.close(code)
                 connection.link.abort("cancelled")
             else:
+                # Who pressed Ctrl-C waits for no server's answer.
+                seconds = _HURRY_SECONDS if code == CloseCode.GOING_AWAY else math.inf
                 # Even if that is cancelled, what the block raised wins.
-                with suppress(trio.Cancelled):
-                    await connection.aclose(CloseCode.INTERNAL_ERROR)
+                with trio.move_on_after(seconds), suppress(trio.Cancelled):
+                    await connection.aclose(code)
             raise
         await connection.aclose()
 
