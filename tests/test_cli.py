@@ -65,6 +65,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "--max-connections", "0"], "--max-connections"),
         (["serve", "--grace", "nan"], "'nan' is not a number of seconds"),
         (["serve", "--spread", "-1"], "'-1' is not a number of seconds"),
+        (["serve", "--spread", "8.5"], "--spread 8.5: must not be more than --grace 8"),
         (["serve", "--app-heartbeat", "ping"], "'ping' is not MESSAGE=REPLY"),
         (["serve", "--app-heartbeat", "=pong"], "'=pong' is not MESSAGE=REPLY"),
         (["serve", "--app-heartbeat", "ping=\udcff"], "UTF-8"),
@@ -333,6 +334,42 @@ async def test_sigterm_is_quick_when_nobody_is_there() -> None:
         server.process.send_signal(signal.SIGTERM)
         assert await server.wait() == 0
         await spare.read_end()
+
+
+@pytest.mark.network
+async def test_sigterm_ends_it_whatever_its_peers_do(tmp_path: Path) -> None:
+    """Within the grace; by default that is less than the 10 seconds after which Docker kills."""
+    cert = str(tmp_path / "cert.pem")
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(cert)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with serving("--tls-cert", cert, "--grace", "1") as server:
+
+        async def secure() -> Peer:
+            stream = await trio.open_ssl_over_tcp_stream(
+                "127.0.0.1", server.port, ssl_context=context
+            )
+            return Peer(stream)
+
+        silent, half_open, asking, stalled, good = [
+            await server.peer(),
+            await server.peer(),
+            *[await secure() for _ in range(3)],
+        ]
+        await half_open.write(b"\x16\x03\x01\x02\x00\x01")  # a ClientHello begins so
+        await asking.write(upgrade_head()[:50])
+        for peer in stalled, good:
+            await peer.open("/lobby")
+        for _ in range(200):  # more than a transport holds
+            await good.send(Frame(BINARY, bytes(50_000)))
+            assert (await good.frame()) == Frame(BINARY, bytes(50_000))
+        server.process.send_signal(signal.SIGTERM)
+        assert await good.read_close() == (1012, "")  # and does not answer
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+        for peer in silent, half_open, asking, stalled, good:
+            await trio.aclose_forcefully(peer.stream)
+    assert "Traceback" not in server.stderr
 
 
 @pytest.mark.network

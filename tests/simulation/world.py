@@ -150,8 +150,7 @@ class Backend:
                 async with trio.open_nursery() as nursery:
                     self.server = await nursery.start(serve)
                     await self._stop.wait()
-                    # Once for subscribers, once for handlers, which are then cancelled.
-                    deadline = 2 * GRACE + SPREAD + 0.1
+                    deadline = GRACE + 0.1
                     with checks.within(deadline, 6, "a drain"):
                         await self.server.drain(grace=GRACE, spread=SPREAD)
                         checks.reached["drains"] += not self._world.over
@@ -455,7 +454,7 @@ class World:
         match trouble.kind:
             case "restart":
                 self.backends[trouble.target].stop()
-                await trio.sleep(2 * GRACE + SPREAD + RESTART_PAUSE + SLACK)
+                await trio.sleep(GRACE + RESTART_PAUSE + SLACK)
             case "sick":
                 self.backends[trouble.target].sick = True
                 await trio.sleep(trouble.duration)

@@ -155,8 +155,9 @@ def _add_serve(commands: Any) -> None:
         help="answer this text message here instead of broadcasting it; without a REPLY, "
         "swallow it; may be repeated",
     )
-    add("--grace", type=_seconds, default=10, metavar="S", help="seconds a soft close may take")
-    add("--spread", type=_seconds, default=0, metavar="S", help="spread its Closes over seconds")
+    # Container runtimes kill after 10 seconds, and the process has to end, too.
+    add("--grace", type=_seconds, default=8, metavar="S", help="seconds a soft close may take")
+    add("--spread", type=_seconds, default=0, metavar="S", help="spread its Closes over so many")
     _add_log_level(command, "info")
 
 

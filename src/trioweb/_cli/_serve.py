@@ -37,6 +37,11 @@ def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | N
 
 
 async def serve(options: argparse.Namespace) -> int:
+    if options.spread > options.grace:
+        raise UsageError(
+            f"--spread {options.spread:g}: must not be more than --grace {options.grace:g}, the "
+            "seconds for the whole soft close"
+        )
     context = _ssl_context(options.tls_cert, options.tls_key)
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     limits = Limits(

@@ -24,6 +24,15 @@ _RETRY_SECONDS: Final = 0.1
 _SILENCE_SECONDS: Final = 60
 
 
+def has_waiting(listener: trio.abc.Listener[Any]) -> bool:
+    """Whether the kernel has a stream ready that *listener* would accept at once.
+
+    What waits there when a listener is closed is reset, though its peer takes it for accepted.
+    """
+    inner = getattr(listener, "transport_listener", listener)
+    return isinstance(inner, trio.SocketListener) and inner.socket.is_readable()
+
+
 async def accept_streams(
     listener: trio.abc.Listener[Any],
     run: Callable[[trio.abc.Stream], Awaitable[object]],

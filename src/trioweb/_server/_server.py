@@ -29,8 +29,9 @@ from .._nursery import open_hidden_nursery
 from .._policy import bound
 from .._tls import TlsStream
 from .._topics import HubStatistics
-from ._accepting import accept_streams
+from ._accepting import accept_streams, has_waiting
 from ._admission import Accept, check_origin, choose_subprotocol
+from ._drain import say_good_bye
 from ._eager import Eager
 from ._front import (
     answer,
@@ -50,6 +51,10 @@ _logger = logging.getLogger("trioweb.server")
 # To be refused over TLS, a peer must get through its handshake first.  So many times the
 # limits may be there in all; whoever comes then is closed instead.
 _TLS_MARGIN: Final = 2
+
+# So many may wait at a listener for being accepted, when it is to be closed: more than a server's
+# backlog, and less than what a turn may take where none can be accepted.
+_WAITING_ACCEPTS: Final = 1000
 
 # What an upgrade gets unless `admit` says otherwise.
 _ACCEPT = Accept()
@@ -103,7 +108,8 @@ class Server:
 
     Attributes:
         listeners: what it accepts from.
-        draining: whether `drain` was called.
+        draining: whether `drain` was called, and new connections are refused since; with
+            `drain(handover=True)` nobody is.
     """
 
     def __init__(
@@ -130,6 +136,9 @@ class Server:
         self._farewell: tuple[int, str] | None = None
         self._stream_ended = trio.Event()
         self._drained = trio.Event()
+        # No new stream is to be accepted, and none is any more.
+        self._accepting_ends = trio.Event()
+        self._accepting_ended = trio.Event()
         self._opened = 0
         self._refused: Counter[int] = Counter()
         self._answered: Counter[int] = Counter()
@@ -174,20 +183,30 @@ class Server:
         spread: float = 0,
         code: int = CloseCode.SERVICE_RESTART,
         reason: str = "",
+        *,
+        handover: bool = False,
     ) -> None:
         """Stop softly: no new connections, tell the old ones to come back later, wait, close.
 
+        Every connection is sent Close as soon as it has got what its topics had published by then,
+        which is at once for all that keep up.  Then its handler may end.  What of all that has not
+        ended after *grace*, subscribers that lag, handlers, requests and closing handshakes, is
+        cut off.  `serve` returns when all is done.
+
         Upgrades are answered with 503 from now on.  The listeners stay open until the end,
         so that a load balancer which asks for its health page is told, and a client that
-        comes back too early gets an answer.  Subscribers are given time to catch up, then
-        every connection is sent Close, then handlers have *grace* to end before they are
-        cancelled.  `serve` returns when all is done.
+        comes back too early gets an answer.
 
         Args:
-            grace: seconds, once for subscribers to catch up and once for handlers to end.
-            spread: seconds over which the Closes are spread evenly, so that clients do not
-                all come back at once.
+            grace: seconds that the whole stop may take.  10, after which container runtimes kill:
+                a program that they stop needs something less.
+            spread: seconds of these over which the Closes are spread evenly, so that clients do
+                not all come back at once.
             code, reason: of the Close; 1012 says "service restart".
+            handover: another process accepts from now on.  The listeners are closed first, and
+                nobody is refused: who was accepted before is answered as ever, with the 101 and
+                then with Close, and whoever has not asked yet may do so for as long as the grace
+                lasts.
 
         Raises:
             TypeError, ValueError: an argument cannot work; nothing was begun.
@@ -200,31 +219,42 @@ class Server:
             check_kind("drain", name, value, int, float)
             if not value >= 0:
                 raise ValueError(f"drain({name}={value!r}): must not be negative")
-        if self.draining:
+        if spread > grace:
+            raise ValueError(f"drain(spread={spread!r}): must not be more than grace={grace!r}")
+        check_kind("drain", "handover", handover, bool)
+        if self._farewell is not None:
             await self._drained.wait()
             return
-        self.draining = True
-        try:
-            await self._drain(grace, spread, code, reason)
-        finally:
-            self._drained.set()
-
-    async def _drain(self, grace: float, spread: float, code: int, reason: str) -> None:
-        if self._settings.hub is not None:
-            with trio.move_on_after(grace):
-                await self._settings.hub.wait_caught_up()
-        connections = self.connections
         # One whose handshake ends only now is told at once.
         self._farewell = code, reason
-        start = trio.current_time()
-        for number, connection in enumerate(connections):
-            await trio.sleep_until(start + spread * number / len(connections))
-            connection.link.close(code, reason)
-        with trio.move_on_after(grace):
-            # A peer that was silent so far, as a browser's spare connection is, would have
-            # to be refused anyway.
-            while self._streams > self._undecided:
-                await self._stream_ended.wait()
+        self.draining = not handover
+        try:
+            with trio.move_on_after(grace):
+                await self._drain(spread, handover=handover)
+            # Those who still lag get no more, but are told why if they read at all.
+            await say_good_bye(self.connections, None, 0, code, reason)
+        finally:
+            self._accepting_ends.set()
+            self._drained.set()
+
+    async def _drain(self, spread: float, *, handover: bool) -> None:
+        if handover:
+            await self._stop_accepting()
+        assert self._farewell is not None
+        await say_good_bye(self.connections, self._settings.hub, spread, *self._farewell)
+        # A peer that was silent so far, as a browser's spare connection is, would have to be
+        # refused anyway, unless nobody is.
+        while self._streams > (0 if handover else self._undecided):
+            await self._stream_ended.wait()
+
+    async def _stop_accepting(self) -> None:
+        """Close the listeners, once those are accepted who wait there already."""
+        for _ in range(_WAITING_ACCEPTS):
+            if not any(map(has_waiting, self.listeners)):
+                break
+            await trio.lowlevel.checkpoint()
+        self._accepting_ends.set()
+        await self._accepting_ended.wait()
 
     async def _serve(self, task_status: trio.TaskStatus[Server]) -> None:
         if self._monitor is not None:
@@ -235,7 +265,9 @@ class Server:
             for listener in self.listeners:
                 accepting.start_soon(accept_streams, listener, self._run, self._nursery)
             task_status.started(self)
-            await self._drained.wait()
+            await self._accepting_ends.wait()
+        self._accepting_ended.set()
+        await self._drained.wait()
 
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""

@@ -150,6 +150,20 @@ class Hub:
         ):
             await self._rest.wait()
 
+    def owed(self, link: Link) -> list[tuple[Subscription, int]]:
+        """What *link* is behind with: its subscriptions that lag, and the offset of the newest
+        publication for each.  See `is_owed`."""
+        if not self._delivers:
+            return []
+        turns = self._turns.get(link, ())
+        return [
+            (subscription, subscription.topic.head) for subscription in turns if subscription.lag
+        ]
+
+    def is_owed(self, subscription: Subscription, offset: int) -> bool:
+        """Whether the publication *offset* will still be written to *subscription*'s link."""
+        return self._delivers and subscription.feed is not None and subscription.cursor < offset
+
     # What topics tell.
 
     def use(self, topic: Topic) -> None:
