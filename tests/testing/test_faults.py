@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -248,6 +249,54 @@ async def test_reset_breaks_connections_to_come_while_it_lasts(autojump_clock: M
     stream = await network.host("laptop").dial("server", 80)
     await stream.send_all(b"x")
     assert await (await listener.accept()).receive_some() == b"x"
+
+
+# What has ended
+
+
+async def test_faults_that_ended_before_all_that_is_under_way_are_forgotten(
+    autojump_clock: MockClock,
+) -> None:
+    network, client, server = await make(latency=1)
+    seen = weakref.WeakSet[ActiveFault]()
+    network.partition(network.host("phone"), "laptop", duration=100)
+    for number in range(300):
+        with network.partition("laptop", "server") as fault:
+            seen.add(fault)
+            await client.send_all(bytes([number % 256]))
+        seen.add(network.stall("server", duration=0.5))
+        seen.add(network.half_open("phone", "server", duration=0.5))
+        seen.add(network.shape("laptop", bandwidth=1e9, duration=0.5))
+        del fault
+        await trio.sleep(1)
+        assert await server.receive_some() == bytes([number % 256])
+    # Those of the last round, and one that still acts.
+    assert len(seen) <= 10
+
+
+async def test_fault_is_kept_while_it_matters_to_something_under_way(
+    autojump_clock: MockClock,
+) -> None:
+    network, client, server = await make(latency=1)
+    begun = trio.current_time()
+    network.partition("laptop", "server", duration=10)
+    await client.send_all(b"x")
+    await trio.sleep(10.5)
+    for _ in range(5):
+        network.partition(network.host("phone"), "laptop", duration=0.01)
+    await expect_at(begun + 11, server, b"x")
+
+
+async def test_half_open_fault_is_kept_for_those_that_it_has_silenced(
+    autojump_clock: MockClock,
+) -> None:
+    network, client, server = await make()
+    network.half_open("laptop", duration=10)
+    await trio.sleep(20)
+    for _ in range(5):
+        network.stall("server", duration=0.01)
+    await client.send_all(b"x")
+    await expect_silence(server)
 
 
 # Shapes

@@ -1,10 +1,12 @@
 """What tests of WebSocket applications need: streams and networks in memory."""
 
+from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, Plan
 from ._helpers import no_leaks, open_pair, wait_until
-from ._hosts import Host, NetworkListener, NetworkStream
+from ._hosts import Host, NetworkListener
 from ._network import Network, NetworkStatistics
 from ._peer import RawFrame, RawPeer
+from ._rules import Chunk, Cut, Delay, Drop, Rule, Verdict
 from ._scheduling import deterministic
 from ._strategies import fault_plans
 from ._streams import MemoryStream, stream_pair
@@ -12,7 +14,11 @@ from ._trace import Trace, TraceEvent
 
 __all__ = [
     "ActiveFault",
+    "Chunk",
     "Conditions",
+    "Cut",
+    "Delay",
+    "Drop",
     "Fault",
     "Host",
     "MemoryStream",
@@ -23,8 +29,10 @@ __all__ = [
     "Plan",
     "RawFrame",
     "RawPeer",
+    "Rule",
     "Trace",
     "TraceEvent",
+    "Verdict",
     "deterministic",
     "fault_plans",
     "no_leaks",

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from ._rules import Rule
+
 Kind: TypeAlias = Literal[
     "partition",  # nothing passes; what waits passes afterwards, as TCP sends it again
     "half_open",  # nothing passes, and connections that were there never recover: no FIN, no RST
@@ -27,8 +29,10 @@ Kind: TypeAlias = Literal[
     "hang_up",  # hosts accept connections and close them at once
     "crash",  # hosts' programs die; their kernels reset what they had
     "power_cut",  # hosts die, and nobody is told until they are back
+    "intercept",  # a function of the user's decides about each chunk of bytes
 ]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+# Those that plans can be made of at random.
+KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in get_args(Kind) if kind != "intercept")
 
 # What a host does by itself, seen from everybody.
 HOST_KINDS: Final = frozenset(
@@ -96,6 +100,7 @@ class Fault:
         at: seconds after a plan has begun.
         duration: seconds; without end it lasts until it is healed.
         conditions: what "shape" makes of the lines.
+        rule: what "intercept" asks, about each chunk of bytes that is sent.
     """
 
     kind: Kind
@@ -105,10 +110,14 @@ class Fault:
     at: float = 0
     duration: float = math.inf
     conditions: Conditions = field(default=Conditions())
+    rule: Rule | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"a fault's kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.kind not in get_args(Kind):
+            kinds = ", ".join(get_args(Kind))
+            raise ValueError(f"a fault's kind must be one of {kinds}, not {self.kind!r}")
+        if self.kind == "intercept" and not callable(self.rule):
+            raise TypeError(f"intercept: rule must be a function of a Chunk, not {self.rule!r}")
         if not self.hosts:
             raise ValueError(f"{self.kind}: name at least one host")
         if self.is_of_hosts and (self.others is not None or self.one_way):
@@ -171,6 +180,12 @@ class ActiveFault:
 
     def acts(self, at: float) -> bool:
         return self.start <= at < self.end
+
+    def matters(self, since: float, eldest: float) -> bool:
+        """Can it still concern what leaves at *since* or later, of connections from *eldest* on?"""
+        if self.fault.kind == "half_open" and eldest < self.end:
+            return True  # those never recover
+        return since < self.end
 
     def silent_until(self, at: float, born: float | None) -> float:
         """Until when nothing passes of a connection made at *born*; *at* if something does."""

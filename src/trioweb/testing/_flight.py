@@ -69,14 +69,20 @@ class Flight(Generic[Load]):
     def __init__(self, path: Path, born: float | None, on_change: Callable[[], object]) -> None:
         self.path = path
         self.on_change = on_change
-        self._born = born
+        self.born = born
         self._queue: deque[_Packet[Load]] = deque()
         self._landed: deque[tuple[float, Load]] = deque()
         self._left = -math.inf  # when the last packet that landed had left
 
-    def send(self, at: float, load: Load) -> None:
-        self._queue.append(_Packet(at, self.path.delay(), load))
+    def send(self, at: float, load: Load, extra: float = 0) -> None:
+        """Let *load* leave at *at*, and be under way for *extra* seconds longer than others."""
+        self._queue.append(_Packet(at, self.path.delay() + extra, load))
         self.on_change()
+
+    @property
+    def since(self) -> float:
+        """From when on it matters what the path was like: infinity if nothing is under way."""
+        return max(self._queue[0].sent, self._left) if self._queue else math.inf
 
     def next(self) -> float:
         """When more will land, as things stand: infinity for perhaps never."""
@@ -104,11 +110,11 @@ class Flight(Generic[Load]):
     def _times(self) -> tuple[float, float]:
         """When the first packet of the queue has left, and when it arrives."""
         packet = self._queue[0]
-        begin = self.path.opens(max(packet.sent, self._left), self._born)
+        begin = self.path.opens(max(packet.sent, self._left), self.born)
         if begin == math.inf:
             return begin, begin
         size = self._begin(begin)
-        left = self.path.leaves(begin, size, self._born)
+        left = self.path.leaves(begin, size, self.born)
         return left, left + packet.delay
 
     def _begin(self, at: float) -> int:

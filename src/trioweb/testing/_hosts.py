@@ -12,16 +12,13 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVarTuple, final
 
 import trio
 
+from ._ends import Addresses, NetworkStream
 from ._faults import ActiveFault, Fault, Kind
-from ._flight import Signal
-from ._lines import Line
 from ._sockets import installed
-from ._streams import MemoryStream
 
 if TYPE_CHECKING:
     from ._network import Network
@@ -34,95 +31,6 @@ _LAST_PORT: Final = 65535
 
 # As many connections wait to be accepted as Linux allows.
 _MAX_BACKLOG: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """The part of a socket that programs ask who is at its ends."""
-
-    local: tuple[str, int]
-    remote: tuple[str, int] | None = None
-
-    def getsockname(self) -> tuple[str, int]:
-        return self.local
-
-    def getpeername(self) -> tuple[str, int]:
-        if self.remote is None:
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-        return self.remote
-
-
-class NetworkStream(MemoryStream):
-    """One end of a connection between two hosts; `dial` and listeners make them.
-
-    `socket` knows the addresses, as a kernel's does; there is no kernel below it.
-    """
-
-    _fin_before_reset = False
-
-    def __init__(self, host: Host, port: int, peer: Host, peer_port: int, max_bytes: int) -> None:
-        super().__init__(max_bytes)
-        self.host = host
-        self.socket = Addresses((host.address, port), (peer.address, peer_port))
-        self._names = (f"{host.name}:{port}", f"{peer.name}:{peer_port}")
-        self._dead = False
-
-    def close(self) -> None:
-        if self._dead:
-            self._closed = True
-            self._wake()
-        else:
-            super().close()
-            self.host.network.forget(self)
-
-    def die(self, *, silently: bool) -> None:
-        """Lose the program at this end; its kernel says so to the peer, or nobody does."""
-        self._look()
-        self._dead = True
-        if not silently:
-            self._peer._inbound.send(self._now(), Signal.RST)
-        self._wake()
-        self.host.network.forget(self)
-
-    def settle(self, now: float) -> None:
-        """Decide what has arrived by now; called before something changes."""
-        self._inbound.settle(now)
-        self._acks.settle(now)
-
-    def wake(self) -> None:
-        self._wake()
-
-    @property
-    def gone(self) -> bool:
-        return self._gone()
-
-    @property
-    def name(self) -> str:
-        return " > ".join(self._names)
-
-    @property
-    def was_reset(self) -> bool:
-        return self._reset
-
-    @property
-    def peer(self) -> NetworkStream:
-        assert isinstance(self._peer, NetworkStream)
-        return self._peer
-
-    @property
-    def line(self) -> Line:
-        path = self._inbound.path
-        assert isinstance(path, Line)
-        return path
-
-    def _gone(self) -> bool:
-        return self._closed or self._dead
-
-    def _held_until(self, doing: str) -> float:
-        return math.inf if self._dead else self.host.stands_until(doing)
-
-    def _note(self, event: str, size: int = 0) -> None:
-        self.host.network.trace.note(*self._names, event, size)
 
 
 @final

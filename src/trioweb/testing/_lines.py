@@ -16,6 +16,7 @@ import trio
 
 from ._faults import ActiveFault, Conditions
 from ._flight import Path
+from ._rules import Rule
 
 # A slow line shows its receiver something at least so often, if only a byte.
 _BITE_SECONDS: Final = 0.1
@@ -34,6 +35,15 @@ class Line(Path):
 
     def now(self) -> float:
         return trio.current_time()
+
+    def rules(self) -> list[Rule]:
+        """Those that are asked about what is sent now, in the order in which they began."""
+        now = self.now()
+        return [each.fault.rule for each in self.faults if each.fault.rule and each.acts(now)]
+
+    def forget_faults(self, since: float, eldest: float) -> None:
+        """Keep those that can still concern what is under way; see `ActiveFault.matters`."""
+        self.faults = [fault for fault in self.faults if fault.matters(since, eldest)]
 
     def delay(self) -> float:
         conditions = self._conditions(self.now())

@@ -11,14 +11,16 @@ import math
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
+from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, Kind, Plan
 from ._flight import Flight
-from ._hosts import Host, NetworkStream
+from ._hosts import Host
 from ._lines import Line
+from ._rules import Rule
 from ._streams import check_max_bytes
 from ._trace import Trace
 
@@ -186,6 +188,25 @@ class Network:
         """Let *hosts* accept connections and close them at once."""
         return self._fault("hang_up", hosts, duration=duration)
 
+    def intercept(
+        self,
+        rule: Rule,
+        a: Who,
+        b: Who | None = None,
+        *,
+        one_way: bool = False,
+        duration: float = math.inf,
+    ) -> ActiveFault:
+        """Ask *rule* what becomes of each chunk of bytes that is sent between *a* and *b*.
+
+        Where several rules act, the first one that does not let a chunk pass decides.
+
+        Args:
+            rule: a function of a `Chunk` that returns `Delay(seconds)`, `Drop()`, `Cut(after)`, or
+                None to let it pass.  It is called when the chunk is sent, and must not await.
+        """
+        return self._fault("intercept", a, b, one_way=one_way, duration=duration, rule=rule)
+
     def apply(self, fault: Fault) -> ActiveFault:
         """Let *fault* begin now, whatever its `at`; the methods for faults come here."""
         for name in (*fault.hosts, *(fault.others or ())):
@@ -196,6 +217,7 @@ class Network:
         if now == -math.inf and fault.duration != math.inf:
             raise RuntimeError(f"{fault}: a fault for a time must begin inside a Trio run")
         self._settle(now)
+        self._forget_faults(now)
         active = ActiveFault(fault, now, self._heal)
         self._faults.append(active)
         for line in self._lines.values():
@@ -278,6 +300,7 @@ class Network:
         one_way: bool = False,
         duration: float,
         conditions: Conditions = _UNCHANGED,
+        rule: Rule | None = None,
     ) -> ActiveFault:
         return self.apply(
             Fault(
@@ -287,6 +310,7 @@ class Network:
                 one_way=one_way,
                 duration=duration,
                 conditions=conditions,
+                rule=rule,
             )
         )
 
@@ -310,6 +334,26 @@ class Network:
                     stream.die(silently=fault.kind == "power_cut")
             for name in fault.hosts:
                 self._hosts[name].die()
+
+    def _forget_faults(self, now: float) -> None:
+        """Forget those that have ended, and before everything that is under way was sent."""
+        since = dict.fromkeys(self._lines.values(), now)
+        eldest = dict.fromkeys(self._lines.values(), math.inf)
+        flights: list[Flight[Any]] = [*self._handshakes]
+        for stream in self._streams:
+            flights += stream.flights
+        for flight in flights:
+            line = flight.path
+            assert isinstance(line, Line)
+            since[line] = min(since[line], flight.since)
+            if flight.born is not None:
+                eldest[line] = min(eldest[line], flight.born)
+        for line in since:
+            line.forget_faults(since[line], eldest[line])
+        # Of these, one can only act from now on.
+        self._faults = [fault for fault in self._faults if now < fault.end]
+        for host in self._hosts.values():
+            host.faults = [fault for fault in host.faults if now < fault.end]
 
     def _settle(self, now: float) -> None:
         for stream in self._streams:

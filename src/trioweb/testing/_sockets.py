@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 if TYPE_CHECKING:
-    from ._hosts import Host, NetworkListener, NetworkStream
+    from ._ends import NetworkStream
+    from ._hosts import Host, NetworkListener
 
 # Invalid as -1 is, which to Trio, as to `socket`, says that the socket is closed.
 _NO_DESCRIPTOR: Final = -2

@@ -151,7 +151,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError("the connection was reset")
             self._finished = True
             self._note("eof")
-            self._peer._inbound.send(self._now(), Signal.FIN)
+            self._transmit(self._now(), Signal.FIN)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes and return at most *max_bytes* of them, or `b""` at the end.
@@ -191,9 +191,9 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._note("close")
         if not self._reset:
             if not self._finished and (self._fin_before_reset or not self._unread):
-                self._peer._inbound.send(self._now(), Signal.FIN)
+                self._transmit(self._now(), Signal.FIN)
             if self._unread:
-                self._peer._inbound.send(self._now(), Signal.RST)
+                self._transmit(self._now(), Signal.RST)
         self._unread.clear()
         self._wake()
 
@@ -218,8 +218,12 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         chunk = bytes(octets[: self._max_bytes - self._unacked])
         self._unacked += len(chunk)
         self._note("send", len(chunk))
-        self._peer._inbound.send(self._now(), chunk)
+        self._transmit(self._now(), chunk)
         return len(chunk)
+
+    def _transmit(self, at: float, load: bytes | Signal) -> None:
+        """Put it on its way to the peer."""
+        self._peer._inbound.send(at, load)
 
     async def _wait_room(self) -> None:
         """Wait until sending would not block, if because it would raise."""
@@ -269,7 +273,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 self._reset = True
             elif self._gone():
                 # RFC 9293, section 3.10.7.1: what arrives at no connection is answered so.
-                self._peer._inbound.send(at, Signal.RST)
+                self._transmit(at, Signal.RST)
             else:
                 self._unread += load
         for _, size in self._acks.land(now):

@@ -1,0 +1,86 @@
+"""Faults that users write: functions that see each chunk of bytes, and say what becomes of it.
+
+Rules kept here: a rule decides when a chunk is sent, and by what it sees of it; what it can decide
+is what can happen to TCP, so bytes never overtake each other, and none are missing between two that
+arrive.
+
+Knows nothing of streams; `NetworkStream` does what a rule says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes that one end of a connection has just sent, as the program handed them over.
+
+    Args:
+        time: when, on Trio's clock.
+        source, target: the names of the hosts.
+        connection: its ends, in this direction, as in the trace: "laptop:49152 > server:80".
+        data: the bytes.
+    """
+
+    time: float
+    source: str
+    target: str
+    connection: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Let it be under way for so many *seconds* more, and what is sent after it not overtake it."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds < math.inf:
+            raise ValueError(
+                f"Delay: seconds must be a number from 0 on, not {self.seconds!r}; "
+                "Drop() is for what never arrives"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Let it never arrive, nor what is sent after it in this direction of the connection.
+
+    TCP would send it again, and hold back what comes after it until then; here that never succeeds,
+    and nobody is told.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Reset the connection, for both ends, once the first *after* bytes of it have arrived."""
+
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.after) is not int or self.after < 0:
+            raise ValueError(f"Cut: after must be a whole number from 0 on, not {self.after!r}")
+
+
+Verdict: TypeAlias = Delay | Drop | Cut | None  # None lets it pass
+Rule: TypeAlias = Callable[[Chunk], Verdict]
+
+
+def ask(rule: Rule, chunk: Chunk) -> Verdict:
+    """What *rule* says of *chunk*.
+
+    Raises:
+        TypeError: it says something that is no verdict.
+    """
+    verdict: object = rule(chunk)
+    if verdict is not None and not isinstance(verdict, (Delay, Drop, Cut)):
+        name = getattr(rule, "__qualname__", repr(rule))
+        raise TypeError(
+            f"{name} must return None, Delay(seconds), Drop() or Cut(after), not {verdict!r}"
+        )
+    return verdict
