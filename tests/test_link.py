@@ -57,7 +57,7 @@ _ANSWERED: Final = {
 @pytest.mark.parametrize("transport", ["unix", "gathered", "tls-tcp", "memory"])
 @pytest.mark.parametrize(("frame", "cost"), _ANSWERED.values(), ids=_ANSWERED)
 async def test_a_link_gives_few_answers_before_others_run(
-    frame: Frame, cost: int, transport: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    frame: Frame, cost: int, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariants 12 and 13: an answer costs much more than to read what asks for it."""
     turns = 0
@@ -82,24 +82,24 @@ async def test_a_link_gives_few_answers_before_others_run(
     async def read(stream: trio.abc.Stream) -> None:
         while await stream.receive_some(2**16):
             pass
+        await stream.aclose()
 
     monkeypatch.setattr(Link, "feed", counted_feed)
     monkeypatch.setattr(Link, "answer", counted_answer)
-    async with open_streams(transport) as streams:
+    async with open_streams(transport) as streams, trio.open_nursery() as nursery:
         with open_reader() as reader:
             if reader is not None:
                 nursery.start_soon(reader.run)
             ends = Ends(nursery, streams, is_client=False)
             ends.reader = reader if transport == "gathered" else None
-            ends.ours(replies={"?": "!", "more?": "!" * 10_000})
+            ours = ends.ours(replies={"?": "!", "more?": "!" * 10_000})
             peer = ends.raw()
             nursery.start_soon(read, peer.stream)
             nursery.start_soon(take_turns)
-            await peer.stream.send_all(peer.encode(frame) * 1000)
-            while sum(answers for _, answers in feeds) < 1000:
-                await trio.lowlevel.checkpoint()
+            await peer.stream.send_all(peer.encode(frame) * 1000 + peer.encode(close_frame(1000)))
+            await ours.wait_closed()
             nursery.cancel_scope.cancel()
-            await trio.lowlevel.checkpoint()
+    assert sum(answers for _, answers in feeds) == 1000
     assert max(answers for _, answers in feeds) <= WORK_PER_FEED // cost + 1
     assert all(before < after for (before, _), (after, _) in pairwise(feeds))
 
