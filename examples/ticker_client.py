@@ -45,7 +45,7 @@ async def make_bars(client: trioweb.Client) -> None:
                 case trioweb.Lost(error=error):
                     print(f"gap: {error}; {len(bar)} ticks belong to no bar", flush=True)
                     bar.clear()
-                case tick:
+                case str(tick):
                     bar.append(price_of(tick))
             if len(bar) == TICKS_PER_BAR:
                 print(

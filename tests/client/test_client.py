@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 import ssl
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -189,6 +190,18 @@ async def test_wait_open_waits_for_the_next_connection(autojump_clock: MockClock
             await wait_until(lambda: client.state is State.CONNECTING)
 
 
+async def test_last_error_says_why_there_is_no_connection(autojump_clock: MockClock) -> None:
+    """Also to whoever was waiting: `fail_after` has no text of its own, but a traceback."""
+    with pytest.raises(trio.TooSlowError) as caught:
+        with trio.fail_after(5):
+            async with open_refused() as client:
+                assert client.last_error is None
+                await client.wait_open()
+    assert isinstance(client.last_error, trioweb.ConnectFailed)
+    text = "".join(traceback.format_exception(caught.value))
+    assert "there was no connection yet: could not connect to server:80" in text
+
+
 async def test_whole_client_with_a_real_server(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -353,6 +366,7 @@ async def test_client_has_no_public_names_but_those_that_are_documented(
             "aclose",
             "buffered_amount",
             "flush",
+            "last_error",
             "latency",
             "messages",
             "receive",

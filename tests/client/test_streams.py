@@ -33,6 +33,7 @@ from trioweb import (
     Opened,
     Retry,
     State,
+    Waiting,
 )
 from trioweb.testing import RawPeer, wait_until
 
@@ -53,8 +54,18 @@ def brief(items: list[Any]) -> list[Any]:
     return [item if isinstance(item, str) else (type(item), item.session) for item in items]
 
 
+async def take_brief(messages: Messages, count: int) -> list[Any]:
+    """The next *count* items, without what was waited for in between."""
+    found: list[Any] = []
+    while len(found) < count:
+        [item] = await take(messages, 1)
+        if not isinstance(item, Waiting):
+            found.append(item)
+    return brief(found)
+
+
 async def rest(messages: Messages) -> list[Any]:
-    return [item async for item in messages]
+    return [item async for item in messages if not isinstance(item, Waiting)]
 
 
 async def test_every_stream_gets_every_message(autojump_clock: MockClock) -> None:
@@ -235,8 +246,8 @@ async def test_sessions_without_messages_leave_nothing_for_a_stream_that_nobody_
     async with open_at(door, retry=Retry(maximum=0.5)) as client:
         await wait_until(lambda: client.statistics().sessions == 7)
         with client.messages(events=True) as messages:
-            items = await take(messages, 4)
-        assert brief(items) == [(Opened, 6), "a", (Lost, 6), (Opened, 7)]
+            items = await take_brief(messages, 4)
+        assert items == [(Opened, 6), "a", (Lost, 6), (Opened, 7)]
 
 
 # Events.
@@ -259,8 +270,9 @@ async def test_events_stand_in_their_place(
                 assert [await plain.receive() for _ in range(3)] == ["a", "b", "c"]
                 raise await _error(plain)
     kinds = [item if isinstance(item, str) else type(item) for item in found]
-    assert kinds == [Opened, "a", "b", Lost, Opened, "c", Lost]
-    assert [item.session for item in found if not isinstance(item, str)] == [1, 1, 2, 2]
+    first = [Waiting, Opened, "a", "b", Lost]
+    assert kinds == [*first, Waiting, Waiting, Opened, "c", Lost]
+    assert [item.session for item in found if isinstance(item, Opened | Lost)] == [1, 1, 2, 2]
     errors = [item.error for item in found if isinstance(item, Lost)]
     assert [error.code for error in errors if isinstance(error, ClosedByPeer)] == [1012, 4500]
 
@@ -273,6 +285,44 @@ async def _error(messages: Messages) -> Exception:
     raise AssertionError("received something")
 
 
+async def test_waiting_stands_between_two_attempts_and_says_why_and_how_long(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that nobody needs `Retry.worth` to see what goes on."""
+    door = Door()
+    nursery.start_soon(door.serve, answer(503), answer(502), close(1012), stay)
+    async with open_at(door, retry=Retry(initial=2)) as client:
+        with client.messages(events=True) as messages:
+            found: list[Any] = []
+            for attempt in (1, 2, 3):
+                item = await messages.receive()
+                if attempt == 3:
+                    assert isinstance(item, Opened)
+                    assert isinstance(await messages.receive(), Lost)
+                    item = await messages.receive()
+                assert isinstance(item, Waiting)
+                assert item.attempt == attempt
+                assert item.error is client.last_error
+                found.append(item.error)
+                assert client.statistics().attempts == attempt
+                # Each attempt is over at once here.
+                await trio.sleep_until(door.times[attempt - 1] + item.seconds + 0.001)
+                assert door.times[attempt] == pytest.approx(trio.current_time() - 0.001)
+    assert [getattr(error, "status", getattr(error, "code", 0)) for error in found] == [
+        *(503, 502, 1012)
+    ]
+
+
+async def test_waiting_that_nobody_receives_does_not_add_up(autojump_clock: MockClock) -> None:
+    """Invariant 8: attempts may fail for days."""
+    async with open_refused() as client:
+        with client.messages(events=True, max_messages=4) as messages:
+            await trio.sleep(86_400)
+            [item] = await take(messages, 1)
+            assert item.attempt == client.statistics().attempts > 1000
+            assert messages.room == 4
+
+
 async def test_stream_opened_in_a_session_begins_with_it(autojump_clock: MockClock) -> None:
     async with open_raw(subprotocols=["chat"]) as (client, peer):
         with client.messages() as first:
@@ -283,6 +333,7 @@ async def test_stream_opened_in_a_session_begins_with_it(autojump_clock: MockClo
                 await drop(peer)
                 lost = await second.receive()
                 assert isinstance(lost, Lost) and isinstance(lost.error, ConnectionLost)
+                assert isinstance(await second.receive(), Waiting)
                 with client.messages(events=True) as between:
                     with trio.move_on_after(5) as scope:
                         await between.receive()
@@ -322,18 +373,18 @@ async def test_dropped_messages_take_no_events_with_them(
     nursery.start_soon(door.serve, *turns)
     async with open_at(door) as client:
         with client.messages(events=True, max_messages=6, full=full) as messages:
-            assert brief(await take(messages, 2)) == [(Opened, 1), "10"]
+            assert await take_brief(messages, 2) == [(Opened, 1), "10"]
             await wait_until(lambda: client.statistics().sessions == 4)
             assert messages.dropped == 5
             if full == "raise":
                 with pytest.raises(Lagged) as caught:
                     await messages.receive()
                 assert caught.value.skipped == 5
-            assert brief(await take(messages, 11)) == [
+            assert (await take_brief(messages, 11)) == [
                 *((Lost, 1), (Opened, 2), "22", "23", (Lost, 2)),
                 *((Opened, 3), "30", "31", "32", "33", (Lost, 3)),
             ]
-            assert brief(await take(messages, 1)) == [(Opened, 4)]
+            assert (await take_brief(messages, 1)) == [(Opened, 4)]
 
 
 async def test_session_that_was_dropped_as_a_whole_leaves_no_events(
@@ -348,11 +399,11 @@ async def test_session_that_was_dropped_as_a_whole_leaves_no_events(
             client.messages(events=True, max_messages=2, full="drop") as fresh,
             client.messages(events=True, max_messages=2, full="drop") as begun,
         ):
-            assert brief(await take(begun, 2)) == [(Opened, 1), "10"]
+            assert (await take_brief(begun, 2)) == [(Opened, 1), "10"]
             await wait_until(lambda: client.statistics().sessions == 6)
             whole = [(Opened, 5), "50", "51", (Lost, 5), (Opened, 6)]
-            assert brief(await take(begun, 6)) == [(Lost, 1), *whole]
-            assert brief(await take(fresh, 5)) == whole
+            assert (await take_brief(begun, 6)) == [(Lost, 1), *whole]
+            assert (await take_brief(fresh, 5)) == whole
             assert (fresh.dropped, begun.dropped) == (8, 7)
 
 
@@ -360,7 +411,7 @@ async def test_messages_up_to_the_bound_have_room_beside_events(autojump_clock: 
     async with open_raw() as (client, peer):
         await say(peer, *range(3))
         with client.messages(events=True, max_messages=3, full="raise") as messages:
-            assert brief(await take(messages, 4)) == [(Opened, 1), "0", "1", "2"]
+            assert (await take_brief(messages, 4)) == [(Opened, 1), "0", "1", "2"]
             await say(peer, *range(3))
             assert await take(messages, 3) == ["0", "1", "2"]
             await say(peer, *range(4))
@@ -381,7 +432,8 @@ async def test_events_do_not_add_up_for_a_stream_that_drops(
         with client.messages(events=True, max_messages=4, full="drop") as messages:
             await wait_until(lambda: client.statistics().sessions == 53, within=600)
             assert -messages.room <= 12
-            items = brief(await take(messages, 4 - messages.room))
+            found = await take(messages, 4 - messages.room)
+            items = brief([item for item in found if not isinstance(item, Waiting)])
             assert items[: len(messages_before) + 1] == [(Opened, 1), *messages_before]
             assert items[-4:] == [(Opened, 52), "z", (Lost, 52), (Opened, 53)]
 

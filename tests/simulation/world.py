@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 import trioweb
-from trioweb import Connection, Lost, Opened, Outbox, Publication, State, Topic
+from trioweb import Connection, Lost, Opened, Outbox, Publication, State, Topic, Waiting
 from trioweb.testing import Network, NetworkListener, NetworkStream
 
 from .checks import Checks, Life, Visit
@@ -311,6 +311,8 @@ class Talker:
                     case Lost(error=error):
                         self._world.outages += 1
                         checks.lost(error)
+                    case Waiting():
+                        pass
                     case _:
                         assert visit is not None
                         checks.delivered(life, visit, item)

@@ -24,6 +24,7 @@ from .._client import (
     Messages,
     Opened,
     Undelivered,
+    Waiting,
     is_worth_retry,
     open_client,
 )
@@ -205,6 +206,8 @@ async def _show(messages: Messages, report: Report, scope: trio.CancelScope) -> 
                     await report.lost(error)
                 case Undelivered():
                     await report.undelivered(item)
+                case Waiting():
+                    pass  # `_tell_failures` does
                 case _:
                     await report.message(item)
     except BrokenPipeError:

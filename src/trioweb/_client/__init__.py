@@ -1,9 +1,9 @@
 """The client side: one connection, and the client that outlives connections."""
 
 from ._client import Client, ClientStatistics, open_client
+from ._events import Lost, Opened, Undelivered, Waiting
 from ._open import Dial, open_connection
-from ._outbox import Undelivered
-from ._streams import Lost, Messages, Opened
+from ._streams import Messages
 from ._worth import is_worth_retry
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Messages",
     "Opened",
     "Undelivered",
+    "Waiting",
     "is_worth_retry",
     "open_client",
     "open_connection",

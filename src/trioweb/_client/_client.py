@@ -25,6 +25,7 @@ from ._life import Life
 from ._open import Dial, header_pairs, parse_target
 from ._streams import Full, Messages
 from ._supervisor import HeadersArgument, OnOpen, Plan, SubprotocolsArgument, UrlArgument
+from ._worth import describe
 
 # `send` lets others run after so many messages that needed no waiting.
 _SENDS_PER_CHECKPOINT: Final = 16
@@ -97,8 +98,18 @@ class Client:
             discarded=self._life.reception.discarded,
         )
 
+    @property
+    def last_error(self) -> Exception | None:
+        """What ended the last attempt to connect, or the session that it led to; None before.
+
+        So it says why `trio.fail_after` around `wait_open` had to.
+        """
+        return self._life.supervisor.last_error
+
     async def wait_open(self) -> None:
         """Wait until there is a connection, and `on_open` is through with it.
+
+        Cancelled, it says in a note, which a traceback shows, why there is none yet.
 
         Raises:
             GaveUp, ClosedLocally: there will be none.
@@ -108,7 +119,12 @@ class Client:
         Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
-        await self._life.sender.wait_for_peer(lambda: self._life.signal.link is not None)
+        try:
+            await self._life.sender.wait_for_peer(lambda: self._life.signal.link is not None)
+        except trio.Cancelled as exc:
+            if self.last_error is not None:
+                exc.add_note(f"there was no connection yet: {describe(self.last_error)}")
+            raise
 
     # Sending.
 
@@ -208,8 +224,8 @@ class Client:
         what had arrived before.
 
         Args:
-            events: also give Opened and Lost, in their place among the messages: a program
-                that follows a feed must know where an old session ends.
+            events: also give Opened, Lost, Waiting and Undelivered, in their place among the
+                messages: a program that follows a feed must know where an old session ends.
             max_messages: how many may wait in it.
             full: what happens then: "wait" (the client stops reading, for all its streams),
                 "drop" the oldest, or "raise" Lagged as well.  Events are not dropped, except

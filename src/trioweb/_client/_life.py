@@ -12,9 +12,9 @@ from .._errors import CloseCode, NotReceiving, TriowebError, leaving_code, singl
 from .._outgoing import State
 from .._policy import Heartbeat, Outbox
 from ._ending import Ending, Event, Phase
+from ._reception import Reception
 from ._sending import Sender
 from ._signal import Signal
-from ._streams import Reception
 from ._supervisor import Plan, Supervisor, TheirError
 
 _logger = logging.getLogger("trioweb.client")

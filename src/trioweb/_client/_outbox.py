@@ -14,11 +14,11 @@ wait again, or `give_up` takes it out; without, it leaves with `sent`.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
 from itertools import islice
 
 from .._frames import TEXT
 from .._policy import Message, Outbox
+from ._events import Undelivered
 
 # opcode and payload of a frame.
 Entry = tuple[int, bytes]
@@ -28,21 +28,6 @@ def message_of(entry: Entry) -> Message:
     """The message that *entry* was made of, or equal to it."""
     opcode, payload = entry
     return payload.decode() if opcode == TEXT else payload
-
-
-@dataclass(frozen=True, slots=True)
-class Undelivered:
-    """A message that was sent again and again, and never confirmed, has left the outbox.
-
-    It is an event of a stream with `events=True`; see `Outbox.max_resends`.
-
-    Attributes:
-        message: it.
-        sends: how often it was sent on a connection that had answered an earlier ping.
-    """
-
-    message: Message
-    sends: int
 
 
 class OutboxQueue:

@@ -18,7 +18,8 @@ from .._link import Link
 from .._outgoing import State
 from .._policy import Outbox
 from ._confirmation import MAX_WINDOW, Confirmation
-from ._outbox import Entry, OutboxQueue, Undelivered
+from ._events import Undelivered
+from ._outbox import Entry, OutboxQueue
 from ._signal import Signal
 
 _logger = logging.getLogger("trioweb.client")

@@ -30,6 +30,7 @@ from .._errors import (
 from .._handshake import Target, check_subprotocols, parse_url
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Retry
+from ._events import Opened, Waiting
 from ._open import (
     Dial,
     Established,
@@ -38,10 +39,10 @@ from ._open import (
     header_pairs,
     parse_target,
 )
+from ._reception import Reception
 from ._retry import Schedule, seconds_to_wait
 from ._sending import Sender
 from ._signal import Signal
-from ._streams import Opened, Reception
 from ._worth import Judge, describe, is_about_connecting
 
 _T = TypeVar("_T")
@@ -91,6 +92,7 @@ class Supervisor:
 
     Attributes:
         attempts, sessions: counts so far.
+        last_error: what ended the last attempt, or the session that it led to.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Supervisor:
     ) -> None:
         self.attempts = 0
         self.sessions = 0
+        self.last_error: Exception | None = None
         self._plan = plan
         self._sender = sender
         self._reception = reception
@@ -121,13 +124,14 @@ class Supervisor:
         while True:
             self.attempts += 1
             self._schedule.begin(trio.current_time())
-            cause = await self._attempt()
+            cause = self.last_error = await self._attempt()
             attempts = self._schedule.attempts
             delay = self._next_delay(cause)
             if delay is None:
                 _logger.warning("%s; giving up", describe(cause))
                 return max(attempts, 1), cause
             _logger.warning("%s; connecting again in %.1f s", describe(cause), delay)
+            self._reception.tell(Waiting(cause, delay, attempts))
             await trio.sleep(delay)
 
     def _next_delay(self, cause: Exception) -> float | None:
