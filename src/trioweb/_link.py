@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._deflate import Agreement
 from ._errors import (
@@ -171,6 +172,8 @@ class Link(Incoming):
         self.put(encode_close(code, reason if told is None else told, masked=self.is_client))
         self._end(kind, code, reason)
 
+    # Of the steps that end a link none is left out.
+    @enable_ki_protection
     def _end(self, kind: type[ConnectionClosed], code: int, reason: str) -> None:
         """Leave OPEN; the first to say why is believed."""
         if self.state is not OPEN:
@@ -216,6 +219,8 @@ class Link(Incoming):
             self._reads.watch(self, self._fileno())
         super().resume()
 
+    # It alone closes the transport.
+    @enable_ki_protection
     async def carry(self) -> None:
         """Read until the connection is over, then close the transport.
 

@@ -22,6 +22,7 @@ from enum import IntEnum
 from typing import Final, Protocol
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._policy import Limits
 from ._tls import RECORD_BYTES, Tls, TlsStream
@@ -293,6 +294,8 @@ class Outgoing(Waitable):
                 return min(start + RECORD_BYTES, len(data))
         return len(data)
 
+    # What is queued has a task that writes it.
+    @enable_ki_protection
     def finish(self, rest: bytes) -> None:
         """Queue *rest*, whole frames or what `offer` left of one, for the drain task."""
         if self._queue is None:
@@ -318,6 +321,8 @@ class Outgoing(Waitable):
         if self._line is not None:
             self.held = self._is_draining
 
+    # An interrupt in the middle would cut a frame.
+    @enable_ki_protection
     def put(self, frame: bytes) -> None:
         """Write *frame* behind all that was put before; queue what the kernel leaves."""
         if self.broken is not None:
@@ -342,6 +347,8 @@ class Outgoing(Waitable):
         self._queue = self._answers = None
         self.changed()
 
+    # Who waits for the queue to be empty hears of it whatever happens.
+    @enable_ki_protection
     async def _drain(self) -> None:
         """Write what is queued.  The task ends with the queue."""
         write = self._write_piecewise if self._fileno is None else self._write_kernel

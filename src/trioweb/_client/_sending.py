@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .._errors import OutboxFull
 from .._frames import encode_data
@@ -178,6 +179,8 @@ class Sender:
             count = min(count, self._confirmation.room(outbox.sent, outbox.settled))
         return count
 
+    # What the link has taken leaves the outbox.
+    @enable_ki_protection
     def _write(self, link: Link, max_messages: int) -> None:
         batch = self.outbox.next_batch(max_messages, _BATCH_BYTES)
         frames = [encode_data(opcode, payload, link.form) for opcode, payload in batch]

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urldefrag, urljoin
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._connection import Connection, is_own_end
 from .._errors import (
@@ -151,6 +152,8 @@ class Supervisor:
             raise TheirError(cause) from cause
         return None
 
+    # What it opens is closed, in the end.  The callables of the user's are interrupted as ever.
+    @enable_ki_protection
     async def _attempt(self) -> Exception:
         """Try to connect and, if that works, run the session; return why it is over."""
         self._opened = False
@@ -223,6 +226,7 @@ class Supervisor:
             self._reception.tell(each)
         return failure or link.error()
 
+    @disable_ki_protection
     async def _greet(self, connection: Connection, deadline: float) -> Exception | None:
         """Run the user's `on_open`; return what kept it from coming through, which ends the
         connection."""
@@ -288,6 +292,7 @@ def redirect(
     return found, headers
 
 
+@disable_ki_protection
 async def _ask(value: _T | Callable[[], Awaitable[_T]]) -> _T:
     """What a user gave, or has a callable of theirs give."""
     return await value() if callable(value) else value

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 _logger = logging.getLogger("trioweb.server")
 
@@ -33,6 +34,8 @@ def has_waiting(listener: trio.abc.Listener[Any]) -> bool:
     return isinstance(inner, trio.SocketListener) and inner.socket.is_readable()
 
 
+# An interrupt between accepting a stream and starting its task would leave it open.
+@enable_ki_protection
 async def accept_streams(
     listener: trio.abc.Listener[Any],
     run: Callable[[trio.abc.Stream], Awaitable[object]],

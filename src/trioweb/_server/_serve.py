@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_kind, wrong
 from .._nursery import open_hidden_nursery
@@ -19,6 +20,8 @@ from ._server import Server
 from ._settings import Handler, Settings, settle
 
 
+# All three close what they were given, or have opened, however they end.
+@enable_ki_protection
 async def serve_listeners(
     handler: Handler,
     listeners: Sequence[trio.abc.Listener[Any]],
@@ -64,6 +67,7 @@ async def serve_listeners(
     await _serve(settings, listeners, task_status)
 
 
+@enable_ki_protection
 async def _serve(
     settings: Settings,
     listeners: Sequence[trio.abc.Listener[Any]],
@@ -75,6 +79,7 @@ async def _serve(
             await server._serve(task_status)
 
 
+@enable_ki_protection
 async def serve(
     handler: Handler,
     port: int,

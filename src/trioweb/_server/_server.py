@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._arguments import check_kind, shown
 from .._connection import Connection, is_own_end
@@ -269,6 +270,8 @@ class Server:
         self._accepting_ended.set()
         await self._drained.wait()
 
+    # It closes the stream, in the end.  The callables of the user's are interrupted as ever.
+    @enable_ki_protection
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
         visitor: Visitor | None = None
@@ -394,6 +397,7 @@ class Server:
             _logger.exception("error while answering %r", request)
             raise _Refused(Response(500, "internal error\n"), "internal error") from exc
 
+    @disable_ki_protection
     async def _ask(self, request: Request) -> Accept | Response:
         if not is_upgrade(request):
             if self._settings.http is None:
@@ -457,6 +461,7 @@ class Server:
             user=accepted.user,
         )
 
+    @disable_ki_protection
     async def _handle(self, connection: Connection) -> None:
         """Run the handler, contain its errors (invariant 2), see the connection to its end."""
         link = connection.link

@@ -4,6 +4,7 @@ from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, Plan
 from ._helpers import no_leaks, open_pair, wait_until
 from ._hosts import Host, NetworkListener
+from ._interrupts import interrupt_everywhere
 from ._network import Network, NetworkStatistics
 from ._peer import RawFrame, RawPeer
 from ._rules import Chunk, Cut, Delay, Drop, Rule, Verdict
@@ -35,6 +36,7 @@ __all__ = [
     "Verdict",
     "deterministic",
     "fault_plans",
+    "interrupt_everywhere",
     "no_leaks",
     "open_pair",
     "stream_pair",

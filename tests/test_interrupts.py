@@ -1,0 +1,159 @@
+"""Ctrl-C comes out as KeyboardInterrupt, whichever line and task it strikes.  Invariant 14."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+import trioweb
+from trioweb._nursery import open_hidden_nursery
+from trioweb._waitable import Waitable
+from trioweb.testing import Network, interrupt_everywhere
+
+# What every wait and every block goes through.
+_CORE = ("trioweb._waitable", "trioweb._nursery", "trioweb._client._signal")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_logged() -> Iterator[None]:
+    """A server that is interrupted may have reason to log, and does so hundreds of times here."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+async def change() -> None:
+    """Tasks that wait for changes, of which one is cancelled; and a last change in any case."""
+    waitable = Waitable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waitable.wait_change)
+            with trio.move_on_after(1):
+                await waitable.wait_change()
+
+            @nursery.start_soon
+            async def change_later() -> None:
+                await trio.sleep(1)
+                waitable.changed()
+
+            await waitable.wait_change()
+    finally:
+        waitable.changed()
+
+
+async def hold_tasks() -> None:
+    async with open_hidden_nursery() as outer, open_hidden_nursery() as inner:
+        outer.start_soon(trio.sleep_forever)
+        inner.start_soon(trio.sleep_forever)
+        await trio.sleep(1)
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[trioweb.Connection], Awaitable[object]], **options: Any
+) -> AsyncGenerator[tuple[trioweb.Server, str, dict[str, Any]]]:
+    """A server, its URL, and what its clients need besides; no stream is left open."""
+    network = Network()
+    listener = network.host("server").listen(80)
+
+    async def serve(task_status: trio.TaskStatus[trioweb.Server]) -> None:
+        await trioweb.serve_listeners(handler, [listener], task_status=task_status, **options)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve)
+            yield server, "ws://server/", {"dial": network.host("client").dial}
+            await server.drain()
+    finally:
+        assert not network.open_names()
+
+
+async def echo(connection: trioweb.Connection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def subscribe() -> None:
+    async with trioweb.open_hub() as hub:
+        topic = hub.topic("lobby")
+
+        async def watch(connection: trioweb.Connection) -> None:
+            with topic.subscribe(connection, history=1):
+                await connection.wait_closed()
+
+        topic.publish("0")
+        async with serving(watch, hub=hub) as (_, url, options):
+            async with trioweb.open_connection(url, **options) as one:
+                assert await one.receive() == "0"
+                async with trioweb.open_connection(url, **options) as other:
+                    assert await other.receive() == "0"
+                    topic.publish("1" * 70_000)  # more than is written at once
+                    assert len(await one.receive()) == len(await other.receive())
+
+
+async def connect() -> None:
+    async with serving(echo) as (_, url, options):
+        async with trioweb.open_connection(url, **options) as connection:
+            await connection.send("a")
+            assert await connection.receive() == "a"
+            await connection.ping()
+
+
+async def connect_again() -> None:
+    """A client sends, receives, loses its connection, flushes and is closed."""
+    outbox = trioweb.Outbox(confirm=True)
+    async with serving(echo) as (server, url, options):
+        async with trioweb.open_client(url, outbox=outbox, **options) as client:
+            for message in ("a", "b"):
+                await client.send(message)
+                assert await client.receive() == message
+                for connection in server.connections:
+                    await connection.aclose(1012)
+            await client.send("c")
+            await client.flush()
+            await client.aclose()
+
+
+async def connect_over_tcp() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(trioweb.serve_listeners, echo, listeners)
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with trioweb.open_connection(url) as connection:
+            await connection.send("a")
+            assert await connection.receive() == "a"
+        async with trioweb.open_client(url) as client:
+            await client.send("b")
+            assert await client.receive() == "b"
+        await server.drain()
+
+
+@pytest.mark.parametrize("scenario", [change, hold_tasks])
+def test_interrupt_at_each_line_of_waiting_and_of_a_hidden_nursery(
+    scenario: Callable[[], Awaitable[None]],
+) -> None:
+    assert interrupt_everywhere(scenario) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", [subscribe, connect, connect_again])
+@pytest.mark.parametrize(
+    ("packages", "max_runs"),
+    [(_CORE, None), (("trioweb",), 100), (("trio_websocket",), 30)],
+    ids=["core", "all", "trio-websocket"],
+)
+def test_interrupt_at_each_line_comes_out_of_client_and_server(
+    scenario: Callable[[], Awaitable[None]], packages: tuple[str, ...], max_runs: int | None
+) -> None:
+    assert interrupt_everywhere(scenario, packages=packages, max_runs=max_runs) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_interrupt_leaves_no_socket_open() -> None:
+    assert interrupt_everywhere(connect_over_tcp, max_runs=100) == 100
