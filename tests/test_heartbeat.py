@@ -28,15 +28,22 @@ from trioweb._heartbeat import Monitor, heartbeat_replies
 from trioweb._http import Request
 from trioweb._incoming import reply_key
 from trioweb._link import Link
+from trioweb._server._reader import open_reader
 from trioweb.testing import stream_pair
 
 Watch = Callable[..., Connection]
 
 
 @pytest.fixture(params=["memory", "filtered-memory", "tls-memory"])
-async def ends(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncGenerator[Ends]:
+async def ends(request: pytest.FixtureRequest) -> AsyncGenerator[Ends]:
     async with open_streams(request.param) as streams:
-        yield Ends(nursery, streams, is_client=False)
+        with open_reader() as reader:
+            async with trio.open_nursery() as nursery:
+                if reader is not None:
+                    nursery.start_soon(reader.run)
+                gathers = "gathered" in request.param
+                yield Ends(nursery, streams, is_client=False, reader=reader if gathers else None)
+                nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
@@ -200,10 +207,10 @@ async def test_a_full_inbox_is_not_the_peers_fault_and_is_logged(
     with caplog.at_level(logging.WARNING, "trioweb"):
         await trio.sleep(105)
     assert ours.state is State.OPEN
-    warnings = [record.getMessage() for record in caplog.records]
-    assert len(warnings) == 10
-    assert warnings[0] == "203.0.113.7:4711: nothing was received from a full inbox for 10 s"
-    assert warnings[-1].endswith("for 100 s")
+    # Once for each time that this happens.
+    assert [record.getMessage() for record in caplog.records] == [
+        "203.0.113.7:4711: nothing was received from a full inbox for 10 s"
+    ]
     # Nobody was pinged; and once we read again, the peer has its whole time.
     assert (await ours.receive(), await ours.receive()) == ("1", "2")
     resumed = trio.current_time()

@@ -4,6 +4,9 @@ A link that was silent for the interval is sent one ping (or the user's message)
 if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
 timeout of the last byte heard from it; among many others, up to 2 % later.
 
+A link that does not read, because its inbox is full, is not judged by what it does not see.  But
+its peer's machine is asked, too: one that confirms nothing is gone.
+
 To wake for each link by itself would be most of what an idle link costs.  So looks that are due
 at about the same time are taken together, and their pongs, which come together then, are read
 together.
@@ -21,8 +24,8 @@ import trio
 
 from ._connection import Connection
 from ._http import format_address
-from ._incoming import Ping, Replies, reply_key
-from ._outgoing import State
+from ._incoming import Pause, Ping, Replies, reply_key
+from ._link import END_OF_TRANSPORT, Link
 from ._policy import Heartbeat
 
 _logger = logging.getLogger("trioweb")
@@ -82,8 +85,9 @@ class Monitor:
             now = trio.current_time()
             while self._agenda and self._agenda[0][0] <= now:
                 _, number, ping = heappop(self._agenda)
-                # NOTE: no connection in a variable here, which would keep it until the next look.
                 try:
+                    # NOTE: no connection in a variable here, which would keep it until the next
+                    # look.
                     self._look(number, ping, now)
                 except Exception:
                     # All connections depend on this task: one that fails is watched no more.
@@ -94,20 +98,13 @@ class Monitor:
 
     def _look(self, number: int, ping: Ping | None, now: float) -> None:
         connection = self._connections.get(number)
-        if connection is None or connection.state is not State.OPEN:
+        # One that cannot be written to ends by itself.
+        if connection is None or not connection.link.is_whole:
             return
         link = connection.link
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
-        if link.paused_at is not None:
-            # Nobody can be heard through a full inbox; that is for this side to mend.  Nor can
-            # one that is read more slowly because it is too fast, as it should be.
-            if not link.has_room():
-                _logger.warning(
-                    "%s: nothing was received from a full inbox for %.0f s",
-                    format_address(connection.remote),
-                    now - link.paused_at,
-                )
-            self._push(now + interval, number, ping)
+        if link.pause is not None:
+            self._push(self._look_at_paused(connection, link.pause, now), number, ping)
         elif link.asked_at is not None and now >= link.asked_at + timeout:
             link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
         elif link.asked_at is not None:
@@ -116,8 +113,32 @@ class Monitor:
         elif now < link.heard_at + interval:
             self._push(link.heard_at + interval, number, ping)
         else:
-            if ping is not None:
-                # A peer may live without ever answering one: they must not add up.
-                link.forget_ping(ping)
-            ping = link.ask(self._heartbeat.message)
-            self._push(now + min(interval, timeout), number, ping)
+            self._ask(link, number, ping, now)
+
+    def _ask(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
+        if ping is not None:
+            # A peer may live without ever answering one: they must not add up.
+            link.forget_ping(ping)
+        ping = link.ask(self._heartbeat.message)
+        self._push(now + min(self._heartbeat.interval, self._heartbeat.timeout), number, ping)
+
+    def _look_at_paused(self, connection: Connection, pause: Pause, now: float) -> float:
+        """Look at a connection that does not read; return when to do so again.
+
+        Nobody can be heard through a full inbox; that is for this side to mend.  Nor can one that
+        is read more slowly because it is too fast, as it should be.
+        """
+        link = connection.link
+        assert link.paused_at is not None
+        timeout = self._heartbeat.timeout
+        if not pause.is_told and not link.has_room():
+            pause.is_told = True
+            _logger.warning(
+                "%s: nothing was received from a full inbox for %.0f s",
+                format_address(connection.remote),
+                now - link.paused_at,
+            )
+        ended_at = math.inf if pause.ended_at is None else pause.ended_at
+        if now >= ended_at + timeout:
+            link.break_off(END_OF_TRANSPORT)
+        return min(ended_at + timeout, now + self._heartbeat.interval)

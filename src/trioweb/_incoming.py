@@ -79,6 +79,46 @@ class _Unanswered(list[Message]):
             super().append(message)
 
 
+class Pause:
+    """A time in which nothing is decoded, because of the inbox or the peer's rate.
+
+    Attributes:
+        scope: what `Link.carry` waits in meanwhile; None where something else reads for it.
+        ended_at: when the peer said that it sends nothing more; None while it has not.
+        is_told: the log has been told that nobody receives.
+    """
+
+    __slots__ = ("ended_at", "is_told", "scope")
+
+    def __init__(self) -> None:
+        self.scope: trio.CancelScope | None = None
+        self.ended_at: float | None = None
+        self.is_told = False
+
+
+class Arrears:
+    """What came off the wire and waits to be decoded, as no more is while the inbox is full.
+
+    Attributes:
+        chunks: as they came.
+        size: bytes of them, so far.
+        is_cut: what was fed before them is not all decoded yet.
+        end: why nothing comes behind them; None while something may.
+    """
+
+    __slots__ = ("chunks", "end", "is_cut", "size")
+
+    def __init__(self, is_cut: bool) -> None:
+        self.chunks: deque[bytes] = deque()
+        self.size = 0
+        self.is_cut = is_cut
+        self.end: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.chunks and not self.is_cut
+
+
 class Incoming(Outgoing):
     """What comes from one peer.
 
@@ -87,13 +127,15 @@ class Incoming(Outgoing):
     Attributes:
         form: how messages are written to this peer, by whomever.
         inbox: what has come and nobody has taken; whoever takes from it calls `taken`.
-        is_undecoded: whether `feed(b"")` has something to do.
+        is_undecoded: whether `go_on` has something to do.
         paused_at: since when nothing is read, because of the inbox or the peer's rate.
+        pause: what else there is to say of that time.
         latency: seconds that the last answered ping took.
         discarded: see `LinkStatistics`.
     """
 
     __slots__ = (
+        "_arrears",
         "_cost_of_message",
         "_deaf",
         "_decoder",
@@ -113,6 +155,7 @@ class Incoming(Outgoing):
         "is_undecoded",
         "latency",
         "messages_received",
+        "pause",
         "paused_at",
     )
 
@@ -138,6 +181,8 @@ class Incoming(Outgoing):
         self._inbox_messages = bound(limits.inbox_messages)
         self._inbox_bytes = bound(limits.inbox_bytes)
         self.paused_at: float | None = None
+        self.pause: Pause | None = None
+        self._arrears: Arrears | None = None
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
         self._replies = replies
@@ -192,6 +237,41 @@ class Incoming(Outgoing):
         elif tls.pending:
             self.put_tls()
         return data
+
+    def hold(self, wire: bytes) -> None:
+        """Keep a chunk off the wire for `go_on`, behind what is undecoded."""
+        arrears = self._held()
+        arrears.chunks.append(wire)
+        arrears.size += len(wire)
+
+    def hold_end(self, reason: str) -> None:
+        """Nothing comes from the transport behind what is undecoded; the first *reason* stays."""
+        arrears = self._held()
+        if arrears.end is None:
+            arrears.end = reason
+
+    def _held(self) -> Arrears:
+        if self._arrears is None:
+            self._arrears = Arrears(self.is_undecoded)
+            self.is_undecoded = True
+        return self._arrears
+
+    def go_on(self) -> None:
+        """Decode more of what has come: what a feed has left, or the next chunk that was held."""
+        arrears = self._arrears
+        if arrears is None or arrears.is_cut:
+            self.feed(b"")
+        elif arrears.chunks:
+            self.receive(arrears.chunks.popleft(), trio.current_time())
+        elif arrears.end is not None:
+            self._fault = self._fault or arrears.end
+            self.feed(b"")
+        if arrears is not None:
+            arrears.is_cut = self.is_undecoded
+            if self._deaf or (arrears.is_empty and arrears.end is None):
+                self._arrears = None
+            else:
+                self.is_undecoded = True
 
     def feed(self, data: bytes) -> None:
         """Decode a chunk of what the peer sent; `b""` goes on with what was left undecoded."""
@@ -301,9 +381,10 @@ class Incoming(Outgoing):
     def pause_if_due(self) -> bool:
         """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
         is_too_fast = self._is_too_fast()
-        if not (is_too_fast or self.is_full()) or self._fault is not None:
+        if not (is_too_fast or self.is_full()) or self._fault is not None or self._has_only_end():
             return False
         self.paused_at = trio.current_time()
+        self.pause = Pause()
         if is_too_fast:
             self._spawn(self._slow_down)
         return True
@@ -330,10 +411,30 @@ class Incoming(Outgoing):
     def resume(self) -> None:
         """Read on after a pause."""
         # At once, and not when `carry` runs: until then every message taken asks again.
-        self.paused_at = None
+        self.end_pause()
         # The peer could not be heard, which is no fault of its own.
         self.heard()
         self.changed()
+
+    def _has_only_end(self) -> bool:
+        """Whether the link has lost its transport, and all that came from it is decoded."""
+        arrears = self._arrears
+        return self.broken is not None and arrears is not None and arrears.is_empty
+
+    def end_pause(self) -> None:
+        if self.pause is not None and self.pause.scope is not None:
+            self.pause.scope.cancel()
+        self.paused_at = self.pause = None
+
+    def ended_in_pause(self) -> None:
+        """The peer has said that it sends nothing more, while nothing is read.
+
+        It may still read, and what it sent is delivered first.  If it has gone altogether, the
+        ping meets an RST.
+        """
+        if self.pause is not None and self.pause.ended_at is None:
+            self.pause.ended_at = trio.current_time()
+            self.ping()
 
     # Pings of ours.
 

@@ -10,6 +10,8 @@ NOTE: These rules hold between any two awaits.
   one.  A waiter looks at the state again after it woke.
 - `carry` alone closes the transport, and it ends within the close timeout of the moment at
   which `state` left OPEN.
+- A link that cannot be written to any more (`break_off`) keeps what has arrived, closes its
+  transport at once, and leaves OPEN as soon as there was room in the inbox for the last of it.
 
 Messages as users hold them are `_connection`'s; topics write through `offer` and `finish`.
 """
@@ -17,6 +19,7 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -34,6 +37,7 @@ from ._errors import (
     FrameError,
 )
 from ._frames import encode_close
+from ._gone import wait_gone
 from ._incoming import Incoming, Replies
 from ._outgoing import OPEN, Spawn, State, call_back, describe
 from ._policy import Limits
@@ -41,6 +45,12 @@ from ._policy import Limits
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
 # memory for each read, however little came.
 _READ_BYTES: Final = 120 * 2**10
+# While nothing is decoded, so much is read ahead from what is not a kernel's, to see its end.
+_AHEAD_BYTES: Final = _READ_BYTES
+# When a link breaks off, what the transport still has is read, which is no more than a kernel
+# keeps; and what may be on its way has so long to come, as has the answer to a ping.
+_LAST_READ_SECONDS: Final = 0.2
+_REST_BYTES: Final = 8 * 2**20
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
@@ -84,6 +94,8 @@ class Link(Incoming):
 
     __slots__ = (
         "_ended",
+        "_has_let_go",
+        "_reading",
         "_reads",
         "_scope",
         "close_code",
@@ -113,6 +125,8 @@ class Link(Incoming):
         self.close_code: int | None = None
         self.close_reason = ""
         self._reads: Reads | None = None
+        self._reading: trio.CancelScope | None = None
+        self._has_let_go = False
         self._scope: trio.CancelScope | None = None
         self._ended: type[ConnectionClosed] = ConnectionLost
 
@@ -126,6 +140,11 @@ class Link(Incoming):
         if self.close_code is None:
             return ConnectionLost(CloseCode.ABNORMAL, self.broken or "")
         return self._ended(self.close_code, self.close_reason)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is open, and still has its transport."""
+        return self.state is OPEN and self.broken is None
 
     def check_writable(self) -> None:
         """Raise unless frames can still be sent.
@@ -181,20 +200,42 @@ class Link(Incoming):
         self.state = State.CLOSING
         self.writable = False
         # From here on the peer's Close matters more than what is in the inbox.
-        self.paused_at = None
+        self.end_pause()
         self._ended = kind
         self.close_code = code
         self.close_reason = reason
         self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
+        self._read_alone()
+        self._call_close_hooks()
+        self.changed()
+
+    def _read_alone(self) -> None:
+        """Have `carry` read from here on, if something else does."""
         if self._reads is not None and self._fileno is not None:
             self._reads.unwatch(self, self._fileno())
             self._reads = None
             self._spawn(self.carry)
+
+    def _call_close_hooks(self) -> None:
         hooks = self._close_hooks
         self._close_hooks = self._drain_hooks = None
         for hook in (hooks or {}).values():
             call_back(hook)
-        self.changed()
+
+    def break_off(self, reason: str) -> None:
+        # NOTE: no hook is called from here, as those who write do not expect that.
+        was_broken = self.broken is not None
+        super().break_off(reason)
+        if was_broken or self._has_let_go:
+            return
+        self._read_alone()
+        # Whatever `carry` waits for, it has something else to do.
+        if self.pause is not None and self.pause.scope is not None:
+            self.pause.scope.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+        elif self._fileno is not None and (fileno := self._fileno()) >= 0:
+            trio.lowlevel.notify_closing(fileno)
 
     def _closing_scope(self) -> trio.CancelScope:
         """The scope of `carry`, which gets a deadline when the state leaves OPEN."""
@@ -236,44 +277,58 @@ class Link(Incoming):
         finally:
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)
-            # Shielded, so that a cancellation does not skip what follows; it does not wait.
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await trio.aclose_forcefully(self._stream)
+            await self._close_transport()
             self.state = State.CLOSED
             self.changed()
 
+    async def _close_transport(self) -> None:
+        self._has_let_go = True
+        # Shielded, so that a cancellation does not skip what follows; it does not wait.
+        with trio.CancelScope(shield=True), suppress(Exception):
+            await trio.aclose_forcefully(self._stream)
+
     async def _read(self) -> None:
         """Feed what arrives, until both Closes have passed or nothing more can come."""
-        while True:
-            while self.is_undecoded:
-                await self._wait_room()
+        while not self._deaf:
+            if self.broken is not None and not self._has_let_go:
+                await self._let_go()
+            await self._wait_room()
+            if self.is_undecoded:
                 # Twice: whoever was woken by what was decoded runs between the two.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
-                self.feed(b"")
-            if self._deaf:
+                self.go_on()
+            elif self._has_let_go:
                 return
-            await self._wait_room()
-            data = await self._read_some()
-            if not data:
-                self.lost(END_OF_TRANSPORT)
-                return
-            self.receive(data, trio.current_time())
+            elif self.paused_at is None and self.broken is None:
+                data = await self._read_some()
+                if data:
+                    self.receive(data, trio.current_time())
+                elif data is not None:
+                    self.lost(END_OF_TRANSPORT)
+                    return
 
-    async def _read_some(self) -> bytes:
-        """What has come from the transport; `b""` at its end.
+    async def _read_some(self) -> bytes | None:
+        """What has come from the transport; `b""` at its end, None if `break_off` came first.
 
         As a stream's `receive_some`; from the kernel it takes a quarter of the time of Trio's own.
         """
         if self._fileno is None:
-            return bytes(await self._stream.receive_some(_READ_BYTES))
+            with trio.CancelScope() as self._reading:
+                return bytes(await self._stream.receive_some(_READ_BYTES))
+            return None
         await trio.lowlevel.checkpoint_if_cancelled()
         has_waited = False
         while True:
             try:
                 data = os.read(self._fileno(), _READ_BYTES)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._fileno())
+                try:
+                    await trio.lowlevel.wait_readable(self._fileno())
+                except trio.ClosedResourceError:
+                    if self.broken is None:
+                        raise
+                    return None
                 has_waited = True
             else:
                 if not has_waited:
@@ -282,9 +337,64 @@ class Link(Incoming):
                 return data
 
     async def _wait_room(self) -> None:
-        if self.state is OPEN and self.pause_if_due():
-            while self.paused_at is not None:
-                await self.wait_change()
+        """Wait until there is room in the inbox, or something else to do first."""
+        if self.state is OPEN and self.paused_at is None:
+            self.pause_if_due()
+        if self.paused_at is None or self.pause is None:
+            return
+        with trio.CancelScope() as self.pause.scope:
+            if not self._has_let_go:
+                await self._watch()
+            await trio.sleep_forever()
+
+    async def _watch(self) -> None:
+        """Notice, while nothing is decoded, that the peer has gone."""
+        try:
+            if self._fileno is not None and sys.platform == "linux":
+                await wait_gone(self._fileno(), self.ended_in_pause)
+                self.break_off(END_OF_TRANSPORT)
+                return
+            # Who is not the kernel's can only be read.
+            while self._held().size < _AHEAD_BYTES and self._held().end is None:
+                if data := bytes(await self._stream.receive_some(_READ_BYTES)):
+                    self.hold(data)
+                else:
+                    self.hold_end(END_OF_TRANSPORT)
+                    self.ended_in_pause()
+                    # The first write after its end only makes a peer that has gone say so.
+                    await trio.sleep(_LAST_READ_SECONDS)
+                    self.ping()
+        except Exception as exc:
+            self.break_off(describe(exc))
+
+    async def _let_go(self) -> None:
+        """Keep what the transport still has, and close it, as it cannot be written to."""
+        assert self.broken is not None
+        try:
+            with trio.move_on_after(_LAST_READ_SECONDS):
+                while self._held().end is None and self._held().size < _REST_BYTES:
+                    if data := await self._read_last():
+                        self.hold(data)
+                    else:
+                        break
+        except Exception as exc:
+            self.hold_end(describe(exc))
+        self.hold_end(self.broken)
+        await self._close_transport()
+        if self._has_only_end():
+            self.end_pause()
+        self._call_close_hooks()
+        self.changed()
+
+    async def _read_last(self) -> bytes:
+        """As a stream's `receive_some`, where nothing else may wait for the transport."""
+        await trio.lowlevel.checkpoint()
+        while self._fileno is not None:
+            try:
+                return os.read(self._fileno(), _READ_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._fileno())
+        return bytes(await self._stream.receive_some(_READ_BYTES))
 
     async def _finish(self) -> None:
         """Section 7.1.1: flush, end our sending, and read to the peer's end.

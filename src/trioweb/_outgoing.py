@@ -275,7 +275,7 @@ class Outgoing(Waitable):
             return 0
         except OSError as exc:
             # Reading goes on, so that what had arrived is still delivered (invariant 11).
-            self._break(f"{exc.strerror or exc}")
+            self.break_off(f"{exc.strerror or exc}")
             return len(data)
 
     def _offer_records(self, data: bytes, tls: Tls) -> int:
@@ -339,9 +339,10 @@ class Outgoing(Waitable):
         if not self._is_draining:
             self.put(b"")
 
-    def _break(self, reason: str) -> None:
-        """Nothing can be written any more; what was queued is lost."""
-        self.broken = reason
+    def break_off(self, reason: str) -> None:
+        """Nothing can be written any more; what was queued is lost.  The first *reason* stays."""
+        if self.broken is None:
+            self.broken = reason
         self.writable = False
         self.buffered_amount = 0
         self._queue = self._answers = None
@@ -368,14 +369,14 @@ class Outgoing(Waitable):
                 if not self._queue and (self._tls is None or not self._tls.pending):
                     break
         except trio.TooSlowError:
-            self._break("write timeout")
+            self.break_off("write timeout")
             seconds = self.limits.write_timeout
             self.abort(f"the peer took nothing for {seconds:g} s (Limits.write_timeout)")
         except Exception as exc:
-            self._break(describe(exc))
+            self.break_off(describe(exc))
         except BaseException:
             # What is left of a frame is gone, so nothing may follow it.
-            self._break("writing was cancelled")
+            self.break_off("writing was cancelled")
             raise
         finally:
             self._is_draining = False

@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 import trio
 
 from .._errors import CloseCode
+from .._gone import has_gone
 from .._link import END_OF_TRANSPORT, Link
 from .._outgoing import OPEN, describe
 
@@ -41,7 +42,6 @@ class Reader:
         self._links: dict[int, Link] = {}
         # Links with a part of their last chunk still to decode, whose turn has come for that.
         self._unfinished: dict[Link, int] = {}
-        self._paused: set[Link] = set()
         # Wakes the task for those.
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
@@ -59,20 +59,28 @@ class Reader:
         os.close(self._bell)
 
     def watch(self, link: Link, fileno: int) -> None:
-        """Read for *link* from now on."""
-        self._paused.discard(link)
+        """Read for *link* from now on, or after its pause."""
         if link.is_undecoded:
+            self._forget(fileno)
             self._unfinished[link] = fileno
             os.eventfd_write(self._bell, 1)
         else:
-            self._links[fileno] = link
-            self._epoll.register(fileno, select.EPOLLIN)
+            self._await(select.EPOLLIN, link, fileno)
 
     def unwatch(self, link: Link, fileno: int) -> None:
         """Read for *link* no more."""
-        self._paused.discard(link)
         self._unfinished.pop(link, None)
         self._forget(fileno)
+
+    def _await(self, events: int, link: Link, fileno: int) -> None:
+        try:
+            if fileno in self._links:
+                self._epoll.modify(fileno, events)
+            else:
+                self._epoll.register(fileno, events)
+                self._links[fileno] = link
+        except OSError as exc:
+            link.abort(describe(exc))
 
     def _forget(self, fileno: int) -> None:
         if self._links.pop(fileno, None) is not None:
@@ -83,7 +91,7 @@ class Reader:
         try:
             await self._run()
         finally:
-            for link in (*self._links.values(), *self._unfinished, *self._paused):
+            for link in (*self._links.values(), *self._unfinished):
                 link.close(CloseCode.GOING_AWAY)
 
     async def _run(self) -> NoReturn:
@@ -119,14 +127,17 @@ class Reader:
                     os.eventfd_read(self._bell)
 
     def _go_on(self, link: Link, fileno: int) -> None:
-        link.feed(b"")
+        link.go_on()
         if link.state is OPEN:
             if link.pause_if_due():
-                self._paused.add(link)
+                self._await(select.EPOLLRDHUP, link, fileno)
             else:
                 self.watch(link, fileno)
 
     def _read(self, link: Link, fileno: int, now: float) -> None:
+        if link.paused_at is not None:
+            self._look(link, fileno)
+            return
         try:
             data = os.read(fileno, _READ_BYTES)
         except BlockingIOError:
@@ -141,11 +152,20 @@ class Reader:
         # In all other states somebody else reads.
         if link.state is OPEN:
             if link.pause_if_due():
-                self._forget(fileno)
-                self._paused.add(link)
+                self._await(select.EPOLLRDHUP, link, fileno)
             elif link.is_undecoded:
                 self._forget(fileno)
                 self._unfinished[link] = fileno
+
+    def _look(self, link: Link, fileno: int) -> None:
+        """Look whether the peer of a link that is not read has gone."""
+        # Asked anew, as what was polled may have been another link's, see `_run`.
+        match has_gone(fileno):
+            case True:
+                link.break_off(END_OF_TRANSPORT)
+            case None:
+                self._await(0, link, fileno)
+                link.ended_in_pause()
 
 
 def _contain(error: Exception, link: Link) -> None:
