@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import os
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
@@ -22,6 +23,7 @@ from tests.support import (
     Ends,
     Frame,
     open_streams,
+    transport_of,
 )
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
 from trioweb._heartbeat import Monitor, heartbeat_replies
@@ -29,9 +31,13 @@ from trioweb._http import Request
 from trioweb._incoming import reply_key
 from trioweb._link import Link
 from trioweb._server._reader import open_reader
+from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair
 
 Watch = Callable[..., Connection]
+
+
+KERNEL = ["tcp", "gathered", "unix", "filtered", "filtered-gathered", "tls-tcp"]
 
 
 @pytest.fixture(params=["memory", "filtered-memory", "tls-memory"])
@@ -44,6 +50,18 @@ async def ends(request: pytest.FixtureRequest) -> AsyncGenerator[Ends]:
                 gathers = "gathered" in request.param
                 yield Ends(nursery, streams, is_client=False, reader=reader if gathers else None)
                 nursery.cancel_scope.cancel()
+
+
+def write_now(stream: trio.abc.Stream, data: bytes) -> None:
+    """Write to a kernel socket without letting anybody run."""
+    if isinstance(stream, trio.SSLStream):
+        stream._ssl_object.write(data)
+        data = stream._outgoing.read()
+    elif isinstance(stream, TlsStream):
+        data = stream.tls.seal(data)
+    transport = transport_of(stream)
+    assert isinstance(transport, trio.SocketStream)
+    assert os.write(transport.socket.fileno(), data) == len(data)
 
 
 @pytest.fixture
@@ -216,6 +234,47 @@ async def test_a_full_inbox_is_not_the_peers_fault_and_is_logged(
     resumed = trio.current_time()
     assert await lost_at(ours) == pytest.approx(resumed + 15)
     assert [frame.opcode for frame in await peer.frames()] == [PING]
+
+
+@pytest.mark.parametrize("ends", KERNEL, indirect=True)
+async def test_a_pong_that_waits_in_the_kernel_is_seen_before_its_peer_is_judged(
+    ends: Ends, watch: Watch, mock_clock: trio.testing.MockClock
+) -> None:
+    """After a stop of the process, or a call that held the loop: look before judging."""
+    ours, peer = watch(Heartbeat(interval=10, timeout=5)), ends.raw()
+    # What comes first, the reading or the judging, is a matter of chance.
+    for _ in range(20):
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(10)
+        ping = await peer.frame()
+        assert ping is not None and ping.opcode == PING
+        await trio.testing.wait_all_tasks_blocked()
+        # Nobody else runs between the two.
+        write_now(ends.their_stream, peer.encode(Frame(PONG, ping.payload)))
+        mock_clock.jump(6)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert ours.state is State.OPEN
+
+
+async def test_a_monitor_that_was_held_up_asks_again_before_it_judges(
+    ends: Ends, watch: Watch, mock_clock: trio.testing.MockClock
+) -> None:
+    """The peer may have been held up just as long, and has its whole time then."""
+    ours, peer = watch(Heartbeat(interval=10, timeout=5)), ends.raw()
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(10)
+    assert await peer.frame()
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(60)
+    ping = await peer.frame()
+    assert ping is not None and ping.opcode == PING
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(4.9)
+    await trio.testing.wait_all_tasks_blocked()
+    assert ours.state is State.OPEN
+    mock_clock.jump(0.2)
+    with pytest.raises(ConnectionLost, match="silent peer"):
+        await ours.receive()
 
 
 async def test_a_peer_that_was_asked_is_not_blamed_for_an_inbox_filled_meanwhile(

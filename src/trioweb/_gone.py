@@ -12,6 +12,13 @@ from collections.abc import Callable
 import trio
 
 
+def has_arrived(fileno: int) -> bool:
+    """Whether something is there to be read, the end included."""
+    poll = select.poll()
+    poll.register(fileno, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def has_gone(fileno: int) -> bool | None:
     """Whether the peer has gone altogether; None if it has said no more than that it sends
     nothing more, and False if not even that."""

@@ -34,6 +34,9 @@ _logger = logging.getLogger("trioweb")
 _LOOKS_PER_CHECKPOINT = 64
 # A look may come late by so much of the interval or the timeout, whichever is shorter.
 _LATENESS = 0.01
+# One that comes later than this part of the timeout was held up, by a stop of the process or a call
+# that blocked the loop, and peers may not have been read from for just as long.
+_HELD_UP = 0.5
 
 
 def heartbeat_replies(heartbeat: Heartbeat | None) -> Replies:
@@ -83,12 +86,15 @@ class Monitor:
                 self._nap.deadline = max(due, now + self._least_nap)
                 await trio.sleep_until(math.inf)
             now = trio.current_time()
+            is_held_up = now - self._nap.deadline > self._heartbeat.timeout * _HELD_UP
+            # Whoever became readable at the same moment reads first.
+            await trio.lowlevel.checkpoint()
             while self._agenda and self._agenda[0][0] <= now:
                 _, number, ping = heappop(self._agenda)
                 try:
                     # NOTE: no connection in a variable here, which would keep it until the next
                     # look.
-                    self._look(number, ping, now)
+                    self._look(number, ping, now, is_held_up)
                 except Exception:
                     # All connections depend on this task: one that fails is watched no more.
                     _logger.exception("unexpected error while watching a connection")
@@ -96,7 +102,7 @@ class Monitor:
                 if looks % _LOOKS_PER_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
 
-    def _look(self, number: int, ping: Ping | None, now: float) -> None:
+    def _look(self, number: int, ping: Ping | None, now: float, is_held_up: bool) -> None:
         connection = self._connections.get(number)
         # One that cannot be written to ends by itself.
         if connection is None or not connection.link.is_whole:
@@ -106,7 +112,15 @@ class Monitor:
         if link.pause is not None:
             self._push(self._look_at_paused(connection, link.pause, now), number, ping)
         elif link.asked_at is not None and now >= link.asked_at + timeout:
-            link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
+            if link.has_unread():
+                link.heard()
+            elif is_held_up:
+                self._ask(link, number, ping, now)
+                return
+            else:
+                link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
+                return
+            self._push(now + interval, number, ping)
         elif link.asked_at is not None:
             # An answer may be followed by silence, so look again after the interval, too.
             self._push(min(link.asked_at + timeout, now + interval), number, ping)

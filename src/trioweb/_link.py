@@ -37,9 +37,9 @@ from ._errors import (
     FrameError,
 )
 from ._frames import encode_close
-from ._gone import wait_gone
+from ._gone import has_arrived, wait_gone
 from ._incoming import Incoming, Replies
-from ._outgoing import OPEN, Spawn, State, call_back, describe
+from ._outgoing import OPEN, Spawn, State, call_back, describe, kernel_fileno
 from ._policy import Limits
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
@@ -145,6 +145,13 @@ class Link(Incoming):
     def is_whole(self) -> bool:
         """Whether it is open, and still has its transport."""
         return self.state is OPEN and self.broken is None
+
+    def has_unread(self) -> bool:
+        """Whether something has come that nobody has looked at yet, as far as can be asked."""
+        fileno = self._fileno or kernel_fileno(
+            getattr(self._stream, "transport_stream", self._stream)
+        )
+        return self.is_undecoded or (fileno is not None and has_arrived(fileno()))
 
     def check_writable(self) -> None:
         """Raise unless frames can still be sent.
