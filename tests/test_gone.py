@@ -5,6 +5,8 @@ And what had arrived is received all the same (invariant 11), however long that 
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
@@ -23,7 +25,8 @@ from tests.support import (
     reset,
     transport_of,
 )
-from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Limits, State
+from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Limits, State, _link
+from trioweb._gone import seconds_unconfirmed
 from trioweb._heartbeat import Monitor
 from trioweb._server._reader import open_reader
 
@@ -233,3 +236,64 @@ async def test_what_is_kept_of_a_peer_that_is_gone_is_decoded_as_there_is_room(e
     assert ours.statistics().inbox_messages < 3000
     assert ours.state is State.OPEN
     assert len(await received(ours)) == 5004
+
+
+@pytest.mark.parametrize("transport", ["tcp", "gathered", "filtered", "tls-tcp"])
+async def test_peer_whose_machine_confirms_nothing_is_noticed_through_a_full_inbox(
+    ends: Ends,
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    """It vanished without a word: no FIN, no RST."""
+    ours, peer = watched(LIMITS), ends.raw()
+    await send(peer, 40)
+    mock_clock.jump(10)
+    await settle()
+    assert ours.link.asked_at == 10
+    mock_clock.jump(10)
+    await settle()
+    # It is there.
+    assert not is_given_back(ours, ends)
+    monkeypatch.setattr(_link, "seconds_unconfirmed", lambda _: 10.0)
+    for seconds in (10, 1):
+        mock_clock.jump(seconds)
+        await settle()
+    assert is_given_back(ours, ends)
+    assert await received(ours) == messages(40)
+    assert ours.close_reason == "silent peer: nothing was confirmed for 10 s"
+
+
+async def test_what_a_machine_has_not_confirmed_is_known_of_tcp() -> None:
+    async with open_streams("tcp") as streams:
+        ours, theirs = streams
+        assert isinstance(ours, trio.SocketStream) and isinstance(theirs, trio.SocketStream)
+        assert seconds_unconfirmed(ours) == 0
+        await ours.send_all(b"confirmed")
+        await theirs.receive_some()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert seconds_unconfirmed(ours) == 0
+        info = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+        assert isinstance(info, bytes)
+        unconfirmed, milliseconds = struct.unpack_from("@24xI28xI", info)
+        # The last one came with what was confirmed, at most this long ago.
+        assert unconfirmed == 0 and 0 < milliseconds < 10_000
+    async with open_streams("unix") as (stream, _):
+        assert isinstance(stream, trio.SocketStream)
+        assert seconds_unconfirmed(stream) == 0
+
+
+@pytest.mark.parametrize("transport", ["memory", "filtered-memory", "tls-memory"])
+async def test_peer_that_goes_behind_what_is_read_ahead_is_noticed_by_the_heartbeat(
+    ends: Ends, watched: Watched, mock_clock: trio.testing.MockClock
+) -> None:
+    """What is not the kernel's has no hang-up, so it is written to."""
+    ours, peer = watched(LIMITS), ends.raw()
+    await send(peer, 4)
+    await peer.send(*[Frame(BINARY, bytes(1000))] * 20)
+    await settle()
+    await trio.aclose_forcefully(peer.stream)
+    for _ in range(4):
+        mock_clock.jump(9.9)
+        await settle()
+    assert is_given_back(ours, ends)

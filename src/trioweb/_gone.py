@@ -1,15 +1,23 @@
 """Noticing that the peer of a kernel socket has gone, without reading anything.
 
 Bytes that wait unread stand before the end that a read would tell of, so while a connection is
-not read its socket is asked in another way.  Linux alone can be asked so.
+not read its socket is asked in another way.  Most of it Linux alone can be asked.
 """
 
 from __future__ import annotations
 
 import select
+import socket
+import struct
+import sys
 from collections.abc import Callable
+from typing import Final
 
 import trio
+
+# Of Linux's struct tcp_info: tcpi_unacked (segments), and tcpi_last_ack_recv (milliseconds ago).
+_TCP_INFO: Final = struct.Struct("@24xI28xI")
+_TCP_INFO_BYTES: Final = 60
 
 
 def has_arrived(fileno: int) -> bool:
@@ -29,6 +37,20 @@ def has_gone(fileno: int) -> bool | None:
         return False
     # These are reported whatever was asked for: both directions are over, by an RST, say.
     return True if events[0][1] & (select.POLLHUP | select.POLLERR) else None
+
+
+def seconds_unconfirmed(stream: trio.SocketStream) -> float:
+    """For how long the peer's machine has confirmed nothing of what is under way to it; 0 if
+    nothing is, or where that is not known."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:  # no TCP
+        return 0
+    assert isinstance(info, bytes)
+    unconfirmed, milliseconds = _TCP_INFO.unpack_from(info)
+    return milliseconds / 1000 if unconfirmed else 0
 
 
 async def wait_gone(fileno: int, ended: Callable[[], object]) -> None:

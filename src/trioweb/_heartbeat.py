@@ -4,8 +4,8 @@ A link that was silent for the interval is sent one ping (or the user's message)
 if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
 timeout of the last byte heard from it; among many others, up to 2 % later.
 
-A link that does not read, because its inbox is full, is not judged by what it does not see.  But
-its peer's machine is asked, too: one that confirms nothing is gone.
+A link that does not read, because its inbox is full, is not judged by what it does not see, but by
+whether the peer's machine confirms what is written.
 
 To wake for each link by itself would be most of what an idle link costs.  So looks that are due
 at about the same time are taken together, and their pongs, which come together then, are read
@@ -110,7 +110,7 @@ class Monitor:
         link = connection.link
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
         if link.pause is not None:
-            self._push(self._look_at_paused(connection, link.pause, now), number, ping)
+            self._look_at_paused(connection, link.pause, number, ping, now)
         elif link.asked_at is not None and now >= link.asked_at + timeout:
             if link.has_unread():
                 link.heard()
@@ -136,23 +136,36 @@ class Monitor:
         ping = link.ask(self._heartbeat.message)
         self._push(now + min(self._heartbeat.interval, self._heartbeat.timeout), number, ping)
 
-    def _look_at_paused(self, connection: Connection, pause: Pause, now: float) -> float:
-        """Look at a connection that does not read; return when to do so again.
+    def _look_at_paused(
+        self, connection: Connection, pause: Pause, number: int, ping: Ping | None, now: float
+    ) -> None:
+        """Look at a connection that does not read.
 
         Nobody can be heard through a full inbox; that is for this side to mend.  Nor can one that
         is read more slowly because it is too fast, as it should be.
         """
         link = connection.link
-        assert link.paused_at is not None
-        timeout = self._heartbeat.timeout
-        if not pause.is_told and not link.has_room():
+        interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
+        if not pause.is_told and not link.has_room() and link.paused_at is not None:
             pause.is_told = True
             _logger.warning(
                 "%s: nothing was received from a full inbox for %.0f s",
                 format_address(connection.remote),
                 now - link.paused_at,
             )
-        ended_at = math.inf if pause.ended_at is None else pause.ended_at
-        if now >= ended_at + timeout:
-            link.break_off(END_OF_TRANSPORT)
-        return min(ended_at + timeout, now + self._heartbeat.interval)
+        due = now + interval
+        if pause.ended_at is not None:
+            if now >= pause.ended_at + timeout:
+                link.break_off(END_OF_TRANSPORT)
+                return
+            due = min(due, pause.ended_at + timeout)
+        asked_at = link.asked_at
+        if asked_at is not None and now < asked_at + timeout:
+            due = min(due, asked_at + timeout)
+        elif asked_at is not None and link.is_unconfirmed_for(now - asked_at):
+            link.break_off(f"silent peer: nothing was confirmed for {now - asked_at:.0f} s")
+            return
+        elif link.is_blind:
+            self._ask(link, number, ping, now)
+            return
+        self._push(due, number, ping)

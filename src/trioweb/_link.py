@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -37,7 +38,7 @@ from ._errors import (
     FrameError,
 )
 from ._frames import encode_close
-from ._gone import has_arrived, wait_gone
+from ._gone import has_arrived, seconds_unconfirmed, wait_gone
 from ._incoming import Incoming, Replies
 from ._outgoing import OPEN, Spawn, State, call_back, describe, kernel_fileno
 from ._policy import Limits
@@ -46,7 +47,7 @@ from ._policy import Limits
 # memory for each read, however little came.
 _READ_BYTES: Final = 120 * 2**10
 # While nothing is decoded, so much is read ahead from what is not a kernel's, to see its end.
-_AHEAD_BYTES: Final = _READ_BYTES
+_AHEAD_BYTES: Final = 16 * 2**10
 # When a link breaks off, what the transport still has is read, which is no more than a kernel
 # keeps; and what may be on its way has so long to come, as has the answer to a ping.
 _LAST_READ_SECONDS: Final = 0.2
@@ -148,10 +149,28 @@ class Link(Incoming):
 
     def has_unread(self) -> bool:
         """Whether something has come that nobody has looked at yet, as far as can be asked."""
-        fileno = self._fileno or kernel_fileno(
-            getattr(self._stream, "transport_stream", self._stream)
-        )
+        fileno = self._descriptor()
         return self.is_undecoded or (fileno is not None and has_arrived(fileno()))
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing tells, in a pause, that the peer has gone, unless it is written to."""
+        if self._descriptor() is not None:
+            return True
+        return self._arrears is not None and self._arrears.size >= _AHEAD_BYTES
+
+    def is_unconfirmed_for(self, seconds: float) -> bool:
+        """Whether the peer's machine has confirmed nothing for so long, though there is something
+        to confirm; as far as can be asked."""
+        transport = getattr(self._stream, "transport_stream", self._stream)
+        if not isinstance(transport, trio.SocketStream):
+            return False
+        return seconds_unconfirmed(transport) >= seconds
+
+    def _descriptor(self) -> Callable[[], int] | None:
+        """How to ask for the kernel's descriptor below any TLS, if there is one."""
+        stream = getattr(self._stream, "transport_stream", self._stream)
+        return self._fileno or kernel_fileno(stream)
 
     def check_writable(self) -> None:
         """Raise unless frames can still be sent.
@@ -357,13 +376,13 @@ class Link(Incoming):
     async def _watch(self) -> None:
         """Notice, while nothing is decoded, that the peer has gone."""
         try:
-            if self._fileno is not None and sys.platform == "linux":
-                await wait_gone(self._fileno(), self.ended_in_pause)
+            if sys.platform == "linux" and (fileno := self._descriptor()) is not None:
+                await wait_gone(fileno(), self.ended_in_pause)
                 self.break_off(END_OF_TRANSPORT)
                 return
-            # Who is not the kernel's can only be read.
-            while self._held().size < _AHEAD_BYTES and self._held().end is None:
-                if data := bytes(await self._stream.receive_some(_READ_BYTES)):
+            # What is not the kernel's can only be read.
+            while (room := _AHEAD_BYTES - self._held().size) > 0 and self._held().end is None:
+                if data := bytes(await self._stream.receive_some(room)):
                     self.hold(data)
                 else:
                     self.hold_end(END_OF_TRANSPORT)
