@@ -50,6 +50,9 @@ async def test_client_accepts_nothing_from_another_thread_and_lives_on() -> None
                 receiving.start_soon(client.receive)
                 await trio.testing.wait_all_tasks_blocked()
                 await refused(lambda: client.send_nowait("from a thread"))
+                with client.messages() as messages:
+                    await refused(client.messages)
+                    await refused(lambda: messages.__exit__(None, None, None))
                 receiving.cancel_scope.cancel()
             assert client.statistics().accepted == 0
             # What waits for the client hears of the end of its connection all the same.

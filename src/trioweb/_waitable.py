@@ -8,6 +8,7 @@ from trio.lowlevel import (
     Task,
     current_task,
     enable_ki_protection,
+    in_trio_run,
     reschedule,
     wait_task_rescheduled,
 )
@@ -19,6 +20,12 @@ def wrong_thread() -> RuntimeError:
         "trioweb was called from a thread that does not run Trio: "
         "call it by trio.from_thread.run_sync there"
     )
+
+
+def check_thread() -> None:
+    """Raise `wrong_thread` unless Trio runs in the calling thread."""
+    if not in_trio_run():
+        raise wrong_thread()
 
 
 class Waitable:

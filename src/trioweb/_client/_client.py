@@ -233,6 +233,7 @@ class Client:
 
         Raises:
             ValueError: a bad argument, or this client was opened with `receive=False`.
+            RuntimeError: called from a thread that does not run Trio.
         """
         return self._life.reception.open(events=events, max_messages=max_messages, full=full)
 

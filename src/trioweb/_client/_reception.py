@@ -14,6 +14,7 @@ import trio
 
 from .._errors import CloseCode, ClosedLocally
 from .._link import Link
+from .._waitable import check_thread
 from ._events import Event, Lost, Opened
 from ._signal import Signal
 from ._streams import Full, Messages
@@ -54,6 +55,7 @@ class Reception:
 
     def open(self, *, events: bool, max_messages: int, full: Full) -> Messages:
         """Make a stream."""
+        check_thread()
         if not self._receives:
             raise ValueError("this client was opened with receive=False: it only sends")
         stream = Messages(
@@ -77,6 +79,7 @@ class Reception:
 
     def _leave(self, stream: Messages) -> None:
         if stream in self._streams:
+            check_thread()
             self._streams.remove(stream)
             stream.end(
                 lambda: ClosedLocally(CloseCode.NORMAL, "this stream was left"), quietly=True

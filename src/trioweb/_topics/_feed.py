@@ -21,13 +21,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from weakref import ref
 
-from trio.lowlevel import in_trio_run
-
 from .._connection import Connection
 from .._errors import CloseCode
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message
-from .._waitable import wrong_thread
+from .._waitable import check_thread
 from ._log import Log, Publication
 
 if TYPE_CHECKING:
@@ -123,8 +121,7 @@ class Subscription:
             RuntimeError: called from a thread that does not run Trio; nothing was done.
         """
         if self.feed is not None:
-            if not in_trio_run():
-                raise wrong_thread()
+            check_thread()
             feed, self.feed = self.feed, None
             self.topic.leave(self, feed)
 

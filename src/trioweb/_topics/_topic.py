@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 import trio
-from trio.lowlevel import in_trio_run
 
 from .._chance import random_bytes
 from .._connection import Connection
 from .._errors import CloseCode, Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message, Retain
-from .._waitable import Waitable, wrong_thread
+from .._waitable import Waitable, check_thread, wrong_thread
 from ._feed import COST_OF_CLOSE, Encode, Feed, Slow, Subscription, _logger, check_slow
 from ._log import Log, Publication
 
@@ -187,8 +186,7 @@ class Topic:
 
         Checkpoint: never.
         """
-        if not in_trio_run():
-            raise wrong_thread()
+        check_thread()
         cursor, missing, recovered = self._place(since, history)
         slow = self.slow if slow is None else check_slow(slow)
         connection.link.check_writable()
