@@ -9,6 +9,7 @@ import pytest
 
 import trioweb
 from tests.cli.support import Site, connect, raw_server, run, sending
+from tests.processes import running
 from tests.support import CLOSE, PING, TEXT, close_frame
 from trioweb._cli._report import describe, duration
 from trioweb.testing import RawPeer
@@ -134,3 +135,20 @@ def test_describe_says_what_the_server_said(error: trioweb.HandshakeRejected, sa
 )
 def test_duration_is_as_precise_as_people_want_it(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@network
+async def test_connect_tells_how_long_a_server_makes_it_wait(site: Site) -> None:
+    async def admit(request: trioweb.Request) -> None:
+        raise trioweb.Reject(429, "slow down", [("Retry-After", "3600")])
+
+    await site.start(site.listen, admit=admit)
+    async with running(connect(site.url)) as program:
+        line = await program.errors.next()
+    assert line.startswith("waiting to connect again: ")
+    assert line.endswith("HTTP status 429: slow down; next attempt in 1 hour")
+    async with running(connect(site.url, "--json")) as program:
+        [waiting] = events(await program.output.next())
+    assert waiting["event"] == "waiting" and waiting["attempt"] == 1
+    assert 3600 <= waiting["seconds"] <= 3601
+    assert waiting["error"].endswith("HTTP status 429: slow down")

@@ -7,11 +7,9 @@ connection is told on standard error; or, for scripts, everything on standard ou
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 import ssl
 import sys
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from urllib.parse import urlsplit
 
@@ -25,18 +23,15 @@ from .._client import (
     Opened,
     Undelivered,
     Waiting,
-    is_worth_retry,
     open_client,
 )
 from .._errors import (
     CloseCode,
     ClosedByPeer,
-    ConnectionClosed,
     GaveUp,
     TriowebError,
 )
 from .._handshake import parse_url
-from .._outgoing import State
 from .._policy import Deflate, Limits, Outbox, Retry
 from ._input import Input
 from ._report import Json, Report, Words
@@ -50,20 +45,13 @@ _LAST_WORDS_SECONDS = 1
 async def connect(options: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     report: Report = Json() if options.json else Words(raw=options.binary)
-    failed, failures = trio.open_memory_channel[Exception](math.inf)
-
-    def worth(error: Exception) -> bool:
-        if not isinstance(error, ConnectionClosed):  # Lost tells of those
-            failed.send_nowait(error)
-        return not options.no_reconnect and is_worth_retry(error)
-
     code = unsent = 0
     try:
-        async with _open(options, worth) as client:
+        async with _open(options) as client:
             encoding = None if options.binary else sys.stdin.encoding
             source = Input(sys.stdin.fileno(), encoding, options.max_message_bytes)
             try:
-                code = await _talk(client, report, source, failures, linger=options.linger)
+                code = await _talk(client, report, source, linger=options.linger)
             finally:
                 unsent = client.statistics().unsent + source.held
             if unsent and not code:
@@ -92,9 +80,7 @@ async def connect(options: argparse.Namespace) -> int:
     return code
 
 
-def _open(
-    options: argparse.Namespace, worth: Callable[[Exception], bool]
-) -> AbstractAsyncContextManager[Client]:
+def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
     """The client that the options ask for.
 
     Raises:
@@ -109,7 +95,10 @@ def _open(
         headers=options.header,
         subprotocols=options.subprotocol,
         ssl_context=_ssl_context(options),
-        retry=Retry(max_attempts=options.max_attempts, worth=worth),
+        retry=Retry(
+            max_attempts=options.max_attempts,
+            worth=(lambda error: False) if options.no_reconnect else None,
+        ),
         # So that every message that the limit lets pass has room.
         outbox=Outbox(
             confirm=options.confirm,
@@ -160,14 +149,10 @@ async def _talk(
     client: Client,
     report: Report,
     source: Input,
-    failures: trio.MemoryReceiveChannel[Exception],
     *,
     linger: float,
 ) -> int:
     """Send what is typed and show what comes, until the input ends or the user has enough.
-
-    Args:
-        failures: attempts to connect that failed.
 
     Returns:
         The exit code: 2 if a line cannot be sent; those before it are.
@@ -176,7 +161,6 @@ async def _talk(
     with client.messages(events=True) as messages:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_show, messages, report, nursery.cancel_scope)
-            nursery.start_soon(_tell_failures, failures, report, client)
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
             with suppress(GaveUp):  # `_show` says so, after it has shown what had arrived
                 try:
@@ -204,25 +188,14 @@ async def _show(messages: Messages, report: Report, scope: trio.CancelScope) -> 
                     await report.opened(item)
                 case Lost(error=error):
                     await report.lost(error)
+                case Waiting():
+                    await report.waiting(item)
                 case Undelivered():
                     await report.undelivered(item)
-                case Waiting():
-                    pass  # `_tell_failures` does
                 case _:
                     await report.message(item)
     except BrokenPipeError:
         scope.cancel()
-
-
-async def _tell_failures(
-    failures: trio.MemoryReceiveChannel[Exception], report: Report, client: Client
-) -> None:
-    """Tell of attempts that failed, but for the one after which the client gave up."""
-    async for error in failures:
-        # The client gives up, or not, in the same step in which it asks whether it is worth
-        # going on; so by now it has.
-        if client.state is not State.CLOSED:
-            await report.waiting(error, None)
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

@@ -8,7 +8,7 @@ import sys
 from base64 import b64encode
 from typing import Any, Final, Protocol
 
-from .._client import Opened, Undelivered
+from .._client import Opened, Undelivered, Waiting
 from .._errors import (
     CloseCode,
     ConnectFailed,
@@ -33,7 +33,7 @@ class Report(Protocol):
 
     async def lost(self, error: Exception) -> None: ...
 
-    async def waiting(self, error: Exception, seconds: float | None) -> None: ...
+    async def waiting(self, event: Waiting) -> None: ...
 
     async def undelivered(self, event: Undelivered) -> None: ...
 
@@ -71,9 +71,13 @@ class Words:
     async def lost(self, error: Exception) -> None:
         await self._notices.tell("lost", describe(error), "red")
 
-    async def waiting(self, error: Exception, seconds: float | None) -> None:
-        when = "" if seconds is None else f"; next attempt in {duration(seconds)}"
-        await self._notices.tell("waiting to connect again", describe(error) + when, "yellow")
+    async def waiting(self, event: Waiting) -> None:
+        text = f"next attempt in {duration(event.seconds)}"
+        if not isinstance(event.error, ConnectionClosed):
+            text = f"{describe(event.error)}; {text}"
+        elif event.seconds < 1:  # why a session ended has just been told
+            return
+        await self._notices.tell("waiting to connect again", text, "yellow")
 
     async def undelivered(self, event: Undelivered) -> None:
         text = f"sent {event.sends} times and never confirmed: {event.message!r}"
@@ -103,8 +107,13 @@ class Json:
         )
         await self._tell("lost", code=code, reason=reason, error=describe(error))
 
-    async def waiting(self, error: Exception, seconds: float | None) -> None:
-        await self._tell("waiting", seconds=seconds, error=describe(error))
+    async def waiting(self, event: Waiting) -> None:
+        await self._tell(
+            "waiting",
+            seconds=round(event.seconds, 3),
+            attempt=event.attempt,
+            error=describe(event.error),
+        )
 
     async def undelivered(self, event: Undelivered) -> None:
         await self._tell("undelivered", sends=event.sends, **_content(event.message))
