@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from http.cookies import SimpleCookie
 from typing import Any, Final
 
 import pytest
@@ -45,6 +46,13 @@ def test_headers_are_a_mapping_that_knows_no_case_and_joins_repeated_names() -> 
     assert len(headers) == 2
     assert "Set" in headers
     assert repr(headers) == "Headers([('set', 'a'), ('x-one', '1'), ('set', 'b, c')])"
+
+
+def test_headers_join_the_lines_of_a_cookie_as_cookies_are() -> None:
+    headers = Headers([("Cookie", "lang=de; session=abc"), ("cookie", "csrf=xyz"), ("X", "1")])
+    assert headers["COOKIE"] == "lang=de; session=abc; csrf=xyz"
+    assert SimpleCookie(headers["cookie"])["session"].value == "abc"
+    assert headers.get_all("Cookie") == ["lang=de; session=abc", "csrf=xyz"]
 
 
 def test_headers_without_a_name_have_nothing_for_it() -> None:

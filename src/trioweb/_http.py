@@ -68,7 +68,8 @@ class BadHead(Exception):
 
 
 class Headers(Mapping[str, str]):
-    """Header fields: names without regard to case, repeated ones joined by commas.
+    """Header fields: names without regard to case, repeated ones joined by commas, as HTTP joins
+    lists; those of Cookie by semicolons.
 
     A value is text in Latin-1, whatever its sender meant by bytes above ASCII.  Where these are
     known to be UTF-8, `value.encode("latin-1").decode()` reads them.
@@ -93,7 +94,8 @@ class Headers(Mapping[str, str]):
         values = self.get_all(name)
         if not values:
             raise KeyError(name)
-        return ", ".join(values)
+        # RFC 9113 section 8.2.3: a proxy may have got a cookie's parts in several fields.
+        return ("; " if name.lower() == "cookie" else ", ").join(values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict(self.items_all()))
