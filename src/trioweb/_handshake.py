@@ -168,7 +168,9 @@ def check_upgrade(request: Request) -> None:
         nonce = b""
     if len(nonce) != 16:
         raise BadHead(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    if not _HOST.fullmatch(headers.get("host", "")):
+    host = headers.get("host")
+    # It may be empty (RFC 9110 section 7.2).
+    if host is None or (host and not _HOST.fullmatch(host)):
         raise BadHead(400, "Host is not one")
     if not all(is_token(name) for name in request.subprotocols):
         raise BadHead(400, "Sec-WebSocket-Protocol is not a list of tokens")

@@ -10,8 +10,10 @@ line is malformed, anything may stand in it, a token too, and the words reach a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TypeAlias
 from urllib.parse import parse_qsl, unquote
@@ -53,6 +55,11 @@ _FAULTS = (
     "conflicting Content-Length headers",
     "multiple Transfer-Encoding headers",
     "Only Transfer-Encoding: chunked is supported",
+)
+# RFC 9112 section 3.2.2: what clients ask proxies for, and servers must take, too; but neither a
+# user and a password (RFC 9110 section 4.2.4) nor a fragment.
+_ABSOLUTE = re.compile(
+    r"(?:https?|wss?)://(?P<authority>[^/?#@]+)(?P<resource>(?:[/?][^#]*)?)", re.IGNORECASE
 )
 # So much of what a peer sent is repeated in a log; it may be a whole head.
 _BRIEF_CHARS = 200
@@ -128,9 +135,9 @@ class Request:
 
     Attributes:
         method: "GET" for every WebSocket.
-        target: what stands in the request line.
-        path: its path, percent-decoded.
-        query: its query as a dict; of a repeated name, the last value.
+        target: path and query as they stand in the request line.
+        path: the path, percent-decoded: as UTF-8, or as Latin-1 where it is none.
+        query: the query as a dict, decoded likewise; of a repeated name, the last value.
         headers: a mapping; see `Headers`.
         origin: the Origin header, None if absent.
         subprotocols: what the peer offers, in its order of preference.
@@ -148,7 +155,7 @@ class Request:
         remote: Address = "",
         local: Address = "",
     ) -> None:
-        self.path = unquote(target.partition("?")[0])
+        self.path = _decode_text(unquote(target.partition("?")[0], _ENCODING))
         self.method = method
         self.target = target
         self.headers = Headers(headers)
@@ -161,7 +168,9 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+        text = self.target.partition("?")[2]
+        pairs = parse_qsl(text, keep_blank_values=True, encoding=_ENCODING)
+        return {_decode_text(name): _decode_text(value) for name, value in pairs}
 
     @property
     def origin(self) -> str | None:
@@ -207,8 +216,12 @@ class Response:
         # What was given may be an iterator, which can be read but once.
         object.__setattr__(self, "headers", pairs)
 
-    def encode(self, *, with_body: bool = True) -> bytes:
-        """The response as bytes.  It ends its TCP connection: one request is all we take."""
+    def encode(self, *, sent_at: float | None = None, with_body: bool = True) -> bytes:
+        """The response as bytes.  It ends its TCP connection: one request is all we take.
+
+        Args:
+            sent_at: for Date, in seconds of `time.time()`; None for no Date.
+        """
         assert isinstance(self.headers, tuple)
         body = self.body.encode() if isinstance(self.body, str) else self.body
         pairs = list(self.headers)
@@ -217,6 +230,9 @@ class Response:
                 pairs.append(("Content-Type", "text/plain; charset=utf-8"))
             pairs.append(("Content-Length", str(len(body))))
         pairs.append(("Connection", "close"))
+        # RFC 9110 section 6.6.1: whoever has a clock says when an answer was made.
+        if sent_at is not None and not any(name.lower() == "date" for name, _ in pairs):
+            pairs.append(("Date", formatdate(sent_at, usegmt=True)))
         reason = HTTPStatus(self.status).phrase if self.status in _STATUSES else ""
         lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in pairs)]
         return "\r\n".join([*lines, "", ""]).encode("ascii") + (body if with_body else b"")
@@ -260,9 +276,14 @@ def addresses(stream: trio.abc.Stream) -> tuple[Address, Address]:
 
 
 async def read_head(
-    stream: trio.abc.Stream, max_bytes: int, start: bytes = b""
+    stream: trio.abc.Stream, max_bytes: int, start: bytes = b"", *, pass_empty_line: bool = False
 ) -> tuple[bytes, bytes]:
     """Read up to and including a blank line.
+
+    Args:
+        start: what is read already.
+        pass_empty_line: leave out one in front of the head, as servers should: RFC 9112 section
+            2.2 has some clients send it behind the request before.
 
     Returns:
         The head, and the bytes that came behind it.
@@ -275,6 +296,12 @@ async def read_head(
     head = bytearray(start)
     seen = 0
     while True:
+        while head.startswith(b"\r\n"):
+            if not pass_empty_line:
+                raise BadHead(400, "not an HTTP/1.1 head")
+            pass_empty_line = False
+            del head[:2]
+            seen = 0
         end = head.find(_HEAD_END, max(0, seen - len(_HEAD_END) + 1))
         stop = len(head) if end < 0 else end + len(_HEAD_END)
         # A CR may have been the last byte so far, and its LF the first of what is new.
@@ -303,6 +330,18 @@ def _is_clean(part: bytearray) -> bool:
         and part.count(b"\n") == lines
         and part.count(b"\r") - part.endswith(b"\r") == lines
     )
+
+
+def _decode_text(latin: str) -> str:
+    """Bytes that were percent-encoded and are read as Latin-1, as the text that they are: in UTF-8
+    if that can be.  So there is never a surrogate, which neither JSON nor a topic's name may have.
+    """
+    if latin.isascii():
+        return latin
+    try:
+        return latin.encode(_ENCODING).decode()
+    except UnicodeDecodeError:
+        return latin
 
 
 def _decode(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
@@ -340,11 +379,13 @@ def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
         raise BadHead(400, "an upgrade needs HTTP/1.1")
     target = event.target.decode("ascii")
     if not target.startswith("/"):
-        raise BadHead(400, "request target must be a path")
-    try:
-        unquote(target.partition("?")[0], errors="strict")
-    except UnicodeDecodeError:
-        raise BadHead(400, "request path is not UTF-8") from None
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
+            raise BadHead(400, "request target must be a path, or a URL of this host")
+        # RFC 9112 section 3.2.2: what the Host field says is ignored then.
+        headers = [pair for pair in headers if pair[0] != "host"] + [("host", match["authority"])]
+        resource = match["resource"]
+        target = resource if resource.startswith("/") else f"/{resource}"
     return Request(
         event.method.decode("ascii"),
         target,

@@ -7,6 +7,7 @@ one has passed every check of RFC 6455 section 4.2.1 when it leaves.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeGuard
@@ -78,7 +79,7 @@ async def read_request(
         EOFError, trio.BrokenResourceError: nobody is left to be answered.
     """
     try:
-        head, rest = await read_head(Eager(stream, deadline), max_bytes)
+        head, rest = await read_head(Eager(stream, deadline), max_bytes, pass_empty_line=True)
     except trio.TooSlowError:
         raise BadHead(408, "no whole request in time") from None
     return parse_request(head, remote=remote, local=local), head, rest
@@ -113,7 +114,7 @@ async def answer(
 
     A peer that has gone, or that takes nothing for *write_timeout*, goes without.
     """
-    data = response.encode(with_body=with_body)
+    data = response.encode(sent_at=time.time(), with_body=with_body)
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
         for start in range(0, len(data), _PIECE_BYTES):
             with trio.fail_after(write_timeout):
