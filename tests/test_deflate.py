@@ -468,6 +468,14 @@ def test_inflater_goes_on_behind_final_blocks() -> None:
     assert len(inflate_all(inflater, data, 50_000, last=True)) == 50_001
 
 
+@pytest.mark.parametrize("size", range(65_530, 65_540))
+def test_inflater_goes_on_behind_a_final_block_that_it_has_left_in_the_middle(size: int) -> None:
+    """It gives 64 KiB at a time, so what is left of the last block's content comes by itself."""
+    message = b"x" * size
+    data = final_blocks(message, b"end")
+    assert inflate_all(Inflater(15, takeover=True), data, 2**20, last=True) == message + b"end"
+
+
 _COSTLY: Final = {
     "a bomb": Peer(level=9).compress(bytes(2**22)),
     "noise": Peer().compress(random.Random(1).randbytes(2**20)),

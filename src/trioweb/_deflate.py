@@ -141,7 +141,9 @@ class Inflater:
             part = inflate.decompress(piece, min(max_bytes + 1, _GIVEN_BYTES))
         except zlib.error:
             raise FrameError(CloseCode.INVALID_PAYLOAD, "corrupt compressed data") from None
-        self.pending -= len(piece) - len(inflate.unused_data) - len(inflate.unconsumed_tail)
+        # Behind a final block both may say what is left.
+        left = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+        self.pending -= len(piece) - len(left)
         if not self.pending:
             self._data = b""
         is_over = self._is_last and not self.pending and not self._takeover
