@@ -6,7 +6,6 @@ behind itself.
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import ssl
 import zlib
@@ -22,7 +21,6 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -30,7 +28,7 @@ import trio
 import trio.testing
 import trustme
 
-from trioweb import Connection, Limits, Request, _mask
+from trioweb import Connection, Limits, Request
 from trioweb._incoming import reply_key
 from trioweb._link import Link
 from trioweb._server._reader import Reader
@@ -52,21 +50,6 @@ Streams = tuple[trio.abc.Stream, trio.abc.Stream]
 # Given explicitly, kernel buffers do not grow, and a test fills them with a few hundred KiB.
 _KERNEL_BYTES: Final = 64 * 2**10
 _MEMORY_BYTES: Final = 16 * 2**10
-
-
-def _load_mask_in_python() -> Callable[[bytes, bytes], bytes]:
-    """The `mask` of `_mask.py`, in front of which Python finds the one in C where it was built."""
-    spec = importlib.util.spec_from_file_location(
-        "trioweb._mask", Path(_mask.__file__).with_name("_mask.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    mask: Callable[[bytes, bytes], bytes] = module.mask
-    return mask
-
-
-mask_in_python: Final = _load_mask_in_python()
 
 
 @lru_cache
@@ -241,8 +224,8 @@ def count_inflating(patch: pytest.MonkeyPatch) -> list[Inflating]:
 
         def decompress(self, data: bytes, max_bytes: int) -> bytes:
             found = self._zlib.decompress(data, max_bytes)
-            left = len(self._zlib.unused_data) + len(self._zlib.unconsumed_tail)
-            calls.append(Inflating(len(data), len(data) - left, len(found)))
+            left = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+            calls.append(Inflating(len(data), len(data) - len(left), len(found)))
             return found
 
         def __getattr__(self, name: str) -> Any:

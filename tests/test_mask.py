@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
 
@@ -12,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import mask_in_python
+from trioweb import _mask_python
 from trioweb._mask import mask as built
+from trioweb._mask_python import mask as mask_in_python
 
 Mask = Callable[[bytes, bytes], bytes]
 
@@ -117,3 +121,54 @@ def test_mask_in_c_keeps_nothing() -> None:
     assert kept < 100_000
     assert (sys.getrefcount(data), sys.getrefcount(key)) == references
     data.clear()  # which a buffer that was not released would forbid
+
+
+# Where it can be loaded.
+
+
+def _choose() -> object:
+    """What `_mask.py` chooses when it is imported for the first time."""
+    source = Path(_mask_python.__file__).with_name("_mask.py")
+    spec = importlib.util.spec_from_file_location("trioweb._mask", source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.mask
+
+
+def test_mask_is_in_python_where_the_one_in_c_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "trioweb._mask_c", None)
+    assert _choose() is mask_in_python
+
+
+@needs_mask_in_c
+def test_mask_is_in_c_where_that_was_built() -> None:
+    assert _choose() is mask_in_c
+
+
+_IN_A_SUBINTERPRETER: Final = """
+import sys
+import _interpreters
+
+code = f'''
+import sys
+sys.path[:] = {sys.path!r}
+import trioweb
+from trioweb._mask import mask
+print(type(mask).__name__, mask(b"data", bytes(4)))
+'''
+print(_interpreters.run_string(_interpreters.create(), code))
+"""
+
+
+@needs_mask_in_c
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="Trio cannot be imported in one before Python 3.13"
+)
+def test_trioweb_and_its_mask_in_c_can_be_imported_in_a_subinterpreter() -> None:
+    """With a lock of its own (PEP 684); in a process of its own, so that nothing is left."""
+    command = [sys.executable, "-c", _IN_A_SUBINTERPRETER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "builtin_function_or_method b'data'\nNone\n", done.stderr

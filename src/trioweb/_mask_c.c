@@ -2,7 +2,7 @@
  *
  * The standard library has no XOR of bytes, and every way round it in pure Python takes more than
  * a nanosecond for each byte, thirty times what this takes.  It is optional: where it was not
- * built, `_mask.py` does the same in Python.
+ * built, `_mask_python.py` does the same.
  *
  * The only thing here is that XOR; what a frame is, `_frames` knows.  Only the stable ABI is used,
  * so that what was built once serves every Python from 3.11 on (setup.py defines Py_LIMITED_API).
@@ -65,8 +65,16 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* The stable ABI of 3.11 does not name what came with 3.12, though it is the same for all since. */
+#ifndef Py_mod_multiple_interpreters
+#define Py_mod_multiple_interpreters 3
+#define Py_MOD_PER_INTERPRETER_GIL_SUPPORTED ((void *)2)
+#endif
+
+/* There is no state, which threads or interpreters could share. */
 static PyModuleDef_Slot slots[] = {
-#ifdef Py_mod_gil /* There is no state that threads could share. */
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#ifdef Py_mod_gil
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
@@ -74,13 +82,17 @@ static PyModuleDef_Slot slots[] = {
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "trioweb._mask",
+    .m_name = "trioweb._mask_c",
     .m_methods = methods,
     .m_slots = slots,
 };
 
 PyMODINIT_FUNC
-PyInit__mask(void)
+PyInit__mask_c(void)
 {
+    /* 3.11 refuses a slot that it does not know. */
+    if (Py_Version < 0x030c0000) {
+        definition.m_slots = slots + 1;
+    }
     return PyModuleDef_Init(&definition);
 }
