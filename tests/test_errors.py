@@ -33,6 +33,7 @@ from trioweb._errors import (
     CloseCode,
     FrameError,
     is_wire_code,
+    shown_url,
     single_cause,
     without_cancelled,
     without_secrets,
@@ -97,7 +98,7 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
     (
         HandshakeRejected(403, [("retry-after", "5"), ("retry-after", "6")], b"no"),
         {"status": 403, "headers": (("retry-after", "5"), ("retry-after", "6")), "body": b"no"},
-        "server rejected the WebSocket handshake with HTTP status 403",
+        "server rejected the WebSocket handshake with HTTP status 403: no",
     ),
     (
         Reject(401, "Who?", iter([("WWW-Authenticate", "Basic")])),
@@ -156,7 +157,7 @@ def test_gave_up_tells_of_the_last_error_and_how_many_there_were() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("for url 'wss://ada:pw@host:1/a?token=x&y=z#f'", "for url 'wss://…@host:1/a?…#f'"),
+        ("for url 'wss://ada:pw@host:1/a?token=x&y=z#f'", "for url 'wss://…@host:1/a?…'"),
         ("https://host/?a=1 and HTTP://u@h/", "https://host/?… and HTTP://…@h/"),
         ("what? no: a@b", "what? no: a@b"),
         ("ws://host/path", "ws://host/path"),
@@ -166,14 +167,51 @@ def test_without_secrets_keeps_what_is_none(text: str, told: str) -> None:
     assert without_secrets(text) == told
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://host/path", "ws://host/path"),
+        ("ws://a:b@c@host/p", "ws://…@host/p"),
+        ("ws://a:b/c@host/p", "ws://…@host/p"),
+        ("ws://a:b?c@host/p?q", "ws://…"),
+        ("ws://host/p?mail=a@b", "ws://…"),
+        ("a:b@host", "…@host"),
+        ("//a:b@host/?q", "//…@host/?…"),
+        ("/@ada/x?q", "/@ada/x?…"),
+        ("?q", "?…"),
+        ("", ""),
+    ],
+)
+def test_shown_url_shows_no_password_and_no_query(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
 def test_gave_up_shows_no_token_of_the_last_error() -> None:
     assert "s3cret" not in str(GaveUp(1, OSError("no answer of https://host/?key=s3cret")))
     assert str(GaveUp(1, trio.TooSlowError())).endswith("TooSlowError")
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"API key\r\n is missing\n", ": API key is missing"),
+        ("schlüssel fehlt".encode(), ": schlüssel fehlt"),
+        (b"x" * 300, f": {'x' * 200}…"),
+        (b"<html><h1>403</h1>", ""),
+        (b"a\x1b[31m", ""),
+        (b" ", ""),
+        (b"", ""),
+    ],
+)
+def test_handshake_rejected_says_what_a_person_can_read_of_the_body(body: bytes, told: str) -> None:
+    text = str(HandshakeRejected(403, (), body))
+    assert text == f"server rejected the WebSocket handshake with HTTP status 403{told}"
+
+
 def test_handshake_rejected_gives_the_first_header_of_a_name() -> None:
     error = HandshakeRejected(503, [("a", "1"), ("retry-after", "5"), ("retry-after", "6")])
-    assert error.header("retry-after") == "5"
+    for name in ("retry-after", "Retry-After", "RETRY-AFTER"):
+        assert error.header(name) == "5"
     assert error.header("b") is None
 
 

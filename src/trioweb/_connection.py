@@ -35,8 +35,6 @@ class Connection(trio.abc.AsyncResource):
 
     Attributes:
         request: the request that opened it.
-        headers: what the peer sent to open it: on a client the headers of the server's 101, for
-            instance a Set-Cookie; on a server those of the request.
         user: what `admit` gave in `Accept(user=…)`; None without.
         subprotocol: the one agreed upon, or None.
         extensions: those agreed upon, in the server's words, as in the browser: "" or
@@ -45,9 +43,9 @@ class Connection(trio.abc.AsyncResource):
 
     __slots__ = (
         "__weakref__",
+        "_response_headers",
         "_sends",
         "extensions",
-        "headers",
         "link",
         "request",
         "subprotocol",
@@ -61,13 +59,13 @@ class Connection(trio.abc.AsyncResource):
         *,
         subprotocol: str | None = None,
         extensions: str = "",
-        headers: Headers | None = None,
+        response_headers: Headers | None = None,
         user: Any = None,
     ) -> None:
         # For the layers above this one; users have no business with it.
         self.link = link
         self.request = request
-        self.headers = request.headers if headers is None else headers
+        self._response_headers = response_headers
         self.subprotocol = subprotocol
         self.extensions = extensions
         self.user = user
@@ -79,6 +77,13 @@ class Connection(trio.abc.AsyncResource):
         return (
             f"<Connection ({side}) {where} with {format_address(self.remote)}, {self.state.name}>"
         )
+
+    @property
+    def headers(self) -> Headers:
+        """What the peer sent to open it: on a client the headers of the server's 101, for
+        instance a Set-Cookie; on a server those of the request."""
+        found = self._response_headers
+        return self.request.headers if found is None else found
 
     @property
     def remote(self) -> Address:

@@ -34,14 +34,30 @@ import trio
 from ._arguments import check_headers, check_kind
 from ._policy import Message
 
-# A URL's user and password, and its query: tokens are found in each.
-_SECRETS = re.compile(r"(?<=://)[^\s/?#'\"]*(?=@)|(?<=\?)[^\s'\"#]+")
+# So much of a response's body stands in the text of an error.
+_WORDS_BYTES = 200
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+_URL_START = re.compile(r"([a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
-    """*text* with "…" in place of what may be a token in the URLs that it mentions."""
-    return _URL.sub(lambda url: _SECRETS.sub("…", url[0]), text)
+    """*text* with each URL in it as `shown_url` has it."""
+    return _URL.sub(lambda url: shown_url(url[0]), text)
+
+
+def shown_url(url: str) -> str:
+    """*url*, absolute or not, as an error may show it: without user, password and query.
+
+    It may be a bad one: a password with a "/" or "?" in it, which ends a host for everybody else.
+    """
+    match = _URL_START.match(url)
+    start = match[0] if match else ""
+    rest = url[len(start) :]
+    user, at, host = rest.rpartition("@")
+    if at and (start or not user.startswith("/")):
+        rest = "…" if "?" in user or "#" in user else f"…@{host}"
+    path, mark, _ = rest.partition("?")
+    return f"{start}{path}{'?…' if mark else ''}"
 
 
 class CloseCode(IntEnum):
@@ -143,7 +159,7 @@ class HandshakeRejected(OpenFailed):
 
     Attributes:
         status: the HTTP status.
-        headers: (name, value) pairs, names in lower case.
+        headers: (name, value) pairs, names in lower case; `header` finds one.
         body: the start of the response's body, at most 64 KiB.
     """
 
@@ -154,11 +170,16 @@ class HandshakeRejected(OpenFailed):
         self.body = body
 
     def __str__(self) -> str:
-        return f"server rejected the WebSocket handshake with HTTP status {self.status}"
+        text = f"server rejected the WebSocket handshake with HTTP status {self.status}"
+        if 300 <= self.status < 400 and (location := self.header("location")) is not None:
+            text += f", to {shown_url(location)}"
+        reason = _first_words(self.body)
+        return f"{text}: {reason}" if reason else text
 
     def header(self, name: str) -> str | None:
-        """The first value of the header *name* (in lower case), or None."""
-        return next((value for key, value in self.headers if key == name), None)
+        """The first value of the header *name*, whatever its case, or None."""
+        name = name.lower()
+        return next((value for key, value in self.headers if key.lower() == name), None)
 
 
 class TryAgain(TriowebError):
@@ -169,6 +190,14 @@ class TryAgain(TriowebError):
     in its own words that it is busy.  The attempt counts as any other that failed: `Retry` says
     when the next one comes, and `Retry.worth` is asked.
     """
+
+
+def _first_words(body: bytes) -> str:
+    """What a person can read at the start of a response's *body*, on one line; "" for a page."""
+    text = " ".join(body[:_WORDS_BYTES].decode("utf-8", "replace").split())
+    if text.startswith("<") or not text.isprintable():
+        return ""
+    return text + ("…" if len(body) > _WORDS_BYTES else "")
 
 
 class Reject(TriowebError):

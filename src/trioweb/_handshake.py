@@ -29,9 +29,9 @@ import trio
 import trio_websocket
 from trio.lowlevel import enable_ki_protection
 
-from ._arguments import check_headers, check_texts, is_token
+from ._arguments import check_headers, check_texts, is_token, shown
 from ._deflate import OFFER, Agreement, read_answer
-from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves
+from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves, shown_url
 from ._http import BadHead, Headers, Request, read_response
 from ._policy import Deflate
 
@@ -69,6 +69,11 @@ class Target:
     resource: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
+    @property
+    def url(self) -> str:
+        """For the text of errors: the query may be a secret."""
+        return f"{'wss' if self.secure else 'ws'}://{self.authority}{shown_url(self.resource)}"
+
 
 def parse_url(url: str) -> Target:
     """Take a ws or wss URL apart.
@@ -77,15 +82,16 @@ def parse_url(url: str) -> Target:
         TypeError, ValueError: what is wrong with it, and what would be right.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url: must be a str such as 'ws://host/path', not {url!r}")
-    complaint = f"url {url!r}: "
+        raise TypeError(f"url: must be a str such as 'ws://host/path', not {shown(url)}")
+    complaint = f"url {shown_url(url)!r}: "
     if re.search(r"[\x00-\x20\x7f\ud800-\udfff]", url):
         raise ValueError(complaint + "must not contain spaces, control characters or surrogates")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as exc:
-        raise ValueError(complaint + f"{exc}") from None
+        # What is no port may be a part of a password.
+        raise ValueError(complaint + str(exc).partition(" as ")[0]) from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError(complaint + "must start with ws:// or wss://")
     if not parts.hostname:
@@ -129,10 +135,19 @@ def check_subprotocols(owner: str, subprotocols: object) -> tuple[str, ...]:
     names = check_texts(owner, "subprotocols", subprotocols)
     for name in names:
         if not is_token(name):
-            raise ValueError(f"{owner}: subprotocol {name!r} is not a token (RFC 6455 4.1)")
-    if len(set(names)) != len(names):
-        raise ValueError(f"{owner}: subprotocols={list(names)!r} has one twice")
+            raise ValueError(
+                f"{owner}: subprotocol {_shown_name(name)} is not a token (RFC 6455 4.1)"
+            )
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{owner}: subprotocols has {_shown_name(name)} twice")
     return names
+
+
+def _shown_name(subprotocol: str) -> str:
+    """*subprotocol* as an error may show it: some carry a token to a browser's WebSocket."""
+    limit = 16
+    return repr(subprotocol if len(subprotocol) <= limit else f"{subprotocol[:limit]}…")
 
 
 def check_request_headers(owner: str, headers: object) -> tuple[tuple[str, str], ...]:

@@ -60,7 +60,7 @@ from trioweb.testing import Network, RawPeer, no_leaks, stream_pair, wait_until
         ({"url": "ws:///path"}, ValueError, r"url 'ws:///path'.*no host"),
         ({"url": "ws://server:99999/"}, ValueError, r"url 'ws://server:99999/'.*0-65535"),
         ({"url": "ws://server:x/"}, ValueError, r"url 'ws://server:x/'"),
-        ({"url": b"ws://server/"}, TypeError, r"url.*str such as 'ws://host/path'.*b'ws:"),
+        ({"url": b"ws://server/"}, TypeError, r"url.*str such as 'ws://host/path'.*a bytes"),
         ({"headers": {"X-A": "line\r\nbreak"}}, ValueError, r"X-A"),
         ({"headers": {"bad name": "x"}}, ValueError, r"bad name"),
         ({"headers": [("Upgrade", "x")]}, ValueError, r"'Upgrade' belongs to the handshake"),

@@ -2,7 +2,8 @@
 
 from ._client import Client, ClientStatistics, open_client
 from ._events import Lost, Opened, Undelivered, Waiting
-from ._open import Dial, open_connection
+from ._open import open_connection
+from ._opener import Dial
 from ._streams import Messages
 from ._worth import is_worth_retry
 

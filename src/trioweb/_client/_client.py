@@ -11,18 +11,17 @@ from typing import Any, Final
 import trio
 from trio.lowlevel import in_trio_run
 
-from .._arguments import check_async
+from .._arguments import check_async, check_kind
 from .._chance import new_random
-from .._deflate import check_compression
 from .._errors import CloseCode
 from .._frames import check_close, encode_payload
-from .._handshake import check_subprotocols
 from .._nursery import open_hidden_nursery, protected_block
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
 from .._waitable import wrong_thread
 from ._life import Life
-from ._open import Dial, header_pairs, parse_target
+from ._open import Offer
+from ._opener import DEFAULT_REDIRECTS, Dial, Opener
 from ._streams import Full, Messages
 from ._supervisor import HeadersArgument, OnOpen, Plan, SubprotocolsArgument, UrlArgument
 from ._worth import describe
@@ -302,6 +301,8 @@ async def open_client(
     limits: Limits = Limits(),
     compression: Deflate | None = None,
     dial: Dial | None = None,
+    redirects: int = DEFAULT_REDIRECTS,
+    user_agent: str | None = None,
     random: Random | None = None,
 ) -> AsyncGenerator[Client]:
     """Hold a client that connects, and connects again, for the length of the block.
@@ -311,8 +312,6 @@ async def open_client(
 
     Args:
         url: ws:// or wss://, or an async callable that is asked for it at each attempt.
-            Redirects are followed, at most five; Authorization and Cookie never follow to
-            another origin.
         retry: when to connect again, and when to give up.  A server's Retry-After is honoured
             up to a day.
         heartbeat: how a dead server is noticed; None for not at all.
@@ -323,7 +322,8 @@ async def open_client(
         receive: False if this program only sends: what arrives is counted and dropped.
         headers: sent along with the handshake; or an async callable, as `url`.
         subprotocols: as for `open_connection`; or an async callable, as `url`.
-        ssl_context, limits, compression, dial: as for `open_connection`.
+        ssl_context, limits, compression, dial, redirects, user_agent: as for
+            `open_connection`.
         random: where the jitter comes from; for tests.
 
     Yields:
@@ -344,30 +344,32 @@ async def open_client(
 
     Cancellation: sends Close if the kernel takes it at once, and closes the transport.
     """
-    if not callable(url):
-        parse_target(url, ssl_context)
-    if not callable(headers):
-        headers = header_pairs("open_client", headers)
-    if not callable(subprotocols):
-        check_subprotocols("open_client", subprotocols)
-        subprotocols = tuple(subprotocols)
+    opener = Opener("open_client", ssl_context, limits, compression, dial, redirects, user_agent)
+    offer = Offer("open_client", ssl_context, user_agent)
     for name, value in ("url", url), ("headers", headers), ("subprotocols", subprotocols):
         if callable(value):
             check_async("open_client", f"{name}()", value)
-    check_async("open_client", "dial(host, port)", dial, optional=True)
+    # What may be given only once is read now; what is made for each attempt is checked then.
+    headers = headers if callable(headers) else offer.headers(headers)
+    subprotocols = subprotocols if callable(subprotocols) else offer.subprotocols(subprotocols)
+    if not callable(url):
+        offer.visit(url, () if callable(headers) else headers, ())
     check_async("open_client", "on_open(connection)", on_open, optional=True)
-    check_compression(compression)
+    check_kind("open_client", "retry", retry, Retry)
+    check_kind("open_client", "heartbeat", heartbeat, Heartbeat, optional=True)
+    check_kind("open_client", "outbox", outbox, Outbox)
+    check_kind("open_client", "receive", receive, bool)
+    check_kind("open_client", "random", random, Random, optional=True)
     plan = Plan(
         url=url,
         headers=headers,
         subprotocols=subprotocols,
-        ssl_context=ssl_context,
-        dial=dial,
+        offer=offer,
+        opener=opener,
         on_open=on_open,
         retry=retry,
         heartbeat=heartbeat,
         limits=limits,
-        compression=compression,
     )
     life = Life(plan, outbox, receive=receive, random=random or new_random())
     async with open_hidden_nursery() as nursery:

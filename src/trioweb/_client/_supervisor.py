@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from time import time
 from typing import Final, TypeAlias, TypeVar
-from urllib.parse import urldefrag, urljoin
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -23,23 +21,14 @@ from .._connection import Connection, is_own_end
 from .._errors import (
     ClosedLocally,
     ConnectFailed,
-    HandshakeFailed,
-    HandshakeRejected,
     causes,
     single_cause,
 )
-from .._handshake import Target, check_subprotocols, parse_url
 from .._outgoing import State
-from .._policy import Deflate, Heartbeat, Limits, Retry
+from .._policy import Heartbeat, Limits, Retry
 from ._events import Opened, Waiting
-from ._open import (
-    Dial,
-    Established,
-    HeaderArgument,
-    establish,
-    header_pairs,
-    parse_target,
-)
+from ._open import HeaderArgument, Offer
+from ._opener import Established, Opener
 from ._reception import Reception
 from ._retry import Schedule, seconds_to_wait
 from ._sending import Sender
@@ -55,10 +44,6 @@ HeadersArgument: TypeAlias = HeaderArgument | Callable[[], Awaitable[HeaderArgum
 SubprotocolsArgument: TypeAlias = Sequence[str] | Callable[[], Awaitable[Sequence[str]]]
 OnOpen: TypeAlias = Callable[[Connection], Awaitable[object]]
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_MAX_REDIRECTS: Final = 5
-_CREDENTIALS: Final = frozenset({"authorization", "cookie"})
-_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 # A server ends TCP right after its Close; before the next attempt, one that does not is not
 # waited for.
 _LINGER_SECONDS: Final = 1.0
@@ -71,13 +56,12 @@ class Plan:
     url: UrlArgument
     headers: HeadersArgument
     subprotocols: SubprotocolsArgument
-    ssl_context: ssl.SSLContext | None
-    dial: Dial | None
+    offer: Offer
+    opener: Opener
     on_open: OnOpen | None
     retry: Retry
     heartbeat: Heartbeat | None
     limits: Limits
-    compression: Deflate | None
 
 
 class TheirError(Exception):
@@ -170,41 +154,11 @@ class Supervisor:
                 asking = ""
             if asking:
                 return ConnectFailed(f"{asking} was not through within {seconds:g} s")
-            check_subprotocols("open_client", subprotocols)
-            target = parse_target(url, self._plan.ssl_context)
-            pairs = header_pairs("open_client", headers)
-            opened = await self._follow(target, pairs, tuple(subprotocols), deadline)
+            visit = self._plan.offer.visit(url, headers, subprotocols)
+            opened = await self._plan.opener.open(visit, deadline)
         except Exception as exc:
             return _cause_of(exc)
         return await self._use(opened, deadline)
-
-    async def _follow(
-        self,
-        target: Target,
-        headers: list[tuple[str, str]],
-        subprotocols: Sequence[str],
-        deadline: float,
-    ) -> Established:
-        """Open a connection, where redirects lead to."""
-        plan = self._plan
-        for _ in range(_MAX_REDIRECTS + 1):
-            try:
-                return await establish(
-                    target,
-                    headers,
-                    subprotocols,
-                    plan.ssl_context,
-                    plan.limits,
-                    plan.compression,
-                    plan.dial,
-                    deadline=deadline,
-                )
-            except HandshakeRejected as exc:
-                location = exc.header("location")
-                if exc.status not in _REDIRECTS or location is None:
-                    raise
-                target, headers = redirect(target, headers, location)
-        raise HandshakeFailed(f"the server redirects more than {_MAX_REDIRECTS} times")
 
     async def _use(self, opened: Established, deadline: float) -> Exception:
         """Hold a connection until it is over; return why it is."""
@@ -266,33 +220,6 @@ class Supervisor:
         self._schedule.opened_for(trio.current_time() - begun_at)
 
 
-def redirect(
-    target: Target, headers: list[tuple[str, str]], location: str
-) -> tuple[Target, list[tuple[str, str]]]:
-    """Where *location* leads from *target*, and the headers that may go there.
-
-    Raises:
-        HandshakeFailed: nowhere, or from TLS to plain TCP.
-    """
-    base = f"{'wss' if target.secure else 'ws'}://{target.authority}{target.resource}"
-    try:
-        # urljoin resolves relative references only for the schemes that it knows.
-        url, _ = urldefrag(urljoin(base.replace("ws", "http", 1), location))
-        scheme, colon, rest = url.partition(":")
-        found = parse_url(_WEBSOCKET_SCHEMES.get(scheme.lower(), scheme) + colon + rest)
-    except ValueError as exc:
-        raise HandshakeFailed(f"redirected to nowhere: {exc}") from None
-    if target.secure and not found.secure:
-        raise HandshakeFailed(f"redirected from TLS to plain TCP, to {found.authority}")
-    if (found.secure, found.host, found.port) != (target.secure, target.host, target.port):
-        # Another origin has no business with what was meant for this one.
-        headers = [pair for pair in headers if pair[0].lower() not in _CREDENTIALS]
-    elif not found.headers:
-        found = replace(found, headers=target.headers)
-    return found, headers
-
-
-@disable_ki_protection
 async def _ask(value: _T | Callable[[], Awaitable[_T]]) -> _T:
     """What a user gave, or has a callable of theirs give."""
     return await value() if callable(value) else value

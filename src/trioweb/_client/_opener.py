@@ -1,0 +1,194 @@
+"""How one connection is opened: the way to the server, TLS, the handshake, redirects.
+
+One deadline stands over all of it, and the error that tells of it names the host and the phase.
+Whatever fails leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import TypeAlias
+
+import trio
+
+from .._arguments import check_async, check_headers, check_kind
+from .._connection import Connection
+from .._deflate import check_compression
+from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, causes, is_os_error
+from .._handshake import Switch, Target, connect
+from .._heartbeat import Monitor, heartbeat_replies
+from .._http import Request, addresses
+from .._link import Link
+from .._policy import Deflate, Heartbeat, Limits
+from .._tls import TlsStream
+from ._redirects import Trail, Visit
+from ._trust import default_context
+
+Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+
+# As browsers have it within an order of magnitude; nobody needs more than two.
+DEFAULT_REDIRECTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A transport over which the opening handshake has succeeded."""
+
+    stream: trio.abc.Stream
+    request: Request
+    switch: Switch
+
+    def start(
+        self, nursery: trio.Nursery, heartbeat: Heartbeat | None, limits: Limits
+    ) -> Connection:
+        """Have *nursery* hold the connection that this is."""
+        agreed = self.switch.compression
+        link = Link(
+            self.stream,
+            self.switch.rest,
+            is_client=True,
+            limits=limits,
+            spawn=nursery.start_soon,
+            replies=heartbeat_replies(heartbeat),
+            compression=agreed,
+        )
+        nursery.start_soon(link.carry)
+        connection = Connection(
+            link,
+            self.request,
+            subprotocol=self.switch.subprotocol,
+            extensions="" if agreed is None else agreed.text,
+            response_headers=self.switch.headers,
+        )
+        if heartbeat is not None:
+            monitor = Monitor(heartbeat)
+            monitor.add(connection)
+            nursery.start_soon(monitor.run)
+        return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens connections as `open_connection` or `open_client`, the *owner*, was told."""
+
+    owner: str
+    ssl_context: ssl.SSLContext | None
+    limits: Limits
+    compression: Deflate | None
+    dial: Dial | None
+    redirects: int
+    user_agent: str | None
+
+    def __post_init__(self) -> None:
+        owner = self.owner
+        check_kind(owner, "ssl_context", self.ssl_context, ssl.SSLContext, optional=True)
+        check_kind(owner, "limits", self.limits, Limits)
+        check_compression(self.compression)
+        check_async(owner, "dial(host, port)", self.dial, optional=True)
+        check_kind(owner, "redirects", self.redirects, int)
+        if self.redirects < 0:
+            raise ValueError(f"{owner}: redirects={self.redirects} must not be below 0")
+        check_kind(owner, "user_agent", self.user_agent, str, optional=True)
+        check_headers(f"{owner}: user_agent", {"User-Agent": self.user_agent or ""})
+
+    async def open(self, visit: Visit, deadline: float) -> Established:
+        """Open a WebSocket where *visit* leads to, redirects included.
+
+        Raises:
+            OpenFailed: it could not be done until *deadline*, or at all.
+            What the user's `dial` raises, unless that is an OSError.
+        """
+        trail = Trail(visit, self.redirects)
+        while True:
+            try:
+                return await self._establish(trail.visit, deadline)
+            except HandshakeRejected as exc:
+                trail.follow(exc)
+
+    async def _establish(self, visit: Visit, deadline: float) -> Established:
+        target = visit.target
+        where = f"{target.host}:{target.port}"
+        stream: trio.abc.Stream | None = None
+        established = None
+        phase = "connecting"
+        try:
+            with trio.move_on_at(deadline):
+                stream = await self._reach(target)
+                if target.secure:
+                    phase = "TLS handshake"
+                    stream = await self._secure(stream, target, where)
+                phase = "opening handshake"
+                switch = await connect(
+                    stream,
+                    target,
+                    subprotocols=visit.subprotocols,
+                    headers=self._introduced(visit.headers),
+                    compression=self.compression,
+                    max_head_bytes=self.limits.max_request_bytes,
+                )
+                remote, local = addresses(stream)
+                request = Request("GET", target.resource, visit.headers, remote=remote, local=local)
+                established = Established(stream, request, switch)
+                return established
+        except Exception as exc:
+            if stream is not None or not is_os_error(exc):
+                raise
+            raise ConnectFailed(f"could not connect to {where}: {_reason(exc)}") from exc
+        finally:
+            if established is None and stream is not None:
+                await trio.aclose_forcefully(stream)
+        seconds = self.limits.connect_timeout
+        text = f"{where} did not answer within {seconds:g} s ({phase}; Limits.connect_timeout)"
+        raise ConnectFailed(text) if stream is None else HandshakeFailed(text)
+
+    async def _reach(self, target: Target) -> trio.abc.Stream:
+        """A stream to the target's host, without TLS."""
+        stream = await (self.dial or trio.open_tcp_stream)(target.host, target.port)
+        # What is no stream could not be closed either.
+        check_kind("dial", "what it returns", stream, trio.abc.Stream)
+        return stream
+
+    async def _secure(self, stream: trio.abc.Stream, target: Target, where: str) -> TlsStream:
+        context = self.ssl_context or await default_context()
+        secured = TlsStream(stream, context, server_hostname=target.host)
+        try:
+            await secured.do_handshake()
+        except trio.BrokenResourceError as exc:
+            cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
+            untrusted = isinstance(cause, ssl.SSLCertVerificationError)
+            text = f"TLS with {where} failed: {cause}"
+            raise ConnectFailed(text, untrusted=untrusted) from cause
+        return secured
+
+    def _introduced(self, headers: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+        """*headers* with a User-Agent, unless they have one or none is wanted."""
+        agent = default_user_agent() if self.user_agent is None else self.user_agent
+        if not agent or has_header(headers, "user-agent"):
+            return headers
+        return [("User-Agent", agent), *headers]
+
+
+@cache
+def default_user_agent() -> str:
+    return f"trioweb/{version('trioweb')}"
+
+
+def has_header(headers: Sequence[tuple[str, str]], name: str) -> bool:
+    """Whether *headers* have *name* (in lower case)."""
+    return any(key.lower() == name for key, _ in headers)
+
+
+def _reason(error: Exception) -> object:
+    """Why the network said no, in words."""
+    # Trio tries every address of the name; the first failure speaks for them all.
+    failure = causes(error)[0]
+    attempts = failure.__cause__
+    cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else failure
+    number = getattr(cause, "errno", None) or 0
+    return os.strerror(number) if number in errno.errorcode else cause
