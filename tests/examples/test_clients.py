@@ -107,7 +107,44 @@ async def test_shared_client_asks_again_when_the_answer_was_lost(nursery: trio.N
     assert len([q for q in questions if q["id"] == questions[0]["id"]]) == 2
 
 
-@pytest.mark.parametrize("example", ["ticker_client.py", "shared_client.py"])
+async def test_orders_are_carried_out_once_though_the_server_goes_down() -> None:
+    async with running(python("examples/order_bot.py", "--demo")) as program:
+        code, output, errors = await program.ended()
+    assert (code, "Traceback" in errors) == (0, False)
+    *lost, total = output.splitlines()
+    assert total == "total: 5050"
+    assert len(lost) == 2 and all("orders are open" in line for line in lost)
+
+
+async def test_orders_are_sent_again_with_their_ids_until_they_are_answered(
+    nursery: trio.Nursery,
+) -> None:
+    """By a server that dies of every 30th message, whether it has answered what came before."""
+    received: list[Any] = []
+    done: dict[str, int] = {}
+
+    async def account(connection: trioweb.Connection) -> None:
+        async for message in connection:
+            received.append(json.loads(message))
+            done.setdefault(received[-1]["id"], received[-1]["add"])
+            if len(received) in (30, 60, 90):
+                await connection.aclose(1012)
+                return
+            answer = {"id": received[-1]["id"], "total": sum(done.values())}
+            await connection.send(json.dumps(answer))
+
+    url = await serve(nursery, account)
+    async with running(python("examples/order_bot.py", url)) as program:
+        code, output, _ = await program.ended()
+    assert code == 0
+    assert output.splitlines()[-1] == "total: 5050"
+    assert sorted(done.values()) == list(range(101))
+    # What was sent again was sent unchanged.
+    assert all(done[order["id"]] == order["add"] for order in received)
+    assert len(received) > len(done)
+
+
+@pytest.mark.parametrize("example", ["ticker_client.py", "shared_client.py", "order_bot.py"])
 async def test_example_asks_for_a_url_or_the_demo(example: str) -> None:
     async with running(python(f"examples/{example}")) as program:
         code, _, errors = await program.ended()
