@@ -69,6 +69,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "--app-heartbeat", "ping"], "'ping' is not MESSAGE=REPLY"),
         (["serve", "--app-heartbeat", "=pong"], "'=pong' is not MESSAGE=REPLY"),
         (["serve", "--app-heartbeat", "ping=\udcff"], "UTF-8"),
+        (["serve", "--origin", "Example.com"], "'Example.com' can match no Origin; 'https://exam"),
         (["serve", "--log-level", "loud"], "'loud'"),
         (["serve", "--colour"], "--colour"),
         (["serve", "--tls-key", "key.pem"], "needs --tls-cert"),

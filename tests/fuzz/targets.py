@@ -33,11 +33,11 @@ from tests.support import (
     start_connection,
 )
 from tests.test_frames import read, read_in_pieces, read_simply
-from trioweb import ConnectionClosed, Deflate, Limits, Reject, State
+from trioweb import ConnectionClosed, Deflate, Limits, State
 from trioweb._deflate import Compressor, Inflater, choose_offer, read_answer
 from trioweb._http import BadHead, brief, parse_request, read_head, read_response
-from trioweb._server._admission import check_origin
 from trioweb._server._front import check_request
+from trioweb._server._origins import Origins
 from trioweb._server._proxies import Proxies
 
 _T = TypeVar("_T")
@@ -215,8 +215,7 @@ def _request_head(pieces: list[bytes], proxies: Proxies) -> bytes | None:
         assert brief(repr(request)).isprintable()
         assert isinstance(request.query, dict)
         assert isinstance(request.remote, tuple)
-        with suppress(Reject):
-            check_origin(request, ())
+        Origins(()).complaint(request)
         return head
     assert 400 <= fault.status <= 505
     assert len(fault.reason) < 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -77,6 +78,92 @@ async def test_origin_decides_who_may_connect(
     status, _ = await peer.read_head()
     assert status == (101 if let_in else 403)
     assert site.server.statistics().refused == ({} if let_in else {403: 1})
+
+
+async def test_refused_origin_is_told_with_the_host_and_the_option(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At WARNING the first time: it is what whoever sets a server up meets first."""
+    caplog.set_level(logging.INFO)
+    site = await start(nursery, wait)
+
+    async def refused(origin: str) -> None:
+        head = upgrade_head(Host="api.example.com", Origin=origin)
+        answer = await site.ask(head)
+        assert (answer.status, answer.body) == (403, b"This Origin may not connect.\n")
+
+    for origin in "https://example.com", "https://example.com", "https://other.example":
+        await refused(origin)
+    text = "Origin https://example.com is not of the host asked for, api.example.com; origins="
+    levels = [logging.WARNING, logging.INFO, logging.WARNING]
+    assert [record.levelno for record in caplog.records] == levels
+    assert text in caplog.records[0].getMessage()
+    assert text in caplog.records[1].getMessage()
+    caplog.clear()
+    for origin in "https://user:SECRET@example.com", "https://example.com/?token=SECRET", "SECRET":
+        await refused(origin)
+    assert "SECRET" not in caplog.text
+    caplog.clear()
+    for number in range(1100):
+        await refused(f"https://{number}.example")
+    assert caplog.records[0].levelno == logging.WARNING
+    assert caplog.records[-1].levelno == logging.INFO  # it is not remembered for ever
+
+
+@pytest.mark.parametrize(
+    ("entry", "right"),
+    [
+        ("https://example.com/", "'https://example.com' would"),
+        ("https://example.com/page?x", "'https://example.com' would"),
+        ("example.com", "'https://example.com' would"),
+        ("localhost:3000", "'https://localhost:3000' would"),
+        ("HTTPS://Example.com", "'https://example.com' would"),
+        ("https://example.com:443", "'https://example.com' would"),
+        ("http://example.com:80", "'http://example.com' would"),
+        ("https://bücher.example", "'https://xn--bcher-kva.example' would"),
+        ("http://[0::1]:8000", "'http://[::1]:8000' would"),
+        (" https://example.com", "'https://example.com' would"),
+        ("https://*.example.com", "there are no patterns"),
+        ("https://a.de, https://b.de", "write it as browsers send it"),
+        ("https://example.com:99999", "write it as browsers send it"),
+        ("", "write it as browsers send it"),
+        ("https://", "write it as browsers send it"),
+        ("NULL", "'https://null' would"),
+    ],
+)
+async def test_origin_that_can_match_none_is_refused_at_once(entry: str, right: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(right)) as caught:
+        await trioweb.serve(wait, 0, origins=[entry])
+    assert f"origins: {entry!r} can match no Origin" in str(caught.value)
+
+
+async def test_origin_with_a_password_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="an entry with a user in it") as caught:
+        await trioweb.serve(wait, 0, origins=["https://user:SECRET@example.com"])
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "*",
+        "null",
+        "file://",
+        "https://example.com",
+        "http://localhost:3000",
+        "http://127.0.0.1:8000",
+        "http://[::1]:8000",
+        "https://xn--bcher-kva.example",
+        "https://example.com.",
+        "https://a_b.example",
+        "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+        "capacitor://localhost",
+    ],
+)
+async def test_origin_that_browsers_send_can_be_listed(entry: str, nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait, origins=[entry])
+    origin = "https://any.example" if entry == "*" else entry
+    await site.opened(Origin=origin)
 
 
 async def test_origin_is_checked_before_admit_is_asked(nursery: trio.Nursery) -> None:

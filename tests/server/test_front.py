@@ -127,6 +127,24 @@ async def test_answers_have_a_date(nursery: trio.Nursery, monkeypatch: pytest.Mo
         assert (await site.ask(head)).headers["date"] == "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
+@pytest.mark.parametrize("upgrade", [None, ""])
+async def test_swallowed_upgrade_is_named(
+    upgrade: str | None, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy that is not told to pass it on takes it away; what was meant is clear."""
+    caplog.set_level(logging.INFO)
+
+    async def http(request: trioweb.Request) -> trioweb.Response:
+        raise AssertionError("asked about a handshake")
+
+    site = await start(nursery, wait, http=http)
+    answer = await site.ask(upgrade_head(Upgrade=upgrade, Connection="close"))
+    assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+    [record] = caplog.records
+    assert "refused with 426" in record.getMessage()
+    assert "no Upgrade: a proxy on the way must pass that on" in record.getMessage()
+
+
 async def test_wrong_version_is_told_the_right_one(nursery: trio.Nursery) -> None:
     """RFC 6455 section 4.2.2."""
     site = await start(nursery, wait)

@@ -18,6 +18,7 @@ import trio
 from .._errors import single_cause
 from .._handshake import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
+from .._server._origins import Origins
 from ._connect import connect
 from ._serve import serve
 from ._terminal import Formatter, UsageError, prepare_standard_streams
@@ -68,6 +69,14 @@ def _app_heartbeat(text: str) -> tuple[str, str | None]:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     return message, reply or None
+
+
+def _origin(text: str) -> str:
+    try:
+        Origins([text])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc).removeprefix("origins: ")) from exc
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -122,6 +131,7 @@ def _add_serve(commands: Any) -> None:
     add(
         "--origin",
         action="append",
+        type=_origin,
         default=[],
         metavar="ORIGIN",
         help="let pages of this Origin connect, too; may be repeated; '*' for all",

@@ -1,22 +1,18 @@
-"""Who may connect: the Origin, the subprotocol and the user's own `admit`.
+"""Who may connect: the user's own `admit`, and the subprotocol.
 
-Everything here decides on a checked Request and raises Reject to say no; how a no is
-written to the wire is the front's business.
+Everything here decides on a checked Request; how a no is written to the wire is the front's
+business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from .._arguments import check_kind
-from .._errors import Reject
 from .._handshake import check_request_headers, check_subprotocols
 from .._http import Request
-
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +38,6 @@ class Accept:
 
 
 Admit: TypeAlias = Callable[[Request], Awaitable[Accept | None]]
-
-
-def check_origin(request: Request, allowed: Collection[str]) -> None:
-    """Refuse pages of other sites, whose requests carry our users' cookies.
-
-    A request without Origin does not come from a browser.  One from the host that was
-    asked for is our own page.  Anything else must be listed ("*" lists all).
-
-    Raises:
-        Reject: with 403.
-    Source: RFC 6455 section 10.2.
-    """
-    origin = request.origin
-    if origin is None or "*" in allowed or origin in allowed:
-        return
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        parts = urlsplit("")
-    port = _DEFAULT_PORTS.get(parts.scheme)
-    if port is not None and parts.netloc:
-        asked = request.headers.get("host", "").lower().removesuffix(port)
-        if parts.netloc.lower().removesuffix(port) == asked:
-            return
-    raise Reject(403, "This Origin may not connect.\n")
 
 
 def choose_subprotocol(request: Request, accepted: Accept, known: Sequence[str]) -> Accept:

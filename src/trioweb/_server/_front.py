@@ -93,6 +93,8 @@ def check_request(request: Request) -> None:
     """
     if is_upgrade(request):
         check_upgrade(request)
+    elif "sec-websocket-key" in request.headers and not request.headers.get("upgrade"):
+        raise BadHead(426, "a WebSocket key, but no Upgrade: a proxy on the way must pass that on")
     elif request.method not in ("GET", "HEAD"):
         raise BadHead(405, "only GET and HEAD are answered")
 

@@ -115,7 +115,9 @@ async def serve(
             other error, is logged, and the peer is refused with 500.
         http: `async def http(request) -> Response` for requests that are no upgrade;
             without it they are answered with 404.
-        origins: Origins that may connect besides the host asked for; "*" for all.
+        origins: Origins that may connect besides the host asked for, as browsers send them
+            ("https://example.com", with a port only if it is not the scheme's own); "*" for all.
+            A page that is refused is told in the log, the first time at WARNING.
         subprotocols: those that the handler speaks, preferred ones first.
         trusted_proxies: addresses and networks ("127.0.0.1", "10.0.0.0/8", "fd00::/8"; "unix"
             for all who come over a Unix socket) of proxies whose X-Forwarded-For is believed.

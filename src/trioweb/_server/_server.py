@@ -31,7 +31,7 @@ from .._policy import bound
 from .._tls import TlsStream
 from .._topics import HubStatistics
 from ._accepting import accept_streams, has_waiting
-from ._admission import Accept, check_origin, choose_subprotocol
+from ._admission import Accept, choose_subprotocol
 from ._drain import say_good_bye
 from ._eager import Eager
 from ._front import (
@@ -90,12 +90,13 @@ class ServerStatistics:
 
 
 class _Refused(Exception):
-    """A request is refused with `response`; `reason` is for the log."""
+    """A request is refused with `response`; `reason` is for the log, at `level`."""
 
-    def __init__(self, response: Response, reason: str) -> None:
+    def __init__(self, response: Response, reason: str, level: int = logging.INFO) -> None:
         super().__init__(reason)
         self.response = response
         self.reason = reason
+        self.level = level
 
     @classmethod
     def because(cls, reason: str, *, retry_after: int) -> _Refused:
@@ -336,7 +337,7 @@ class Server:
             self._count_refusal(visitor, response, exc.reason)
         except _Refused as exc:
             response = exc.response
-            self._count_refusal(visitor, response, exc.reason)
+            self._count_refusal(visitor, response, exc.reason, exc.level)
         except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
             self._refused[0] += 1
             who = format_address(visitor.remote)
@@ -377,10 +378,12 @@ class Server:
             return "too many connections from this address"
         return ""
 
-    def _count_refusal(self, visitor: Visitor, response: Response, reason: str) -> None:
+    def _count_refusal(
+        self, visitor: Visitor, response: Response, reason: str, level: int = logging.INFO
+    ) -> None:
         self._refused[response.status] += 1
         who = format_address(visitor.remote)
-        _logger.info("%s: refused with %d: %s", who, response.status, brief(reason))
+        _logger.log(level, "%s: refused with %d: %s", who, response.status, brief(reason))
 
     async def _decide(self, request: Request) -> Accept | Response:
         """Ask the application about *request*; what it raises concerns nobody else."""
@@ -406,7 +409,11 @@ class Server:
             if not isinstance(response, Response):
                 raise TypeError(f"http must return a Response, not {shown(response)}")
             return response
-        check_origin(request, self._settings.origins)
+        origins = self._settings.origins
+        if complaint := origins.complaint(request):
+            # Whoever set this server up, and left out a page, looks here for the reason.
+            level = logging.WARNING if origins.is_new(request) else logging.INFO
+            raise _Refused(Response(403, "This Origin may not connect.\n"), complaint, level)
         accepted = await self._admit(request)
         # Not before: a drain may have begun while `admit` made up its mind.
         if self.draining:

@@ -17,6 +17,7 @@ from .._policy import Deflate, Heartbeat, Limits, check_message
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
+from ._origins import Origins
 from ._proxies import Proxies
 
 Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
@@ -30,7 +31,7 @@ class Settings:
     ssl_context: ssl.SSLContext | None
     admit: Admit | None
     http: Http | None
-    origins: frozenset[str]
+    origins: Origins
     subprotocols: tuple[str, ...]
     proxies: Proxies
     heartbeat: Heartbeat | None
@@ -73,7 +74,7 @@ def settle(
         ssl_context=ssl_context,
         admit=admit,
         http=http,
-        origins=frozenset(check_texts("serve", "origins", origins)),
+        origins=Origins(check_texts("serve", "origins", origins)),
         subprotocols=check_subprotocols("serve", subprotocols),
         proxies=Proxies(check_texts("serve", "trusted_proxies", trusted_proxies)),
         heartbeat=heartbeat,
