@@ -119,7 +119,11 @@ def deflated(data: bytes) -> None:
     settings, cuts, wire = _split(data)
     takeover = bool(settings & 1)
     whole = read(wire, inflater=Inflater(15, takeover=takeover))
-    pieces = read_in_pieces(wire, cuts, inflater=Inflater(15, takeover=takeover))
+    # And wherever it stops meanwhile.
+    work = 1 + (settings >> 1) * 8
+    pieces = read_in_pieces(
+        wire, cuts, inflater=Inflater(15, takeover=takeover), work_per_feed=work
+    )
     for events, code in whole, pieces:
         assert code in (None, 1002, 1007, 1009)
         assert all(len(event) <= _LIMIT for event in events if isinstance(event, (str, bytes)))
