@@ -359,7 +359,8 @@ async def widen(client: Client, peer: RawPeer, window: int) -> None:
     """Answer at once until the window has that size, with nothing in flight then."""
     size = 1
     while size < window:
-        await client.send("w")
+        for _ in range(max(1, size // 2)):
+            client.send_nowait("w")
         await peer.send_frame(PONG, await next_ping(peer))
         await client.flush()
         size *= 2
@@ -485,6 +486,25 @@ async def test_window_does_not_grow_with_pongs_that_take_longer_than_a_second(
             await wait_all_tasks_blocked()
             await peer.send_frame(PONG, ping)
         await client.flush()
+
+
+async def test_window_does_not_grow_with_messages_that_do_not_fill_it(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """How quickly single messages are handled says nothing of the burst that follows them."""
+    door = Door()
+    arrived: list[str] = []
+    nursery.start_soon(door.serve, work(0.75, arrived))
+    heartbeat = Heartbeat(timeout=5)
+    async with open_at(door, heartbeat=heartbeat, outbox=Outbox(confirm=True)) as client:
+        for n in range(10):
+            await client.send(str(n))
+            await client.flush()
+        for n in range(10, 30):
+            client.send_nowait(str(n))
+        await client.flush()
+        assert client.statistics().sessions == 1
+    assert arrived == [str(n) for n in range(30)]
 
 
 async def test_ping_stands_for_64_kib_at_most(autojump_clock: MockClock) -> None:

@@ -1,6 +1,7 @@
 """How much of a session may be unconfirmed, when the server is asked, and when it is overdue.
 
-The window begins at one message in each session and doubles with each pong that comes quickly.
+The window begins at one message in each session and doubles with each pong that comes quickly, if
+the window was in use: how fast single messages are handled says nothing of a burst of them.
 So a server that handles slowly, in order, is given no more than it gets through in time, and a
 message of which a server dies takes none of those before it along when it is sent again.
 
@@ -88,8 +89,9 @@ class Confirmation:
         self.patience = 1
         self._timeout = timeout
         self._reading = self._new_reading_time(-math.inf)
-        # What they ask about and when they were sent, oldest first.
-        self._pings: deque[tuple[int, float]] = deque()
+        # What they ask about, whether that is as much as the window allows, and when they were
+        # sent, oldest first.
+        self._pings: deque[tuple[int, bool, float]] = deque()
         self._asked = 0
         self._asked_bytes = 0
 
@@ -131,14 +133,15 @@ class Confirmation:
         """A ping follows message *sent*."""
         if not self._pings:
             self._reading.restart(now)
-        self._pings.append((sent, now))
+        is_full = sent - self._asked >= self._stride or self._asked_bytes >= MAX_ASKED_BYTES
+        self._pings.append((sent, is_full, now))
         self._asked = sent
         self._asked_bytes = 0
 
     def confirmed(self, now: float) -> int:
         """The pong of the oldest ping is here; up to which message that confirms."""
-        number, sent_at = self._pings.popleft()
-        if now - sent_at <= _QUICK_SECONDS:
+        number, is_full, sent_at = self._pings.popleft()
+        if is_full and now - sent_at <= _QUICK_SECONDS:
             self.window = min(2 * self.window, MAX_WINDOW)
         if now - sent_at <= self._timeout:
             self.patience = 1
