@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from base64 import b64encode
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from .._client import Opened, Undelivered, Waiting
 from .._errors import (
@@ -15,13 +14,9 @@ from .._errors import (
     ConnectionClosed,
     ConnectionLost,
     GaveUp,
-    HandshakeRejected,
 )
 from .._policy import Message
 from ._terminal import Notices, escape, write
-
-# Of what a server says besides its status; what is meant for people is at the beginning.
-_BODY_CHARACTERS: Final = 300
 
 
 class Report(Protocol):
@@ -136,34 +131,13 @@ def _content(message: Message) -> dict[str, str]:
 
 
 def describe(error: Exception) -> str:
-    """*error* in words, with what the server has said besides, and the option that might help."""
+    """*error* in words, with the option that might help."""
     match error.last if isinstance(error, GaveUp) else error:
-        case HandshakeRejected() as rejection:
-            return f"{error}{_said(rejection)}"
         case ConnectionLost(code=CloseCode.MESSAGE_TOO_BIG):
             return f"{error}; see --max-message-bytes"
         case ConnectFailed(untrusted=True):
             return f"{error}; --ca FILE trusts its authority, --insecure any server"
     return str(error)
-
-
-def _said(rejection: HandshakeRejected) -> str:
-    """What the server has said besides its status."""
-    parts = []
-    location = rejection.header("location")
-    if location and location not in str(rejection):
-        parts.append(f"; it leads to {location}")
-    body = rejection.body.decode("utf-8", "replace")
-    if "html" in (rejection.header("content-type") or ""):
-        # A page; its title is what can be read without a browser.
-        title = re.search(r"<title[^>]*>([^<]*)", body, re.IGNORECASE)
-        body = title[1] if title else ""
-    body = " ".join(body.split())
-    if len(body) > _BODY_CHARACTERS:
-        body = f"{body[:_BODY_CHARACTERS]}…"
-    if body and rejection.header("content-encoding") is None:
-        parts.append(f": {body}")
-    return "".join(parts)
 
 
 def duration(seconds: float) -> str:
