@@ -91,6 +91,10 @@ class Link(Incoming):
         spawn: starts a task in the nursery that holds the link's tasks.
         replies: messages that are answered here (None: swallowed) and reach nobody else.
         compression: what was agreed upon, if anything was.
+
+    Attributes:
+        on_let_go: called once, when the transport is closed, though what had arrived may still be
+            received.
     """
 
     __slots__ = (
@@ -101,6 +105,7 @@ class Link(Incoming):
         "_scope",
         "close_code",
         "close_reason",
+        "on_let_go",
     )
 
     def __init__(
@@ -126,6 +131,7 @@ class Link(Incoming):
         self.close_code: int | None = None
         self.close_reason = ""
         self._reads: Reads | None = None
+        self.on_let_go: Callable[[Link], object] | None = None
         self._reading: trio.CancelScope | None = None
         self._has_let_go = False
         self._scope: trio.CancelScope | None = None
@@ -312,6 +318,9 @@ class Link(Incoming):
         # Shielded, so that a cancellation does not skip what follows; it does not wait.
         with trio.CancelScope(shield=True), suppress(Exception):
             await trio.aclose_forcefully(self._stream)
+        on_let_go, self.on_let_go = self.on_let_go, None
+        if on_let_go is not None:
+            on_let_go(self)
 
     async def _read(self) -> None:
         """Feed what arrives, until both Closes have passed or nothing more can come."""

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from .._connection import Connection
 from .._http import Address, Request
 
 _Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -34,10 +35,12 @@ class Visitor:
     Attributes:
         remote: the address that logs tell.
         host: what this stream counts under in the limit for each host; "" for nobody's.
+        connection: what it has become, once it is one.
     """
 
     remote: Address
     host: str
+    connection: Connection | None = None
 
 
 class Proxies:

@@ -14,10 +14,10 @@ import logging
 import os
 import select
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from time import perf_counter
 from types import TracebackType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import trio
 
@@ -34,12 +34,22 @@ _EVENTS_PER_POLL: Final = 256
 _TURN_SECONDS: Final = 0.001
 
 
+class Paused(Protocol):
+    """Something that is not read, and is told when its peer goes: a link in its pause, say."""
+
+    def break_off(self, reason: str, /) -> None: ...
+
+    def ended_in_pause(self) -> None: ...
+
+
 class Reader:
     """Reads for links whose transport is a kernel socket.  A context manager; `run` is its task."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._links: dict[int, Link] = {}
+        # What is only looked after, and never read.
+        self._others: dict[int, Paused] = {}
         # Links with a part of their last chunk still to decode, whose turn has come for that.
         self._unfinished: dict[Link, int] = {}
         # Wakes the task for those.
@@ -71,6 +81,16 @@ class Reader:
         """Read for *link* no more."""
         self._unfinished.pop(link, None)
         self._forget(fileno)
+
+    def watch_end(self, other: Paused, fileno: int) -> None:
+        """Tell *other*, which nobody reads, when its peer goes; not if there is no room for it."""
+        with suppress(OSError):
+            self._epoll.register(fileno, select.EPOLLRDHUP)
+            self._others[fileno] = other
+
+    def unwatch_end(self, fileno: int) -> None:
+        if self._others.pop(fileno, None) is not None:
+            self._epoll.unregister(fileno)
 
     def _await(self, events: int, link: Link, fileno: int) -> None:
         try:
@@ -125,6 +145,8 @@ class Reader:
                         _contain(exc, ready)
                 elif fileno == self._bell:
                     os.eventfd_read(self._bell)
+                elif (other := self._others.get(fileno)) is not None:
+                    self._look(other, fileno)
 
     def _go_on(self, link: Link, fileno: int) -> None:
         link.go_on()
@@ -157,15 +179,15 @@ class Reader:
                 self._forget(fileno)
                 self._unfinished[link] = fileno
 
-    def _look(self, link: Link, fileno: int) -> None:
-        """Look whether the peer of a link that is not read has gone."""
-        # Asked anew, as what was polled may have been another link's, see `_run`.
+    def _look(self, paused: Paused, fileno: int) -> None:
+        """Look whether the peer of what is not read has gone."""
+        # Asked anew, as what was polled may have been another's, see `_run`.
         match has_gone(fileno):
             case True:
-                link.break_off(END_OF_TRANSPORT)
+                paused.break_off(END_OF_TRANSPORT)
             case None:
-                self._await(0, link, fileno)
-                link.ended_in_pause()
+                self._epoll.modify(fileno, 0)
+                paused.ended_in_pause()
 
 
 def _contain(error: Exception, link: Link) -> None:

@@ -112,7 +112,8 @@ async def serve(
         ssl_context: serve wss and https.
         admit: `async def admit(request)`, asked before the upgrade: return Accept or None
             to let it in, raise Reject to refuse it.  Anything else that it returns, and any
-            other error, is logged, and the peer is refused with 500.
+            other error, is logged, and the peer is refused with 500.  It is cancelled if the peer
+            goes meanwhile.
         http: `async def http(request) -> Response` for requests that are no upgrade;
             without it they are answered with 404.
         origins: Origins that may connect besides the host asked for, as browsers send them

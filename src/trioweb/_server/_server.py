@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -43,6 +44,7 @@ from ._front import (
     shake_tls,
     wants_tls,
 )
+from ._leaving import while_there
 from ._proxies import Visitor
 from ._reader import Reader
 from ._settings import Settings
@@ -129,11 +131,14 @@ class Server:
         self._reader = reader
         heartbeat = settings.heartbeat
         self._monitor = Monitor(heartbeat) if heartbeat is not None else None
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[Link, Visitor] = {}
+        self._on_let_go = self._let_go  # made once, for all links
         self._hosts: Counter[str] = Counter()
         self._streams = 0
-        # Streams of which nobody knows yet what they want.
+        # Streams of which nobody knows yet what they want; and handlers that run on although their
+        # connections have given back their places.
         self._undecided = 0
+        self._bereft = 0
         # What every connection is to be told, once a drain has come so far.
         self._farewell: tuple[int, str] | None = None
         self._stream_ended = trio.Event()
@@ -164,8 +169,12 @@ class Server:
 
     @property
     def connections(self) -> Collection[Connection]:
-        """The connections that are open now."""
-        return tuple(self._connections)
+        """The connections that are open now.
+
+        One whose peer has gone is none, even if its handler runs on.
+        """
+        visitors = self._connections.values()
+        return tuple(visitor.connection for visitor in visitors if visitor.connection is not None)
 
     def statistics(self) -> ServerStatistics:
         return ServerStatistics(
@@ -246,7 +255,7 @@ class Server:
         await say_good_bye(self.connections, self._settings.hub, spread, *self._farewell)
         # A peer that was silent so far, as a browser's spare connection is, would have to be
         # refused anyway, unless nobody is.
-        while self._streams > (0 if handover else self._undecided):
+        while self._streams + self._bereft > (0 if handover else self._undecided):
             await self._stream_ended.wait()
 
     async def _stop_accepting(self) -> None:
@@ -286,21 +295,35 @@ class Server:
             self._hosts[visitor.host] += 1
             connection = await self._open(stream, visitor, local)
             if connection is not None:
-                await self._handle(connection)
+                await self._handle(connection, visitor)
         except Exception:
             # Streams, and what `http` returns, are anybody's: none may end the others.
             self._handler_errors += 1
             who = format_address(visitor.remote if visitor is not None else "")
             _logger.exception("unexpected error while serving %s", who)
         finally:
-            self._streams -= 1
-            if visitor is not None:
-                self._forget(visitor.host)
+            if visitor is not None and visitor.connection is not None:
+                self._bereft -= 1
+            else:
+                self._give_back(visitor)
             self._stream_ended.set()
             self._stream_ended = trio.Event()
             # Shielded, or a cancellation would take the place of what is on its way out.
             with trio.CancelScope(shield=True), suppress(Exception):
                 await trio.aclose_forcefully(stream)
+
+    def _give_back(self, visitor: Visitor | None) -> None:
+        """Give back the place of a stream that is no more."""
+        self._streams -= 1
+        if visitor is not None:
+            self._forget(visitor.host)
+
+    def _let_go(self, link: Link) -> None:
+        """The transport of *link* is closed: its place is free, whatever its handler does yet."""
+        visitor = self._connections.pop(link, None)
+        if visitor is not None:
+            self._bereft += 1
+            self._give_back(visitor)
 
     async def _open(
         self, stream: trio.abc.Stream, visitor: Visitor, local: Address
@@ -328,7 +351,12 @@ class Server:
                 self._undecided -= 1
             self._identify(visitor, request)
             check_request(request)
-            outcome = await self._decide(request)
+            if self._settings.admit is not None and is_upgrade(request):
+                decide = partial(self._decide, request)
+                outcome, more = await while_there(stream, self._reader, decide)
+                rest += more
+            else:
+                outcome = await self._decide(request)
             if isinstance(outcome, Accept):
                 return await self._upgrade(stream, request, head, rest, outcome)
             response = outcome
@@ -469,11 +497,13 @@ class Server:
         )
 
     @disable_ki_protection
-    async def _handle(self, connection: Connection) -> None:
+    async def _handle(self, connection: Connection, visitor: Visitor) -> None:
         """Run the handler, contain its errors (invariant 2), see the connection to its end."""
         link = connection.link
         watch = self._monitor.add(connection) if self._monitor is not None else -1
-        self._connections[connection] = None
+        visitor.connection = connection
+        self._connections[link] = visitor
+        link.on_let_go = self._on_let_go
         self._opened += 1
         if self._farewell is not None:
             link.close(*self._farewell)
@@ -494,7 +524,7 @@ class Server:
         finally:
             # Does nothing unless the handler was cancelled, and with it the server.
             link.close(CloseCode.GOING_AWAY)
-            del self._connections[connection]
+            self._let_go(link)
             if self._monitor is not None:
                 self._monitor.remove(watch)
             self._report(connection)
