@@ -19,6 +19,12 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
@@ -97,6 +103,21 @@ def test_port_in_use_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="module")
 def certificate() -> trustme.LeafCert:
     return trustme.CA().issue_cert("localhost", "127.0.0.1")
+
+
+def test_key_with_a_password_is_told_in_one_line(
+    certificate: trustme.LeafCert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = str(tmp_path / "key")
+    Path(key).write_bytes(
+        load_pem_private_key(certificate.private_key_pem.bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"SECRET")
+        )
+    )
+    chain = str(tmp_path / "chain")
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    line = fails(capsys, "serve", "--tls-cert", chain, "--tls-key", key)
+    assert f"--tls-key {key}: is protected by a password" in line
 
 
 def test_bad_certificate_is_told_in_one_line(

@@ -6,7 +6,7 @@ the link.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import trio
@@ -94,6 +94,16 @@ class Connection(trio.abc.AsyncResource):
     def local(self) -> Address:
         """This side's address, as `remote`."""
         return self.request.local
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is over TLS, as `Request.secure`."""
+        return self.request.secure
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The peer's certificate, as `Request.certificate`; on a client, the server's."""
+        return self.request.certificate
 
     @property
     def state(self) -> State:

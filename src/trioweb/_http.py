@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 import h11
@@ -142,9 +142,23 @@ class Request:
         origin: the Origin header, None if absent.
         subprotocols: what the peer offers, in its order of preference.
         remote, local: the two ends: (host, port), or a path, or "".
+        secure: whether it came over TLS to this server itself; of what is in front of a proxy
+            nobody here knows.
+        certificate: what the peer's certificate says, as `ssl.SSLSocket.getpeercert` returns it;
+            None if it showed none.  A server asks for one with `ssl_context.verify_mode`
+            CERT_REQUIRED or CERT_OPTIONAL, and has checked it then.
     """
 
-    __slots__ = ("headers", "local", "method", "path", "remote", "target")
+    __slots__ = (
+        "certificate",
+        "headers",
+        "local",
+        "method",
+        "path",
+        "remote",
+        "secure",
+        "target",
+    )
 
     def __init__(
         self,
@@ -154,6 +168,8 @@ class Request:
         *,
         remote: Address = "",
         local: Address = "",
+        secure: bool = False,
+        certificate: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = _decode_text(unquote(target.partition("?")[0], _ENCODING))
         self.method = method
@@ -161,6 +177,8 @@ class Request:
         self.headers = Headers(headers)
         self.remote = remote
         self.local = local
+        self.secure = secure
+        self.certificate = certificate
 
     def __repr__(self) -> str:
         where = brief(self.target.partition("?")[0])  # a query may have a token in it
@@ -354,8 +372,15 @@ def _fault(error: h11.RemoteProtocolError) -> str:
     return next((f": {fault}" for fault in _FAULTS if text.startswith(fault)), "")
 
 
-def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
-    """Parse and check a request's head.
+def parse_request(
+    head: bytes,
+    *,
+    remote: Address,
+    local: Address,
+    secure: bool = False,
+    certificate: Mapping[str, Any] | None = None,
+) -> Request:
+    """Parse and check a request's head; the other arguments are as for `Request`.
 
     Raises:
         BadHead: it is not one that can be answered otherwise.
@@ -392,6 +417,8 @@ def parse_request(head: bytes, *, remote: Address, local: Address) -> Request:
         headers,
         remote=remote,
         local=local,
+        secure=secure,
+        certificate=certificate,
     )
 
 

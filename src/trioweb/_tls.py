@@ -8,8 +8,9 @@ does all of a connection whose transport is no kernel socket.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -19,6 +20,12 @@ _READ_BYTES: Final = 64 * 2**10
 # To open a record takes 1 to 3 µs, however little it holds: after so many, others get their turn.
 _RECORDS_PER_TURN: Final = 128
 END_OF_TLS: Final = "the peer ended TLS"
+
+
+def describe_tls(error: ssl.SSLError) -> str:
+    """What OpenSSL has to say about *error*, as people write it."""
+    reason = error.reason or str(error) or type(error).__name__
+    return f"TLS failed: {reason.replace('_', ' ').lower()}"
 
 
 class Tls:
@@ -57,6 +64,11 @@ class Tls:
         except ssl.SSLWantReadError:
             return False
         return True
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The peer's certificate, as `ssl.SSLSocket.getpeercert` has it; None if it showed none, or
+        none was asked for."""
+        return self._object.getpeercert() or None
 
     def seal(self, data: bytes) -> bytes:
         """Make a record of *data*, at most RECORD_BYTES; `b""` makes none.
@@ -110,7 +122,7 @@ class Tls:
         except ssl.SSLZeroReturnError:
             data = b""
         except ssl.SSLError as exc:
-            self.end = f"TLS failed: {str(exc.reason).replace('_', ' ').lower()}"
+            self.end = describe_tls(exc)
             return b""
         if not data:
             self.end = END_OF_TLS

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+import warnings
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
 import trioweb
 from tests.server.support import Peer, echo, start, upgrade_head, wait
 from tests.support import PING, TEXT, Frame, tls_contexts
+from trioweb._tls import TlsStream
 from trioweb.testing import Network, stream_pair
 
 
@@ -305,6 +308,133 @@ async def test_crowd_of_silent_tls_peers_is_bounded_and_a_few_beyond_the_limit_a
     assert (await Peer(secure).ask(upgrade_head())).status == 503
     for stream in silent:
         await stream.aclose()
+
+
+@pytest.mark.network
+@WAYS
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("plain HTTP", "TLS failed: http request"),
+        ("too old", "TLS failed: unsupported protocol"),
+        ("no trust", "TLS failed: tlsv1 alert unknown ca"),
+    ],
+)
+async def test_reason_why_tls_failed_is_told(
+    fault: str, reason: str, way: str, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trioweb")
+    network = Network()
+    listener, options = over_tls(network.host("server").listen(443), way)
+    await nursery.start(partial(trioweb.serve_listeners, wait, [listener], **options))
+    transport = await network.host("client").dial("server", 443)
+    if fault == "plain HTTP":
+        await transport.send_all(get())
+    else:
+        context = ssl.create_default_context()
+        if fault == "too old":
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings(action="ignore"):
+                context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(trio.BrokenResourceError):
+            # Not Trio's: that one does not send its alert.
+            await TlsStream(transport, context, server_hostname="localhost").do_handshake()
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.aclose_forcefully(transport)
+    await trio.testing.wait_all_tasks_blocked()
+    [record] = caplog.records
+    assert reason in record.getMessage()
+    assert record.exc_info is None
+
+
+async def test_tls_context_for_clients_is_refused_at_once() -> None:
+    context = ssl.create_default_context()
+    with pytest.raises(ValueError, match=r"ssl_context must be one for servers, ssl\.create_def"):
+        await trioweb.serve(wait, 0, ssl_context=context)
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["shown", "not shown"])
+@WAYS
+async def test_request_tells_of_tls_and_of_the_peers_certificate(
+    way: str, shown: bool, nursery: trio.Nursery
+) -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client_context = ssl.create_default_context()
+    for context in server_context, client_context:
+        authority.configure_trust(context)
+    authority.issue_cert("server").configure_cert(server_context)
+    server_context.verify_mode = ssl.CERT_OPTIONAL
+    if shown:
+        authority.issue_cert("ada@example.org").configure_cert(client_context)
+    seen: list[trioweb.Request | trioweb.Connection] = []
+
+    async def admit(request: trioweb.Request) -> None:
+        seen.append(request)
+
+    async def handler(connection: trioweb.Connection) -> None:
+        seen.append(connection)
+
+    network = Network()
+    listener: trio.abc.Listener[Any] = network.host("server").listen(443)
+    options: dict[str, Any] = {"ssl_context": server_context}
+    if way == "Trio's":
+        listener, options = trio.SSLListener(listener, server_context), {}
+    await nursery.start(
+        partial(trioweb.serve_listeners, handler, [listener], admit=admit, **options)
+    )
+    async with trioweb.open_connection(
+        "wss://server/", ssl_context=client_context, dial=network.host("client").dial
+    ) as connection:
+        await connection.wait_closed()
+        assert connection.secure
+        assert connection.certificate is not None
+        assert connection.certificate["subjectAltName"] == (("DNS", "server"),)
+    for one in seen:
+        assert one.secure
+        if shown:
+            assert one.certificate is not None
+            assert one.certificate["subjectAltName"] == (("email", "ada@example.org"),)
+        else:
+            assert one.certificate is None
+    assert len(seen) == 2
+
+
+async def test_request_without_tls_is_not_secure(nursery: trio.Nursery) -> None:
+    site = await start(nursery, wait)
+    await site.opened()
+    await trio.testing.wait_all_tasks_blocked()
+    [connection] = site.server.connections
+    assert (connection.secure, connection.certificate) == (False, None)
+
+
+@WAYS
+async def test_page_that_came_over_http_may_not_connect_over_tls(
+    way: str, nursery: trio.Nursery
+) -> None:
+    """Anybody on the way may have written it; behind a proxy nobody knows, and it passes."""
+    client_context, _ = tls_contexts()
+    network = Network()
+    listener, options = over_tls(network.host("server").listen(443), way)
+    await nursery.start(
+        partial(
+            trioweb.serve_listeners, wait, [listener], origins=["http://listed.example"], **options
+        )
+    )
+    for origin, status in [
+        ("http://server", 403),
+        ("https://server", 101),
+        ("http://listed.example", 101),
+    ]:
+        transport = await network.host("client").dial("server", 443)
+        peer = Peer(
+            trio.SSLStream(
+                transport, client_context, server_hostname="localhost", https_compatible=True
+            )
+        )
+        await peer.write(upgrade_head(Origin=origin))
+        assert (await peer.read_head())[0] == status
+        await trio.aclose_forcefully(peer.stream)
 
 
 @WAYS

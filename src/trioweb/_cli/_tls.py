@@ -20,9 +20,21 @@ def load_certificate(
     Raises:
         UsageError: it cannot.
     """
+    asked = False
+
+    def password() -> str:
+        nonlocal asked
+        asked = True
+        return ""
+
     try:
-        context.load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(certificate, key, password=password)
     except ssl.SSLError as exc:
+        if asked:
+            raise UsageError(
+                f"{prefix}key {key or certificate}: is protected by a password; "
+                "'openssl pkey' makes one without"
+            ) from exc
         reason = f" ({exc.reason})" if exc.reason else ""
         raise UsageError(
             f"{prefix}cert {certificate}: not a PEM certificate with its key{reason}; "

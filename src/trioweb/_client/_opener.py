@@ -133,7 +133,15 @@ class Opener:
                     max_head_bytes=self.limits.max_request_bytes,
                 )
                 remote, local = addresses(stream)
-                request = Request("GET", target.resource, visit.headers, remote=remote, local=local)
+                request = Request(
+                    "GET",
+                    target.resource,
+                    visit.headers,
+                    remote=remote,
+                    local=local,
+                    secure=target.secure,
+                    certificate=stream.tls.certificate() if isinstance(stream, TlsStream) else None,
+                )
                 established = Established(stream, request, switch)
                 return established
         except Exception as exc:

@@ -7,6 +7,7 @@ one has passed every check of RFC 6455 section 4.2.1 when it leaves.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ import trio
 
 from .._handshake import check_upgrade, is_upgrade
 from .._http import Address, BadHead, Request, Response, parse_request, read_head
-from .._tls import TlsStream
+from .._tls import TlsStream, describe_tls
 from ._eager import Eager
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -61,6 +62,13 @@ async def shake_tls(stream: _Tls, deadline: float) -> None:
         raise EOFError("no TLS handshake in time")
 
 
+def why_gone(error: Exception) -> str:
+    """What a peer's end while it opens, or is not let in, is told as in the log."""
+    if isinstance(error.__cause__, ssl.SSLError):
+        return describe_tls(error.__cause__)
+    return str(error) or type(error).__name__
+
+
 async def read_request(
     stream: trio.abc.Stream,
     deadline: float,
@@ -82,7 +90,15 @@ async def read_request(
         head, rest = await read_head(Eager(stream, deadline), max_bytes, pass_empty_line=True)
     except trio.TooSlowError:
         raise BadHead(408, "no whole request in time") from None
-    return parse_request(head, remote=remote, local=local), head, rest
+    certificate = None
+    if isinstance(stream, TlsStream):
+        certificate = stream.tls.certificate()
+    elif isinstance(stream, trio.SSLStream):
+        certificate = stream.getpeercert() or None
+    request = parse_request(
+        head, remote=remote, local=local, secure=wants_tls(stream), certificate=certificate
+    )
+    return request, head, rest
 
 
 def check_request(request: Request) -> None:

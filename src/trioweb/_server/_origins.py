@@ -50,7 +50,8 @@ class Origins:
         if origin is None or "*" in self._listed or origin in self._listed:
             return None
         host = request.headers.get("host", "")
-        if _is_of(origin, host):
+        # Over http anybody on the way may have written the page.
+        if _is_of(origin, host) and not (request.secure and origin.startswith("http:")):
             return None
         # Anything may stand in one that no browser sends.
         named = f"Origin {origin[:_SHOWN_CHARS]}" if _is_origin(origin) else "a malformed Origin"

@@ -109,7 +109,9 @@ async def serve(
             connection's own ConnectionClosed out is no error.
         port: 0 for any free one; see `Server.port`.
         host: the address to listen on; None for all of this machine.
-        ssl_context: serve wss and https.
+        ssl_context: serve wss and https; `ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)`
+            with a certificate loaded.  If it asks peers for certificates, `request.certificate`
+            tells `admit`, `http` and the handler whose it is.
         admit: `async def admit(request)`, asked before the upgrade: return Accept or None
             to let it in, raise Reject to refuse it.  Anything else that it returns, and any
             other error, is logged, and the peer is refused with 500.  It is cancelled if the peer

@@ -43,6 +43,7 @@ from ._front import (
     refusal,
     shake_tls,
     wants_tls,
+    why_gone,
 )
 from ._leaving import while_there
 from ._proxies import Visitor
@@ -369,7 +370,7 @@ class Server:
         except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
             self._refused[0] += 1
             who = format_address(visitor.remote)
-            _logger.info("%s: gone while opening: %s", who, brief(str(exc)))
+            _logger.info("%s: gone while opening: %s", who, brief(why_gone(exc)))
             return None
         else:
             self._answered[response.status] += 1

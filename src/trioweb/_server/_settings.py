@@ -63,6 +63,11 @@ def settle(
     """
     check_async("serve", "handler(connection)", handler)
     check_kind("serve", "ssl_context", ssl_context, ssl.SSLContext, optional=True)
+    if ssl_context is not None and ssl_context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            "serve: ssl_context must be one for servers, "
+            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), not one for clients"
+        )
     check_async("serve", "admit(request)", admit, optional=True)
     check_async("serve", "http(request)", http, optional=True)
     check_kind("serve", "heartbeat", heartbeat, Heartbeat, optional=True)
