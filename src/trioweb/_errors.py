@@ -6,7 +6,8 @@
     │   ├── ClosedByPeer            the peer sent Close (also trio.BrokenResourceError)
     │   └── ConnectionLost          no Close: network, silence, violation (also Broken…)
     ├── OpenFailed                  there was never a connection (also Broken…)
-    │   ├── ConnectFailed           name, TCP or TLS
+    │   ├── ConnectFailed           name, TCP, proxy or TLS
+    │   │   └── ProxyRefused        .status: the proxy said no
     │   ├── HandshakeFailed         no answer in time, or one that is not RFC 6455
     │   └── HandshakeRejected       .status .headers .body: the server said no
     ├── TryAgain                    raised *by* a client's callables: this attempt has failed
@@ -150,6 +151,20 @@ class ConnectFailed(OpenFailed):
         self.untrusted = untrusted
 
 
+class ProxyRefused(ConnectFailed):
+    """A proxy would not connect us with the server.
+
+    Attributes:
+        status: the HTTP status that it answered with; None if it speaks SOCKS.
+        denied: it does not let us, or nobody, go there, and will not the next time.
+    """
+
+    def __init__(self, text: str, status: int | None = None, *, denied: bool = False) -> None:
+        super().__init__(text)
+        self.status = status
+        self.denied = denied
+
+
 class HandshakeFailed(OpenFailed):
     """The peer did not complete the opening handshake as RFC 6455 section 4 asks."""
 
@@ -173,7 +188,7 @@ class HandshakeRejected(OpenFailed):
         text = f"server rejected the WebSocket handshake with HTTP status {self.status}"
         if 300 <= self.status < 400 and (location := self.header("location")) is not None:
             text += f", to {shown_url(location)}"
-        reason = _first_words(self.body)
+        reason = first_words(self.body)
         return f"{text}: {reason}" if reason else text
 
     def header(self, name: str) -> str | None:
@@ -192,7 +207,7 @@ class TryAgain(TriowebError):
     """
 
 
-def _first_words(body: bytes) -> str:
+def first_words(body: bytes) -> str:
     """What a person can read at the start of a response's *body*, on one line; "" for a page."""
     text = " ".join(body[:_WORDS_BYTES].decode("utf-8", "replace").split())
     if text.startswith("<") or not text.isprintable():

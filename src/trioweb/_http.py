@@ -276,7 +276,9 @@ def format_address(address: Address) -> str:
 
 def addresses(stream: trio.abc.Stream) -> tuple[Address, Address]:
     """The remote and the local address of the socket under *stream*, "" where there is none."""
-    transport = getattr(stream, "transport_stream", stream)
+    transport = stream
+    while (below := getattr(transport, "transport_stream", None)) is not None:
+        transport = below
     socket = getattr(transport, "socket", None)
     if socket is None:
         return "", ""
@@ -422,12 +424,16 @@ def parse_request(
     )
 
 
-async def read_response(stream: trio.abc.Stream, max_bytes: int) -> tuple[int, Headers, bytes]:
+async def read_response(
+    stream: trio.abc.Stream, max_bytes: int, *, connects: bool = False
+) -> tuple[int, Headers, bytes]:
     """Read the answer to an upgrade; informational ones before it are passed over.
 
+    Args:
+        connects: it was no upgrade, but a CONNECT, to which 2xx says yes.
+
     Returns:
-        Status, headers and the bytes behind the head; for another status than 101 these
-        are the start of the body.
+        Status, headers and the bytes behind the head; for a no these are the start of the body.
 
     Raises:
         BadHead, EOFError, trio.BrokenResourceError: see `read_head`.
@@ -437,8 +443,9 @@ async def read_response(stream: trio.abc.Stream, max_bytes: int) -> tuple[int, H
         head, rest = await read_head(stream, max_bytes, rest)
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=len(head) + 1)
         # h11 reads a response only in answer to a request that proposed to switch.
-        upgrade = [("Host", "-"), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
-        parser.send(h11.Request(method="GET", target="/", headers=upgrade))
+        headers_sent = [("Host", "-"), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
+        method, target = ("CONNECT", "-:1") if connects else ("GET", "/")
+        parser.send(h11.Request(method=method, target=target, headers=headers_sent))
         try:
             parser.receive_data(head)
             event = parser.next_event()
@@ -446,10 +453,11 @@ async def read_response(stream: trio.abc.Stream, max_bytes: int) -> tuple[int, H
             raise BadHead(0, f"not an HTTP/1.1 response{_fault(exc)}") from None
         assert isinstance(event, (h11.InformationalResponse, h11.Response))
         headers = Headers(_decode(event.headers))
-        if event.status_code == 101:
-            return 101, headers, rest
+        status = event.status_code
+        if status == 101 or (connects and 200 <= status < 300):
+            return status, headers, rest
         if isinstance(event, h11.Response):
-            return event.status_code, headers, await _read_body(stream, parser, rest)
+            return status, headers, await _read_body(stream, parser, rest)
 
 
 async def _read_body(stream: trio.abc.Stream, parser: h11.Connection, start: bytes) -> bytes:

@@ -22,6 +22,7 @@ from .._waitable import wrong_thread
 from ._life import Life
 from ._open import Offer
 from ._opener import DEFAULT_REDIRECTS, Dial, Opener
+from ._proxy import ENVIRONMENT
 from ._streams import Full, Messages
 from ._supervisor import HeadersArgument, OnOpen, Plan, SubprotocolsArgument, UrlArgument
 from ._worth import describe
@@ -302,6 +303,7 @@ async def open_client(
     compression: Deflate | None = None,
     dial: Dial | None = None,
     redirects: int = DEFAULT_REDIRECTS,
+    proxy: str | None = ENVIRONMENT,
     user_agent: str | None = None,
     random: Random | None = None,
 ) -> AsyncGenerator[Client]:
@@ -322,7 +324,7 @@ async def open_client(
         receive: False if this program only sends: what arrives is counted and dropped.
         headers: sent along with the handshake; or an async callable, as `url`.
         subprotocols: as for `open_connection`; or an async callable, as `url`.
-        ssl_context, limits, compression, dial, redirects, user_agent: as for
+        ssl_context, limits, compression, dial, redirects, proxy, user_agent: as for
             `open_connection`.
         random: where the jitter comes from; for tests.
 
@@ -344,7 +346,9 @@ async def open_client(
 
     Cancellation: sends Close if the kernel takes it at once, and closes the transport.
     """
-    opener = Opener("open_client", ssl_context, limits, compression, dial, redirects, user_agent)
+    opener = Opener(
+        "open_client", ssl_context, limits, compression, dial, redirects, proxy, user_agent
+    )
     offer = Offer("open_client", ssl_context, user_agent)
     for name, value in ("url", url), ("headers", headers), ("subprotocols", subprotocols):
         if callable(value):

@@ -18,6 +18,7 @@ from .._handshake import Target, check_request_headers, check_subprotocols, pars
 from .._nursery import open_hidden_nursery, protected_block
 from .._policy import Deflate, Heartbeat, Limits
 from ._opener import DEFAULT_REDIRECTS, Dial, Opener, has_header
+from ._proxy import ENVIRONMENT
 from ._redirects import Visit
 
 # So long at most is a server's answer to Close waited for once the program was interrupted.
@@ -37,6 +38,7 @@ async def open_connection(
     compression: Deflate | None = None,
     dial: Dial | None = None,
     redirects: int = DEFAULT_REDIRECTS,
+    proxy: str | None = ENVIRONMENT,
     user_agent: str | None = None,
 ) -> AsyncGenerator[Connection]:
     """Connect to a WebSocket server and hold the connection for the length of the block.
@@ -57,10 +59,15 @@ async def open_connection(
         compression: offered to the server, which may decline it; by default, it is not.  See
             `Deflate`.
         dial: an async callable of host and port that returns a stream to the server, in
-            place of TCP: for Unix sockets, networks in memory.  TLS goes on top.
+            place of TCP: for Unix sockets, networks in memory.  TLS goes on top.  It is asked
+            for the proxy's host and port if `proxy` is a URL.
         redirects: how many are followed; with 0, none is.  To another origin goes no header of
             yours and no subprotocol, and from wss to ws nothing is followed.  5: more are a fault
             of the server.
+        proxy: "environment": that of HTTPS_PROXY and the like, unless there is a `dial` or the
+            server is this machine (localhost and loopback addresses); None for none; or a URL:
+            http:// or https:// (CONNECT), socks5h:// or socks5:// (needs `trioweb[proxy]`), with
+            a user and password if the proxy wants them.
         user_agent: sent as User-Agent; by default trioweb/ and its version, "" for none.
 
     Yields:
@@ -70,7 +77,8 @@ async def open_connection(
 
     Raises:
         TypeError, ValueError: an argument cannot work; nothing was dialled.
-        ConnectFailed: the server could not be reached.
+        ConnectFailed: the server could not be reached.  ProxyRefused: a proxy said no.
+        ImportError: a SOCKS proxy, and `trioweb[proxy]` is not installed.
         HandshakeFailed, HandshakeRejected: it could, and said no, made no sense, or redirected
             where nobody follows.
         What the block raises comes out unchanged.
@@ -79,7 +87,14 @@ async def open_connection(
     Source: RFC 6455 section 4.1.
     """
     opener = Opener(
-        "open_connection", ssl_context, limits, compression, dial, redirects, user_agent
+        "open_connection",
+        ssl_context,
+        limits,
+        compression,
+        dial,
+        redirects,
+        proxy,
+        user_agent,
     )
     check_kind("open_connection", "heartbeat", heartbeat, Heartbeat, optional=True)
     offer = Offer("open_connection", ssl_context, user_agent)

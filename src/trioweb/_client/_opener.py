@@ -1,4 +1,4 @@
-"""How one connection is opened: the way to the server, TLS, the handshake, redirects.
+"""How one connection is opened: the way to the server, TLS, handshake, redirects.
 
 One deadline stands over all of it, and the error that tells of it names the host and the phase.
 Whatever fails leaves nothing open.
@@ -27,8 +27,10 @@ from .._http import Request, addresses
 from .._link import Link
 from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
+from ._proxy import ENVIRONMENT, Proxy, find_proxy, parse_proxy
 from ._redirects import Trail, Visit
 from ._trust import default_context
+from ._tunnel import connect_through
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
@@ -83,6 +85,7 @@ class Opener:
     compression: Deflate | None
     dial: Dial | None
     redirects: int
+    proxy: str | None
     user_agent: str | None
 
     def __post_init__(self) -> None:
@@ -94,6 +97,8 @@ class Opener:
         check_kind(owner, "redirects", self.redirects, int)
         if self.redirects < 0:
             raise ValueError(f"{owner}: redirects={self.redirects} must not be below 0")
+        if self.proxy is not None and self.proxy != ENVIRONMENT:
+            parse_proxy(owner, self.proxy)
         check_kind(owner, "user_agent", self.user_agent, str, optional=True)
         check_headers(f"{owner}: user_agent", {"User-Agent": self.user_agent or ""})
 
@@ -113,17 +118,17 @@ class Opener:
 
     async def _establish(self, visit: Visit, deadline: float) -> Established:
         target = visit.target
-        where = f"{target.host}:{target.port}"
+        server = f"{target.host}:{target.port}"
+        way = _Way(server)
         stream: trio.abc.Stream | None = None
         established = None
-        phase = "connecting"
         try:
             with trio.move_on_at(deadline):
-                stream = await self._reach(target)
+                stream = await self._reach(target, way)
                 if target.secure:
-                    phase = "TLS handshake"
-                    stream = await self._secure(stream, target, where)
-                phase = "opening handshake"
+                    way.phase = "TLS handshake"
+                    stream = await _secure(stream, self.ssl_context, target.host, server)
+                way.phase = "opening handshake"
                 switch = await connect(
                     stream,
                     target,
@@ -147,39 +152,89 @@ class Opener:
         except Exception as exc:
             if stream is not None or not is_os_error(exc):
                 raise
-            raise ConnectFailed(f"could not connect to {where}: {_reason(exc)}") from exc
+            raise ConnectFailed(f"could not connect to {way.end}: {_reason(exc)}") from exc
         finally:
             if established is None and stream is not None:
                 await trio.aclose_forcefully(stream)
         seconds = self.limits.connect_timeout
-        text = f"{where} did not answer within {seconds:g} s ({phase}; Limits.connect_timeout)"
+        text = f"{server} did not answer within {seconds:g} s ({way.phase}; Limits.connect_timeout)"
         raise ConnectFailed(text) if stream is None else HandshakeFailed(text)
 
-    async def _reach(self, target: Target) -> trio.abc.Stream:
-        """A stream to the target's host, without TLS."""
-        stream = await (self.dial or trio.open_tcp_stream)(target.host, target.port)
+    async def _reach(self, target: Target, way: _Way) -> trio.abc.Stream:
+        """A stream to the target's host, without its TLS."""
+        proxy = self._proxy_to(target)
+        if proxy is None:
+            return await self._dial(target.host, target.port)
+        way.end, server = f"the proxy {proxy.url}", way.end
+        way.phase = f"connecting to {way.end}"
+        stream = await self._dial(proxy.host, proxy.port)
+        try:
+            through: trio.abc.Stream = stream
+            if proxy.scheme == "https":
+                way.phase = f"TLS handshake with {way.end}"
+                through = await _secure(stream, None, proxy.host, way.end)
+            way.phase, way.end = f"asking {way.end}", server
+            await connect_through(
+                through,
+                proxy,
+                target.host,
+                target.port,
+                user_agent=self._agent(),
+                max_head_bytes=self.limits.max_request_bytes,
+            )
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return through
+
+    def _proxy_to(self, target: Target) -> Proxy | None:
+        if self.proxy != ENVIRONMENT:
+            return None if self.proxy is None else parse_proxy(self.owner, self.proxy)
+        # Who dials has a way of their own.
+        return find_proxy(self.owner, target) if self.dial is None else None
+
+    async def _dial(self, host: str, port: int) -> trio.abc.Stream:
+        stream = await (self.dial or trio.open_tcp_stream)(host, port)
         # What is no stream could not be closed either.
         check_kind("dial", "what it returns", stream, trio.abc.Stream)
         return stream
 
-    async def _secure(self, stream: trio.abc.Stream, target: Target, where: str) -> TlsStream:
-        context = self.ssl_context or await default_context()
-        secured = TlsStream(stream, context, server_hostname=target.host)
-        try:
-            await secured.do_handshake()
-        except trio.BrokenResourceError as exc:
-            cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
-            untrusted = isinstance(cause, ssl.SSLCertVerificationError)
-            text = f"TLS with {where} failed: {cause}"
-            raise ConnectFailed(text, untrusted=untrusted) from cause
-        return secured
+    def _agent(self) -> str:
+        return default_user_agent() if self.user_agent is None else self.user_agent
 
     def _introduced(self, headers: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
         """*headers* with a User-Agent, unless they have one or none is wanted."""
-        agent = default_user_agent() if self.user_agent is None else self.user_agent
+        agent = self._agent()
         if not agent or has_header(headers, "user-agent"):
             return headers
         return [("User-Agent", agent), *headers]
+
+
+class _Way:
+    """How far one attempt has come, for the text of its error.
+
+    Attributes:
+        end: whom it is connecting to.
+        phase: what it is doing.
+    """
+
+    def __init__(self, end: str) -> None:
+        self.end = end
+        self.phase = "connecting"
+
+
+async def _secure(
+    stream: trio.abc.Stream, context: ssl.SSLContext | None, host: str, end: str
+) -> TlsStream:
+    """TLS on top of *stream*, whose other *end* must prove to be *host*."""
+    secured = TlsStream(stream, context or await default_context(), server_hostname=host)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as exc:
+        cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
+        untrusted = isinstance(cause, ssl.SSLCertVerificationError)
+        raise ConnectFailed(f"TLS with {end} failed: {cause}", untrusted=untrusted) from cause
+    return secured
 
 
 @cache

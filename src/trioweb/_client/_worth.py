@@ -18,6 +18,7 @@ from .._errors import (
     ConnectFailed,
     ConnectionClosed,
     HandshakeRejected,
+    ProxyRefused,
     TriowebError,
     TryAgain,
     causes,
@@ -80,6 +81,10 @@ def is_worth_retry(error: Exception) -> bool:
             return _is_passing_status(status)
         case ConnectionClosed(code=code):
             return code not in _FINAL_CODES and code not in _REFUSING_CODES
+        case ProxyRefused(status=int(status)):
+            return _is_passing_status(status)
+        case ProxyRefused(denied=denied):
+            return not denied
         case ConnectFailed(untrusted=untrusted):
             return not untrusted
         case TryAgain():
