@@ -1,4 +1,4 @@
-"""What must be true whatever goes wrong: the record of a run, and the eight checks of it.
+"""What must be true whatever goes wrong: the record of a run, and the nine checks of it.
 
 1. With `confirm=True` every message that the outbox accepted is received, in first-arrival
    order; nothing is received that was not sent.
@@ -9,6 +9,7 @@
 6. A dead peer is noticed within interval + timeout; a shutdown ends within its deadline.
 7. Attempts to connect stay bounded.
 8. Nothing said sent, flushed or confirmed is taken back by a cancellation.
+9. Where the network is well, nothing is handled more often than a server's ends explain.
 
 Rules kept here: whoever sees something tells it at once, without an await between the event and
 the telling; a violation is noted and the run goes on, so that nothing can contain it.
@@ -49,6 +50,8 @@ KINDS = (
     "cancelled flushes",
     "cancelled clients",
     "messages left unsent",
+    "messages handled again",
+    "messages given up",
 )
 
 # Among attempts without a stable connection between them, the bound of the wait has reached its
@@ -61,6 +64,7 @@ class Life:
 
     Attributes:
         accepted: the messages that its outbox took, in order.
+        handled: how often each of them was, by number.
         received: how many of them have arrived, not counting duplicates, with `confirm`.
         cursor: (epoch, offset) of the last publication that it has got.
     """
@@ -71,6 +75,7 @@ class Life:
         self.subscribes = person.subscribes
         self.cursor = cursor
         self.accepted: list[str] = []
+        self.handled: Counter[int] = Counter()
         self.received = 0
         self.arrived: set[int] = set()
         self.visits: list[Visit] = []
@@ -193,6 +198,15 @@ class Checks:
             life.received = number
         self.reached["duplicates received"] += not first
         return first
+
+    def handled(self, life: Life, text: str) -> None:
+        """A server that works in order handles it, before it answers a ping behind it."""
+        number = int(text.split()[1])
+        life.handled[number] += 1
+        most = self.scenario.most_handled(text)
+        if life.handled[number] > most:
+            self.fail(9, f"{life.name}: {text!r:.40} was handled more than {most} times")
+        self.reached["messages handled again"] += life.handled[number] == 2
 
     def flushed(self, life: Life, number: int) -> None:
         """`flush` says that everything up to *number* is where it should be."""

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 import trio
 
 from trioweb import Connection
+from trioweb._client._confirmation import MAX_WINDOW, Confirmation
 from trioweb._client._outbox import OutboxQueue
 from trioweb._client._retry import Schedule
 from trioweb._client._sending import Sender
@@ -16,6 +17,8 @@ from trioweb._heartbeat import Monitor
 from trioweb._link import Link
 from trioweb._server._server import Server
 from trioweb._topics._feed import Subscription
+
+_begin = Confirmation.begin
 
 
 class _Leak(BaseException):
@@ -38,6 +41,17 @@ async def _ask_without_a_deadline(self: Sender, link: Link) -> None:
         await link.wait_change()
 
 
+def _open_the_window_at_once(self: Confirmation, now: float, settled: int) -> None:
+    _begin(self, now, settled)
+    self.window = MAX_WINDOW
+
+
+def _keep_the_window(self: Confirmation, now: float, settled: int) -> None:
+    before = self.window
+    _begin(self, now, settled)
+    self.window = before
+
+
 def _call_everything_stable(self: Schedule, seconds: float) -> None:
     self.attempts = 0
 
@@ -54,6 +68,8 @@ MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
     "nothing is sent again": (OutboxQueue, "rewind", _forget_what_is_in_flight),
     "no heartbeat": (Monitor, "run", _look_at_nothing),
     "a confirming ping may stay unanswered": (Sender, "confirm", _ask_without_a_deadline),
+    "confirmation does not start slowly": (Confirmation, "begin", _open_the_window_at_once),
+    "deaths do not shrink the window": (Confirmation, "begin", _keep_the_window),
     "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),
     "skipped publications are not counted": (Subscription, "skip_to", _skip_in_silence),
     "a handler's error is not contained": (Server, "_contain", _contain_nothing),

@@ -87,6 +87,8 @@ class Scenario:
         pause: seconds between two messages of a client, on average.
         echo: who publishes gets it back.
         nap: seconds that a server takes for each message.
+        orderly: servers answer a ping behind what they have handled; see `OrderlyBackend`.
+        max_resends: of the clients' outboxes.
         max_bytes: what a connection holds in each direction, see `Network`.
     """
 
@@ -99,6 +101,8 @@ class Scenario:
     slow: Slow = "evict"
     echo: bool = True
     nap: float = 0
+    orderly: bool = False
+    max_resends: int = 20
     conditions: Conditions = field(default=Conditions())
     max_bytes: int = 65536
     busy: float = 100
@@ -124,7 +128,22 @@ class Scenario:
         limits = self.limits
         ending = max(self.noticing, limits.connect_timeout, limits.write_timeout)
         opening = RETRY.maximum + limits.connect_timeout
-        return ending + limits.close_timeout + opening + backlog + SLACK
+        dying = self.max_resends * RETRY.maximum if self.orderly else 0
+        return ending + limits.close_timeout + opening + backlog + dying + SLACK
+
+    def most_handled(self, text: str) -> int:
+        """How often orderly servers, on a network that is well, may handle this message.
+
+        Once, and once more for each restart, which may come before the pong.  When a server dies of
+        the last message of a burst, the other nine may be unconfirmed; the next session begins with
+        a window of one, and has at most half as many unconfirmed when it comes there, so each of
+        them is handled at most four times more.
+        """
+        kinds = [trouble.kind for trouble in self.troubles]
+        if text.endswith("poison"):
+            # The first time is none of the resends, nor is one whose path has yet to be proved.
+            return self.max_resends + 2 + kinds.count("restart")
+        return 1 + kinds.count("restart") + 4 * kinds.count("poison")
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -174,7 +193,29 @@ class _Choice:
             quiet=8.0 * interval,
             pause=busy / 6,
         )
-        return replace(calm, plan=self._plan(calm), troubles=self._troubles(calm))
+        scenario = replace(calm, plan=self._plan(calm), troubles=self._troubles(calm))
+        return self._orderly(scenario) if self._seed % 5 == 4 else scenario
+
+    def _orderly(self, scenario: Scenario) -> Scenario:
+        """The same with servers that work in order, and a network that is well."""
+        people = (
+            replace(person, subscribes=False, nap=0, outbox=max(person.outbox, 20))
+            for person in scenario.people
+        )
+        timeout = scenario.heartbeat.timeout
+        troubles = scenario.troubles
+        if self._chance(0.5):
+            name = self._random.choice(scenario.people).name
+            troubles += (Trouble("poison", name, self._moment(scenario)),)
+        return replace(
+            scenario,
+            people=tuple(people),
+            nap=self._random.choice((0, 0.01, 0.15 * timeout, 0.75 * timeout)),
+            orderly=True,
+            max_resends=8,
+            plan=Plan(),
+            troubles=troubles,
+        )
 
     def _person(self, name: str, *, small: bool) -> Person:
         one_of, chance = self._random.choice, self._chance

@@ -10,7 +10,7 @@ is decided here about right and wrong.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 
@@ -18,10 +18,21 @@ import trio
 import trio.testing
 
 import trioweb
-from trioweb import Connection, Lost, Opened, Outbox, Publication, State, Topic, Waiting
+from trioweb import (
+    Connection,
+    Lost,
+    Opened,
+    Outbox,
+    Publication,
+    State,
+    Topic,
+    Undelivered,
+    Waiting,
+)
 from trioweb.testing import Network, NetworkListener, NetworkStream
 
 from .checks import Checks, Life, Visit
+from .orderly import OrderlyBackend
 from .scenario import (
     GRACE,
     RESTART_PAUSE,
@@ -212,7 +223,11 @@ class Talker:
         self.is_idle = True
         self.poison = False
         self._life_scope = trio.CancelScope()
-        self.policy = Outbox(confirm=person.confirm, max_messages=person.outbox)
+        self.policy = Outbox(
+            confirm=person.confirm,
+            max_messages=person.outbox,
+            max_resends=world.scenario.max_resends,
+        )
         self._world = world
         self._person = person
         self._random = Random(f"{world.scenario.seed} {person.name}")
@@ -311,6 +326,8 @@ class Talker:
                     case Lost(error=error):
                         self._world.outages += 1
                         checks.lost(error)
+                    case Undelivered():
+                        checks.reached["messages given up"] += 1
                     case Waiting():
                         pass
                     case _:
@@ -347,6 +364,7 @@ class Talker:
         number = len(life.accepted)
         begun, sessions = trio.current_time(), client.statistics().sessions
         is_open = client.state is State.OPEN
+        buffered = client.buffered_amount
         limit = self._world.scenario.heartbeat.timeout + SLACK
         with trio.move_on_after(min(self._patience(), limit)) as scope:
             await client.flush()
@@ -357,6 +375,7 @@ class Talker:
             and is_open
             and client.state is State.OPEN
             and client.statistics().sessions == sessions
+            and client.buffered_amount == buffered
             and tap is not None
             and not tap.is_hindered_since(begun)
         ):
@@ -395,12 +414,16 @@ class World:
         self.over = False
         self.outages = 0
         self.poisoned: list[Connection] = []
-        self.backends = {name: Backend(self, name) for name in scenario.servers}
+        backend = OrderlyBackend if scenario.orderly else Backend
+        self.backends = {name: backend(self, name) for name in scenario.servers}
         self.talkers = {person.name: Talker(self, person) for person in scenario.people}
 
     def visit_of(self, connection: Connection) -> Visit:
         """Whose connection this is, on either side of it."""
-        query = connection.request.query
+        return self.visit_by(connection.request.query)
+
+    def visit_by(self, query: Mapping[str, str]) -> Visit:
+        """The same, by what it asked for."""
         return self.checks.lives[query["life"]].visits[int(query["visit"])]
 
     async def live(self) -> None:
