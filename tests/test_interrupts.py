@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,3 +159,36 @@ def test_interrupt_at_each_line_comes_out_of_client_and_server(
 @pytest.mark.network
 def test_interrupt_leaves_no_socket_open() -> None:
     assert interrupt_everywhere(connect_over_tcp, max_runs=100) == 100
+
+
+@pytest.mark.parametrize("which", ["handler", "admit", "http", "url", "headers", "on_open"])
+def test_interrupt_strikes_at_once_in_the_callables_of_users(which: str) -> None:
+    """Or one that runs for ever could not be interrupted."""
+    went_on: list[str] = []
+
+    async def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(which)
+
+    async def main() -> None:
+        network = Network()
+        listener = network.host("server").listen(80)
+        served: dict[str, Any] = {"handler": echo, "listeners": [listener]}
+        opened: dict[str, Any] = {"url": "ws://server/", "dial": network.host("client").dial}
+        (served if which in ("handler", "admit", "http") else opened)[which] = interrupted
+        async with open_hidden_nursery() as nursery:
+            await nursery.start(partial(trioweb.serve_listeners, **served))
+            if which == "http":
+                stream = await network.host("client").dial("server", 80)
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n")
+            async with trioweb.open_client(**opened) as client:
+                await client.wait_open()
+                await trio.sleep(1)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert not went_on

@@ -220,6 +220,7 @@ class Supervisor:
         self._schedule.opened_for(trio.current_time() - begun_at)
 
 
+@disable_ki_protection
 async def _ask(value: _T | Callable[[], Awaitable[_T]]) -> _T:
     """What a user gave, or has a callable of theirs give."""
     return await value() if callable(value) else value
