@@ -436,6 +436,22 @@ async def test_connect_escapes_what_could_move_the_cursor_of_a_terminal(site: Si
 
 
 @network
+@pytest.mark.parametrize(
+    ("option", "shown"), [("--binary", "2 bytes: 1b 9b"), ("--json", '"base64": "G5s="')]
+)
+async def test_connect_writes_no_bytes_to_a_terminal(site: Site, option: str, shown: str) -> None:
+    await site.start(sending(b"\x1b\x9b", "\x1b\x9b"))
+    async with in_terminal(connect(site.url, option, "--no-reconnect"), NO_COLOR="1") as (
+        terminal,
+        process,
+    ):
+        await terminal.see(shown)
+        with trio.fail_after(PATIENCE):
+            assert await process.wait() == 0
+        assert "\x1b" not in terminal.screen
+
+
+@network
 async def test_connect_ends_normally_at_ctrl_c_in_a_terminal(site: Site) -> None:
     await site.start(site.listen)
     async with in_terminal(connect(site.url)) as (terminal, process):

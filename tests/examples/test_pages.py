@@ -117,6 +117,15 @@ async def test_chat_page_stays_where_somebody_reads() -> None:
         say(bob, "while Ada reads")
         ada.get_by_text("while Ada reads").wait_for()
         assert ada.locator("#log").evaluate("log => log.scrollTop") == 500
+        # The oldest lines leave the page, and what is read stays where it is.
+        read = ada.get_by_text("line 55")
+        read.scroll_into_view_if_needed()
+        ada.locator("#log").evaluate("log => { log.scrollTop -= 300; }")
+        before = read.bounding_box()
+        ada.evaluate("for (let number = 0; number < 260; number++) show(`Eve: more ${number}`)")
+        assert ada.locator("#log li").count() == 300
+        # But for the rounding of heights, with each line.
+        assert read.bounding_box() == pytest.approx(before, abs=10)
 
     with running("chat_server.py") as chat:
         await drive(steps)
