@@ -342,6 +342,28 @@ async def test_connect_ends_quietly_when_whoever_reads_its_output_has_enough(sit
 
 
 @network
+async def test_connect_goes_on_when_whoever_reads_its_errors_has_gone(site: Site) -> None:
+    await site.start(site.listen)
+    async with running(connect(site.url)) as program:
+        await program.errors.stream.aclose()
+        await program.type("a")
+        assert await program.output.next() == "a"
+        await program.end_input()
+        assert await program.wait() == 0
+
+
+@network
+async def test_connect_with_json_ends_quietly_when_nobody_reads_that(site: Site) -> None:
+    await site.start(site.listen)
+    async with running(connect(site.url, "--json")) as program:
+        assert await program.output.next()
+        await program.output.stream.aclose()
+        await program.type("a")
+        assert await program.wait() == 0
+        assert await program.errors.rest() == ""
+
+
+@network
 async def test_connect_heeds_ctrl_c_while_nobody_reads_its_output(site: Site) -> None:
     """Invariant 6: not even one's own side is waited for without an end."""
     stuck = trio.Event()

@@ -69,6 +69,8 @@ async def connect(options: argparse.Namespace) -> int:
             case TriowebError():
                 with suppress(OSError), trio.move_on_after(_LAST_WORDS_SECONDS):
                     await report.failed(cause, unsent if isinstance(cause, GaveUp) else 0)
+            case BrokenPipeError():  # whoever reads the output has enough
+                return code
             case OSError():  # of a standard stream; the network's are not that
                 with suppress(OSError), trio.move_on_after(_LAST_WORDS_SECONDS):
                     await Notices().tell("failed", str(cause), "red")

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any, Final, TextIO
 
@@ -97,7 +98,10 @@ class Notices:
                 self._console = Console(stderr=True, log_path=False, highlight=False)
 
     async def tell(self, mark: str, text: str, colour: str) -> None:
-        """Print one line: *mark* in *colour*, and *text*, which peers may have written."""
+        """Print one line: *mark* in *colour*, and *text*, which peers may have written.
+
+        That nobody reads it any more is no reason to end.
+        """
         text = f": {escape(text)}" if text else ""
         if self._console is not None:
             from rich.text import Text
@@ -109,4 +113,5 @@ class Notices:
             if self._coloured:
                 mark = f"\x1b[1;{_COLOURS[colour]}m{mark}\x1b[m"
             line = f"{mark}{text}\n"
-        await write(sys.stderr, line)
+        with suppress(BrokenPipeError):
+            await write(sys.stderr, line)
