@@ -5,6 +5,7 @@ What users see of it, on every transport, is in test_conformance.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import socket
@@ -306,6 +307,29 @@ async def test_an_error_while_reading_for_one_link_ends_that_link_alone(
         assert await theirs.receive() == "still there?"
     assert ours.close_code == 1006
     assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("transport", ["gathered", "unix", "memory", "filtered"])
+async def test_closed_links_need_no_garbage_collector(transport: str) -> None:
+    """A peer costs nothing once it has gone: at once, and not some time later."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = count_links()
+        for _ in range(10):
+            async with open_gathered(1, transport) as (ends,):
+                ours, theirs = ends.ours(), ends.theirs()
+                await theirs.send("x")
+                assert await ours.receive() == "x"
+                await theirs.aclose()
+                await ours.wait_closed()
+        assert count_links() - before <= 2  # those that stand in variables here
+    finally:
+        gc.enable()
+
+
+def count_links() -> int:
+    return sum(type(each) is Link for each in gc.get_objects())
 
 
 # Transports that fail.

@@ -222,7 +222,7 @@ class Connection(trio.abc.AsyncResource):
                 raise at_end or link.error()
             await link.wait_change()
         message = link.inbox.popleft()
-        if link.paused_at is not None:
+        if link.pause is not None:
             link.taken()
         return message
 

@@ -146,12 +146,12 @@ class Monitor:
         """
         link = connection.link
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
-        if not pause.is_told and not link.has_room() and link.paused_at is not None:
+        if not pause.is_told and not link.has_room():
             pause.is_told = True
             _logger.warning(
                 "%s: nothing was received from a full inbox for %.0f s",
                 format_address(connection.remote),
-                now - link.paused_at,
+                now - pause.since,
             )
         due = now + interval
         if pause.ended_at is not None:

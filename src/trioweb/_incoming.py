@@ -83,14 +83,16 @@ class Pause:
     """A time in which nothing is decoded, because of the inbox or the peer's rate.
 
     Attributes:
+        since: when it began.
         scope: what `Link.carry` waits in meanwhile; None where something else reads for it.
         ended_at: when the peer said that it sends nothing more; None while it has not.
         is_told: the log has been told that nobody receives.
     """
 
-    __slots__ = ("ended_at", "is_told", "scope")
+    __slots__ = ("ended_at", "is_told", "scope", "since")
 
     def __init__(self) -> None:
+        self.since = trio.current_time()
         self.scope: trio.CancelScope | None = None
         self.ended_at: float | None = None
         self.is_told = False
@@ -128,8 +130,7 @@ class Incoming(Outgoing):
         form: how messages are written to this peer, by whomever.
         inbox: what has come and nobody has taken; whoever takes from it calls `taken`.
         is_undecoded: whether `go_on` has something to do.
-        paused_at: since when nothing is read, because of the inbox or the peer's rate.
-        pause: what else there is to say of that time.
+        pause: that nothing is read now, because of the inbox or the peer's rate; None otherwise.
         latency: seconds that the last answered ping took.
         discarded: see `LinkStatistics`.
     """
@@ -156,7 +157,6 @@ class Incoming(Outgoing):
         "latency",
         "messages_received",
         "pause",
-        "paused_at",
     )
 
     def __init__(
@@ -180,7 +180,6 @@ class Incoming(Outgoing):
         self.inbox = _NOTHING_YET
         self._inbox_messages = bound(limits.inbox_messages)
         self._inbox_bytes = bound(limits.inbox_bytes)
-        self.paused_at: float | None = None
         self.pause: Pause | None = None
         self._arrears: Arrears | None = None
         self.messages_received = self.discarded = 0
@@ -362,8 +361,13 @@ class Incoming(Outgoing):
         comes behind messages that nobody takes meanwhile."""
         self._inbox_messages = bound(self.limits.inbox_messages) * factor
         self._inbox_bytes = bound(self.limits.inbox_bytes) * factor
-        if self.paused_at is not None and not self.is_full() and not self._is_too_fast():
+        if self.pause is not None and not self.is_full() and not self._is_too_fast():
             self.resume()
+
+    @property
+    def paused_at(self) -> float | None:
+        """Since when nothing is read; None while it is."""
+        return None if self.pause is None else self.pause.since
 
     def is_full(self) -> bool:
         """Whether the inbox is at one of its bounds, so that reading stops."""
@@ -383,7 +387,6 @@ class Incoming(Outgoing):
         is_too_fast = self._is_too_fast()
         if not (is_too_fast or self.is_full()) or self._fault is not None or self._has_only_end():
             return False
-        self.paused_at = trio.current_time()
         self.pause = Pause()
         if is_too_fast:
             self._spawn(self._slow_down)
@@ -405,7 +408,7 @@ class Incoming(Outgoing):
 
     def taken(self) -> None:
         """Say that `inbox` was taken from; go on reading if there is room again."""
-        if self.paused_at is not None and self.has_room() and not self._is_too_fast():
+        if self.pause is not None and self.has_room() and not self._is_too_fast():
             self.resume()
 
     def resume(self) -> None:
@@ -416,6 +419,13 @@ class Incoming(Outgoing):
         self.heard()
         self.changed()
 
+    def forget_decoder(self) -> None:
+        """Nothing is decoded any more.  It knows whom it decodes for, so that both would stay until
+        the garbage collector comes, which with compression is some 50 KiB."""
+        self._deaf = True
+        self._arrears = None
+        del self._decoder
+
     def _has_only_end(self) -> bool:
         """Whether the link has lost its transport, and all that came from it is decoded."""
         arrears = self._arrears
@@ -424,7 +434,7 @@ class Incoming(Outgoing):
     def end_pause(self) -> None:
         if self.pause is not None and self.pause.scope is not None:
             self.pause.scope.cancel()
-        self.paused_at = self.pause = None
+        self.pause = None
 
     def ended_in_pause(self) -> None:
         """The peer has said that it sends nothing more, while nothing is read.

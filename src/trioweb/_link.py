@@ -310,6 +310,7 @@ class Link(Incoming):
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)
             await self._close_transport()
+            self.forget_decoder()
             self.state = State.CLOSED
             self.changed()
 
@@ -335,7 +336,7 @@ class Link(Incoming):
                 self.go_on()
             elif self._has_let_go:
                 return
-            elif self.paused_at is None and self.broken is None:
+            elif self.pause is None and self.broken is None:
                 data = await self._read_some()
                 if data:
                     self.receive(data, trio.current_time())
@@ -373,9 +374,9 @@ class Link(Incoming):
 
     async def _wait_room(self) -> None:
         """Wait until there is room in the inbox, or something else to do first."""
-        if self.state is OPEN and self.paused_at is None:
+        if self.state is OPEN and self.pause is None:
             self.pause_if_due()
-        if self.paused_at is None or self.pause is None:
+        if self.pause is None:
             return
         with trio.CancelScope() as self.pause.scope:
             if not self._has_let_go:

@@ -25,7 +25,6 @@ class Waiting:
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
-        self.paused_at = trio.current_time()
 
     def break_off(self, reason: str) -> None:
         self.scope.cancel()

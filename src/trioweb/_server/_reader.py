@@ -157,7 +157,7 @@ class Reader:
                 self.watch(link, fileno)
 
     def _read(self, link: Link, fileno: int, now: float) -> None:
-        if link.paused_at is not None:
+        if link.pause is not None:
             self._look(link, fileno)
             return
         try:
