@@ -151,6 +151,82 @@ async def test_server_that_closes_and_keeps_its_transport_open_counts_no_longer(
     assert gave_up.attempts == 4
 
 
+async def test_next_connection_does_not_wait_for_a_server_that_keeps_its_transport_open(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def linger(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await peer.send_frame(CLOSE, b"\x03\xe8")
+        await trio.sleep_forever()
+
+    door = Door()
+    nursery.start_soon(door.serve, linger, stay)
+    async with open_at(door, retry=Retry(initial=0.1)) as client:
+        await wait_until(lambda: client.statistics().sessions == 2)
+        # A second for the server to end its side, and the first wait of the policy.
+        assert trio.current_time() <= 1.2
+
+
+async def test_giving_up_at_the_end_of_a_stable_session_counts_its_attempt(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse_later(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await trio.sleep(10)
+        await peer.send_frame(CLOSE, (1002).to_bytes(2, "big"))
+        await answer_pings(peer)
+
+    gave_up = await ends_with(nursery, refuse_later)
+    assert gave_up.attempts == 1
+    assert str(gave_up).startswith("gave up after 1 attempt")
+
+
+async def test_what_was_unsent_is_told_once_by_closing_and_by_the_block_no_more(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(trioweb.Unsent) as caught:
+        async with open_refused() as client:
+            await client.send("a")
+            await client.aclose()
+    assert caught.value.count == 1
+    assert "not handed over" not in caplog.text
+    async with open_refused() as client:
+        await client.send("a")
+        with pytest.raises(trioweb.Unsent):
+            await client.aclose()
+        await client.aclose()
+    assert "not handed over" not in caplog.text
+
+
+async def test_last_message_comes_before_the_loss_and_the_loss_before_what_was_given_up(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """In the order in which a program must hear of it."""
+
+    async def speak_and_die(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        while (frame := await peer.receive_frame()).opcode != TEXT:
+            if frame.opcode == PING:
+                await peer.send_frame(PONG, frame.payload)
+        await peer.send_frame(TEXT, b"last words")
+        await drop(peer)
+
+    door = Door()
+    nursery.start_soon(door.serve, speak_and_die)
+    outbox = trioweb.Outbox(confirm=True, max_resends=1)
+    seen: list[str] = []
+    with pytest.raises(trioweb.Unsent):
+        async with open_at(door, outbox=outbox) as client:
+            with client.messages(events=True) as messages:
+                await client.send("a")
+                async for item in messages:
+                    seen.append(item if isinstance(item, str) else type(item).__name__)
+                    if isinstance(item, trioweb.Undelivered):
+                        break
+    session = ["Opened", "last words", "Lost"]
+    assert [name for name in seen if name != "Waiting"][-4:] == [*session, "Undelivered"]
+
+
 async def test_on_open_that_is_never_through_counts_as_no_connection(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
