@@ -52,7 +52,7 @@ class Membership:
         self.joined = True
 
 
-async def show_all(messages: trioweb.Messages) -> None:
+async def show_all(messages: trioweb.Messages[str | bytes | trioweb.Event]) -> None:
     async for item in messages:
         match item:
             case trioweb.Lost(error=error):

@@ -3,6 +3,7 @@
 from ._client import (
     Client,
     ClientStatistics,
+    Event,
     Lost,
     Messages,
     Opened,
@@ -62,6 +63,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatistics",
     "Deflate",
+    "Event",
     "GaveUp",
     "HandshakeFailed",
     "HandshakeRejected",

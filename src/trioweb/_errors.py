@@ -17,7 +17,7 @@
     ├── OutboxFull                  the client keeps all it may (full="raise")
     ├── NotReceiving                sending waits for the program itself to receive
     ├── HubFull                     .limit: no topic can be forgotten to make room
-    ├── Lagged                      .skipped: publications left the log unread
+    ├── Lagged                      .skipped: publications or messages were lost unread
     └── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
 
 The class says whose fault it is, so that a program that already handles Trio's two resource
@@ -294,7 +294,8 @@ class OutboxFull(TriowebError):
 
 class NotReceiving(TriowebError):
     """Sending waits for the server, and the server's answers, or the next connection to it, wait
-    until this program receives.  Receive in another task, or raise the bounds of the inbox."""
+    until this program receives.  The text names the streams that are full.  Receive in another
+    task, or raise the bounds of the inbox."""
 
 
 class HubFull(TriowebError):
@@ -309,19 +310,26 @@ class HubFull(TriowebError):
 
 
 class Lagged(TriowebError):
-    """A reader of publications fell behind what its topic retains.
+    """A reader fell behind: of publications behind what their topic retains, of a client's
+    messages behind what its stream holds.
 
     Attributes:
-        skipped: how many publications left the log unread.  Reading on continues with
-            the oldest one retained.
+        skipped: how many were lost unread.  Reading on continues with the oldest one left.
+        max_messages: what the client's stream holds; None of publications.
     """
 
-    def __init__(self, skipped: int) -> None:
-        super().__init__(skipped)
+    def __init__(self, skipped: int, max_messages: int | None = None) -> None:
+        super().__init__(skipped, max_messages)
         self.skipped = skipped
+        self.max_messages = max_messages
 
     def __str__(self) -> str:
-        return f"{self.skipped} publications left the log before they were read"
+        if self.max_messages is None:
+            return f"{self.skipped} publications left the log before they were read"
+        return (
+            f"{self.skipped} messages were dropped before they were received: this stream holds "
+            f"max_messages={self.max_messages}"
+        )
 
 
 class FrameError(TriowebError):

@@ -370,6 +370,8 @@ async def test_client_has_no_public_names_but_those_that_are_documented(
             "latency",
             "messages",
             "receive",
+            "receive_many",
+            "reconnect",
             "send",
             "send_nowait",
             "state",

@@ -1120,7 +1120,7 @@ def hang_up(*messages: str) -> Serve:
 
 
 @asynccontextmanager
-async def open_held_up(arrived: list[str]) -> AsyncGenerator[tuple[Client, Messages]]:
+async def open_held_up(arrived: list[str]) -> AsyncGenerator[tuple[Client, Messages[Any]]]:
     """A client that has accepted a message, and will not connect before more is received: there
     are 10 messages in a stream for one."""
     door = Door()

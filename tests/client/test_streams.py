@@ -44,7 +44,7 @@ async def say(peer: RawPeer, *texts: object) -> None:
     await wait_all_tasks_blocked()
 
 
-async def take(messages: Messages, count: int) -> list[Any]:
+async def take(messages: Messages[Any], count: int) -> list[Any]:
     with trio.fail_after(60):
         return [await messages.receive() for _ in range(count)]
 
@@ -54,7 +54,7 @@ def brief(items: list[Any]) -> list[Any]:
     return [item if isinstance(item, str) else (type(item), item.session) for item in items]
 
 
-async def take_brief(messages: Messages, count: int) -> list[Any]:
+async def take_brief(messages: Messages[Any], count: int) -> list[Any]:
     """The next *count* items, without what was waited for in between."""
     found: list[Any] = []
     while len(found) < count:
@@ -64,7 +64,7 @@ async def take_brief(messages: Messages, count: int) -> list[Any]:
     return brief(found)
 
 
-async def rest(messages: Messages) -> list[Any]:
+async def rest(messages: Messages[Any]) -> list[Any]:
     return [item async for item in messages if not isinstance(item, Waiting)]
 
 
@@ -277,7 +277,7 @@ async def test_events_stand_in_their_place(
     assert [error.code for error in errors if isinstance(error, ClosedByPeer)] == [1012, 4500]
 
 
-async def _error(messages: Messages) -> Exception:
+async def _error(messages: Messages[Any]) -> Exception:
     try:
         await messages.receive()
     except Exception as exc:
@@ -320,7 +320,7 @@ async def test_waiting_that_nobody_receives_does_not_add_up(autojump_clock: Mock
             await trio.sleep(86_400)
             [item] = await take(messages, 1)
             assert item.attempt == client.statistics().attempts > 1000
-            assert messages.room == 4
+            assert messages._stream.room == 4
 
 
 async def test_stream_opened_in_a_session_begins_with_it(autojump_clock: MockClock) -> None:
@@ -351,7 +351,7 @@ async def test_events_do_not_add_up_for_a_stream_that_nobody_reads(
     async with open_at(door, retry=Retry(maximum=0.5)) as client:
         with client.messages(events=True, max_messages=4) as messages:
             await trio.sleep(600)
-            assert -messages.room <= 20
+            assert -messages._stream.room <= 20
             # Read, and it goes on.
             before = client.statistics().sessions
             await take(messages, 20)
@@ -431,8 +431,8 @@ async def test_events_do_not_add_up_for_a_stream_that_drops(
     async with open_at(door, retry=Retry(maximum=0.5)) as client:
         with client.messages(events=True, max_messages=4, full="drop") as messages:
             await wait_until(lambda: client.statistics().sessions == 53, within=600)
-            assert -messages.room <= 12
-            found = await take(messages, 4 - messages.room)
+            assert -messages._stream.room <= 12
+            found = await take(messages, 4 - messages._stream.room)
             items = brief([item for item in found if not isinstance(item, Waiting)])
             assert items[: len(messages_before) + 1] == [(Opened, 1), *messages_before]
             assert items[-4:] == [(Opened, 52), "z", (Lost, 52), (Opened, 53)]

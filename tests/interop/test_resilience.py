@@ -16,7 +16,18 @@ import trio
 import trioweb
 from tests.interop.others import EXPRESS, SERVERS, OtherServer, serving_other
 from tests.interop.servers.common import CLOSE_CODE, CLOSE_ME, CLOSE_REASON
-from trioweb import Heartbeat, Limits, Lost, Messages, Opened, Outbox, Retry, Waiting, open_client
+from trioweb import (
+    Event,
+    Heartbeat,
+    Limits,
+    Lost,
+    Messages,
+    Opened,
+    Outbox,
+    Retry,
+    Waiting,
+    open_client,
+)
 
 pytestmark = pytest.mark.network
 
@@ -24,7 +35,7 @@ QUICKLY: Final = Retry(initial=0.05, maximum=0.2)
 SLACK: Final = 1.0  # seconds by which a busy machine may be late
 
 
-async def next_item(items: Messages) -> object:
+async def next_item(items: Messages[str | bytes | Event]) -> object:
     """The next message, Opened or Lost: how often it was tried in between is a matter of time."""
     while isinstance(item := await items.receive(), Waiting):
         pass

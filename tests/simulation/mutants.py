@@ -36,7 +36,7 @@ async def _look_at_nothing(self: Monitor) -> NoReturn:
 
 async def _ask_without_a_deadline(self: Sender, link: Link) -> None:
     while True:
-        if not self.outbox.waiting and not self._confirmation.is_asked(self.outbox.sent):
+        if not self._outbox.waiting and not self._confirmation.is_asked(self._outbox.sent):
             self._ask(link)
         await link.wait_change()
 

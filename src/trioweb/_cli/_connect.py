@@ -18,6 +18,7 @@ import trio
 from .._client import (
     Client,
     Dial,
+    Event,
     Lost,
     Messages,
     Opened,
@@ -32,7 +33,7 @@ from .._errors import (
     TriowebError,
 )
 from .._handshake import parse_url
-from .._policy import Deflate, Limits, Outbox, Retry
+from .._policy import Deflate, Limits, Message, Outbox, Retry
 from ._input import Input
 from ._report import Json, Report, Words
 from ._terminal import Notices, UsageError
@@ -181,7 +182,9 @@ async def _talk(
     return code
 
 
-async def _show(messages: Messages, report: Report, scope: trio.CancelScope) -> None:
+async def _show(
+    messages: Messages[Message | Event], report: Report, scope: trio.CancelScope
+) -> None:
     """Print messages and tell of sessions, until whoever reads the output has enough."""
     try:
         async for item in messages:

@@ -1,7 +1,7 @@
 """The client side: one connection, and the client that outlives connections."""
 
 from ._client import Client, ClientStatistics, open_client
-from ._events import Lost, Opened, Undelivered, Waiting
+from ._events import Event, Lost, Opened, Undelivered, Waiting
 from ._open import open_connection
 from ._opener import Dial
 from ._streams import Messages
@@ -11,6 +11,7 @@ __all__ = [
     "Client",
     "ClientStatistics",
     "Dial",
+    "Event",
     "Lost",
     "Messages",
     "Opened",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import sys
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal, overload
 
 import trio
 from trio.lowlevel import in_trio_run
@@ -19,6 +21,7 @@ from .._nursery import open_hidden_nursery, protected_block
 from .._outgoing import State
 from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
 from .._waitable import wrong_thread
+from ._events import Event
 from ._life import Life
 from ._open import Offer
 from ._opener import DEFAULT_REDIRECTS, Dial, Opener
@@ -64,7 +67,7 @@ class Client:
     def __init__(self, life: Life) -> None:
         self._life = life
         # That of `receive` and iterating.
-        self._own: Messages | None = None
+        self._own: Messages[Message] | None = None
         self._sends = 0
 
     @property
@@ -76,7 +79,7 @@ class Client:
     @property
     def buffered_amount(self) -> int:
         """Bytes accepted that are not written (with `confirm`: not confirmed) yet."""
-        return self._life.sender.outbox.size
+        return self._life.outbox.size
 
     @property
     def latency(self) -> float | None:
@@ -85,7 +88,7 @@ class Client:
         return None if link is None else link.latency
 
     def statistics(self) -> ClientStatistics:
-        outbox = self._life.sender.outbox
+        outbox = self._life.outbox
         return ClientStatistics(
             attempts=self._life.supervisor.attempts,
             sessions=self._life.supervisor.sessions,
@@ -120,11 +123,31 @@ class Client:
         """
         await trio.lowlevel.checkpoint()
         try:
-            await self._life.sender.wait_for_peer(lambda: self._life.signal.link is not None)
+            await self._life.room.wait_open()
         except trio.Cancelled as exc:
             if self.last_error is not None:
                 exc.add_note(f"there was no connection yet: {describe(self.last_error)}")
             raise
+
+    async def reconnect(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """End this session and begin the next one now; also end the wait for the next attempt.
+
+        For a feed with a gap, say, that wants a fresh connection.  Neither `Retry` nor a
+        Retry-After is asked, and the server is given no more than a second for its Close.
+        Returns when the session is over; `wait_open` waits for the next.
+
+        Args:
+            code, reason: told to the server; see `Connection.aclose`.
+
+        Raises:
+            GaveUp, ClosedLocally: the client is over, or being closed.
+            ValueError: *code* or *reason* cannot be sent; nothing was done.
+
+        Cancellation: the session ends all the same.  Checkpoint: always.
+        """
+        check_close(code, reason)
+        self._life.check_open()
+        await self._life.reconnect(code, reason)
 
     # Sending.
 
@@ -164,20 +187,17 @@ class Client:
         run whenever it waits and every 16 messages.
         """
         entry = encode_payload(message)
-        size = len(entry[1])
-        outbox = self._life.sender.outbox
-        outbox.check_size(size)
+        self._life.outbox.check_size(len(entry[1]))
         self._sends += 1
         if self._sends % _SENDS_PER_CHECKPOINT:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
         self._life.check_open()
-        if not outbox.has_room(size):
-            await self._life.sender.wait_room(size)
-            self._life.check_open()
-        # NOTE: no await from here on, so that cancelled means not accepted.
-        self._life.sender.accept(entry)
+        # NOTE: no await behind the one in which it is accepted, so that cancelled means not
+        # accepted.
+        if not self._life.sender.accept(entry):
+            await self._life.room.send(entry)
 
     def send_nowait(self, message: Message | bytearray | memoryview) -> None:
         """Give a message to the outbox if that needs no waiting.  See `send`.
@@ -192,11 +212,10 @@ class Client:
         if not in_trio_run():
             raise wrong_thread()
         entry = encode_payload(message)
-        size = len(entry[1])
-        self._life.sender.outbox.check_size(size)
+        self._life.outbox.check_size(len(entry[1]))
         self._life.check_open()
-        self._life.sender.make_room(size)
-        self._life.sender.accept(entry)
+        if not self._life.sender.accept(entry):
+            raise trio.WouldBlock
 
     async def flush(self) -> None:
         """Wait until everything accepted so far is written or, with `confirm`, confirmed, or has
@@ -211,14 +230,24 @@ class Client:
         Cancellation: nothing is lost.  Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
-        await self._life.sender.flush()
+        await self._life.room.flush()
 
     # Receiving.
 
+    @overload
+    def messages(
+        self, *, events: Literal[False] = False, max_messages: int = 256, full: Full = "wait"
+    ) -> Messages[Message]: ...
+
+    @overload
+    def messages(
+        self, *, events: bool, max_messages: int = 256, full: Full = "wait"
+    ) -> Messages[Message | Event]: ...
+
     def messages(
         self, *, events: bool = False, max_messages: int = 256, full: Full = "wait"
-    ) -> Messages:
-        """A stream of its own of all that is received from now on.
+    ) -> Messages[Any]:
+        """A stream of its own of all that is received from now on: `with client.messages() as …`.
 
         The first one (`receive` and iterating over the client make one, too) begins with
         what had arrived before.
@@ -231,26 +260,45 @@ class Client:
                 "drop" the oldest, or "raise" Lagged as well.  Events are not dropped, except
                 where a whole session was: Opened and Lost go together.
 
+        A stream in a `with` block may hold up the others for as long as the block lasts.  Outside
+        of one it may have been forgotten: it goes when nobody holds it any more; and if it is
+        full for `Heartbeat.timeout`, while there are others, it goes on as with "raise", and the
+        log names it.
+
         Raises:
             ValueError: a bad argument, or this client was opened with `receive=False`.
             RuntimeError: called from a thread that does not run Trio.
         """
-        return self._life.reception.open(events=events, max_messages=max_messages, full=full)
+        # The line of the program that makes it.
+        code = sys._getframe(1)
+        name = f"messages() of {os.path.basename(code.f_code.co_filename)}:{code.f_lineno}"
+        reception = self._life.reception
+        return reception.open(events=events, max_messages=max_messages, full=full, name=name)
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """Wait for the next message, of this session or a later one.
 
-        `receive` and iterating over the client share one stream, made at first use.
+        `receive`, `receive_many` and iterating over the client share one stream, made at first
+        use.
 
         Raises:
             GaveUp, ClosedLocally: the client is over, and all that arrived was received.
+            Lagged: messages were dropped, since that stream was full and held up others: see
+                `messages`.
             ValueError: this client was opened with `receive=False`.
 
         Cancellation, Checkpoint: as `Connection.receive`.
         """
         return self._own_stream().receive()
 
-    def __aiter__(self) -> Messages:
+    def receive_many(self) -> Coroutine[Any, Any, list[Message]]:
+        """Wait for the next message, and take with it all that has arrived.
+
+        Raises, Cancellation, Checkpoint: as `receive`.
+        """
+        return self._own_stream().receive_many()
+
+    def __aiter__(self) -> Messages[Message]:
         """Iterate over the messages of all sessions, until the client is closed.
 
         Raises:
@@ -258,9 +306,11 @@ class Client:
         """
         return self._own_stream()
 
-    def _own_stream(self) -> Messages:
+    def _own_stream(self) -> Messages[Message]:
         if self._own is None:
-            self._own = self.messages()
+            self._own = self._life.reception.open(
+                events=False, max_messages=256, full="wait", name="client.receive()"
+            )
         return self._own
 
     # The end.

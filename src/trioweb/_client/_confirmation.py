@@ -22,24 +22,25 @@ MAX_ASKED_BYTES: Final = 64 * 2**10
 _QUICK_SECONDS: Final = 1.0
 # So many times the timeout at most is a confirmation waited for: 160 s with the default.
 _MAX_PATIENCE: Final = 8
-# A pause in reading counts for a 20th of the timeout at most: so if the program is slow, a server
-# has been read from 20 times, and half an inbox each time, before it is left.
-_PAUSES: Final = 20
+# A pause in reading that is shorter than this part of the timeout counts as reading: a program
+# that is a little slow has many of them.  During a longer one nobody can be heard.
+_SHORT_PAUSE: Final = 0.1
 # And after a pause it is read from for so long, or until the next pause, before it is judged.
 _LOOK_SECONDS: Final = 0.1
 
 
 class ReadingTime:
-    """Counts the seconds in which a link was read, if `look` is called at each change.
+    """Counts the seconds in which a link was read, or soon again, if `look` is called at each
+    change.
 
     Args:
-        most: seconds at most that each pause counts for.
+        short: seconds up to which a pause counts as reading.
     """
 
-    def __init__(self, now: float, most: float) -> None:
+    def __init__(self, now: float, short: float) -> None:
         self._past = 0.0
         self._since = now
-        self._most = most
+        self._short = short
         # The pause that is on, or the last one: since when.
         self._paused_at: float | None = None
         self._is_paused = False
@@ -55,7 +56,8 @@ class ReadingTime:
             # That pause is over, if another one has begun since.
             self._is_paused = False
             resumed_at = now if paused_at is None else paused_at
-            self._past += min(self._most, resumed_at - self._since)
+            pause = resumed_at - self._since
+            self._past += pause if pause <= self._short else 0.0
             self._since = resumed_at
         if not self._is_paused and paused_at is not None:
             self._past += max(0.0, paused_at - self._since)
@@ -108,7 +110,7 @@ class Confirmation:
         self._asked_bytes = 0
 
     def _new_reading_time(self, now: float) -> ReadingTime:
-        return ReadingTime(now, self._timeout / _PAUSES)
+        return ReadingTime(now, self._timeout * _SHORT_PAUSE)
 
     def room(self, sent: int, settled: int) -> int:
         """How many messages may be written before the next ping, or pong."""

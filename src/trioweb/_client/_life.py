@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 from random import Random
 
 import trio
 
-from .._errors import CloseCode, NotReceiving, TriowebError, leaving_code, single_cause
+from .._errors import CloseCode, TriowebError, leaving_code, single_cause
 from .._outgoing import State
 from .._policy import Heartbeat, Outbox
 from ._ending import Ending, Event, Phase
+from ._outbox import OutboxQueue
 from ._reception import Reception
 from ._sending import Sender
 from ._signal import Signal
 from ._supervisor import Plan, Supervisor, TheirError
+from ._waiting import WaitingRoom
 
 _logger = logging.getLogger("trioweb.client")
 
@@ -24,23 +25,27 @@ class Life:
     """What stands behind a Client.
 
     Attributes:
-        signal, sender, reception, supervisor, ending: its parts.
+        signal, outbox, ending, room, sender, reception, supervisor: its parts.
     """
 
     def __init__(self, plan: Plan, outbox: Outbox, *, receive: bool, random: Random) -> None:
-        self.signal = Signal()
         # The peer has so long to answer, and the program to receive where an answer needs that.
-        self._timeout = (plan.heartbeat or Heartbeat()).timeout
-        self.sender = Sender(
-            outbox,
-            confirm_timeout=self._timeout,
-            signal=self.signal,
-            check_alive=self.check_alive,
-            make_way=self._make_way,
+        timeout = (plan.heartbeat or Heartbeat()).timeout
+        self.signal = Signal()
+        self.outbox = OutboxQueue(outbox)
+        self.ending = Ending(self.outbox)
+        self.room = WaitingRoom(
+            self.outbox,
+            self.signal,
+            self.ending,
+            why_stuck=lambda: self.reception.why_stuck(),
+            write=lambda: self.sender.write_waiting(),
         )
-        self.reception = Reception(self.signal, receives=receive)
+        self.sender = Sender(
+            self.outbox, confirm_timeout=timeout, signal=self.signal, room=self.room
+        )
+        self.reception = Reception(self.signal, receives=receive, patience=timeout, room=self.room)
         self.supervisor = Supervisor(plan, self.sender, self.reception, self.signal, random)
-        self.ending = Ending(self.sender.outbox)
         self._close_timeout = plan.limits.close_timeout
         self._scope = trio.CancelScope()
 
@@ -54,11 +59,6 @@ class Life:
             return State.CLOSING
         return State.CONNECTING if self.signal.link is None else State.OPEN
 
-    def check_alive(self) -> None:
-        """Raise if there will be no other connection."""
-        if self.ending.phase.is_over:
-            raise self.ending.error()
-
     def check_open(self) -> None:
         """Raise if nothing more is accepted."""
         if self.ending.phase is not Phase.OPEN:
@@ -70,13 +70,12 @@ class Life:
         """See `Client.aclose`."""
         if self.ending.phase is Phase.OPEN:
             self.ending.take(Event.CLOSE)
+            self.room.close()
+            if self.outbox.unsent:
+                self.supervisor.hurry()
             try:
                 await trio.lowlevel.checkpoint()
-                with trio.move_on_after(self._close_timeout):
-                    try:
-                        await self.sender.flush()
-                    except TriowebError:
-                        pass  # it gave up meanwhile, which Unsent names as its cause
+                await self._flush()
                 link = self.signal.link
                 if link is not None:
                     link.close(code, reason)
@@ -90,6 +89,24 @@ class Life:
         unsent = self.ending.tell_unsent()
         if unsent is not None:
             raise unsent
+
+    async def reconnect(self, code: int, reason: str) -> None:
+        """See `Client.reconnect`."""
+        link = self.signal.link
+        self.supervisor.reconnect(code, reason)
+        await trio.lowlevel.checkpoint()
+        while link is not None and self.signal.link is link:
+            await self.signal.wait_change()
+
+    async def _flush(self) -> None:
+        """Hand over what can be within the close timeout; nobody will receive any more."""
+        self.reception.makes_way = True
+        with trio.move_on_after(self._close_timeout):
+            try:
+                await self.room.flush()
+            except TriowebError:
+                pass  # it gave up meanwhile, which Unsent names as its cause
+        self.reception.makes_way = False
 
     def _stop(self, code: CloseCode) -> None:
         """End at once: no flush, no further attempt."""
@@ -143,25 +160,5 @@ class Life:
 
     def _tell_end(self) -> None:
         self.reception.end(self.ending.error, quietly=self.ending.is_quiet)
+        self.room.end()
         self.signal.changed()
-
-    def _make_way(self) -> float:
-        """Somebody waits for what may have to wait behind messages that nobody takes.
-
-        Another task may be receiving, only slowly; so that is seen from its having taken
-        nothing for the timeout.  Returns when to look again.
-        """
-        deadline = self.reception.stuck_since() + self._timeout
-        if self.ending.phase is Phase.CLOSING and deadline < math.inf:
-            self.reception.discard()
-            return math.inf
-        if deadline <= trio.current_time():
-            link = self.signal.link
-            raise NotReceiving(
-                "there is no new connection until what has arrived is received: "
-                "receive in another task"
-                if link is None
-                else f"{len(link.inbox)} messages have arrived that nobody takes, and the "
-                "server's answers wait behind them: receive in another task"
-            )
-        return deadline

@@ -1,6 +1,7 @@
 """The client's receiving side: how what arrives gets into the streams of a program.
 
-Every stream gets every message.
+Every stream gets every message.  So a stream that waits when it is full holds up all of them: in a
+`with` block for as long as it likes, otherwise until its patience is over or nobody holds it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -17,7 +18,8 @@ from .._link import Link
 from .._waitable import check_thread
 from ._events import Event, Lost, Opened
 from ._signal import Signal
-from ._streams import Full, Messages
+from ._streams import Full, Messages, Stream, watch
+from ._waiting import Jam, WaitingRoom
 
 _logger = logging.getLogger("trioweb.client")
 
@@ -32,56 +34,72 @@ class Reception:
 
     Args:
         receives: False to count what arrives and drop it.
+        patience: seconds for which a full stream may be in the way before somebody is told.
+        room: those who wait for the server.
+
+    Attributes:
+        makes_way: what is in the way is discarded, as nobody will receive it any more.
+        received, discarded: see `ClientStatistics`.
     """
 
-    def __init__(self, signal: Signal, *, receives: bool) -> None:
+    def __init__(
+        self,
+        signal: Signal,
+        *,
+        receives: bool,
+        patience: float,
+        room: WaitingRoom,
+    ) -> None:
+        self.makes_way = False
+        self.received = 0
+        self.discarded = 0
         self._signal = signal
         self._receives = receives
+        self._waiting_room = room
+        self._patience = patience
+        self._jam = Jam(patience)
         self._end: Callable[[], Exception] | None = None
         self._ends_quietly = False
         # The one that has begun and is not over: its beginning, and its link.
         self._session: tuple[Opened, Link] | None = None
-        self._streams: list[Messages] = []
-        self._unclaimed: Messages | None = None
+        # With each, what tells that nobody holds it any more.
+        self._streams: dict[Stream, Any] = {}
+        self._unclaimed: Stream | None = None
         # Whether there is no new connection until more is received; see `finish`.
         self._holds_up = False
-        # How far the streams were when they were last found in the way, and since when.
-        self._mark: tuple[int, float] | None = None
-        self._marked_at = 0.0
         if receives:
-            self._unclaimed = self.open(events=True, max_messages=256, full="wait")
-        self.received = 0
-        self.discarded = 0
+            self._unclaimed = Stream(
+                events=True,
+                max_messages=256,
+                full="wait",
+                name="messages that came before there was a stream",
+            )
+            self._streams[self._unclaimed] = None
 
-    def open(self, *, events: bool, max_messages: int, full: Full) -> Messages:
-        """Make a stream."""
+    def open(self, *, events: bool, max_messages: int, full: Full, name: str) -> Messages[Any]:
+        """Make a stream; *name* says whose it is."""
         check_thread()
         if not self._receives:
             raise ValueError("this client was opened with receive=False: it only sends")
-        stream = Messages(
-            events=events,
-            max_messages=max_messages,
-            full=full,
-            leave=self._leave,
-            taken=self._signal.changed,
-        )
+        stream = Stream(events=events, max_messages=max_messages, full=full, name=name)
+        messages: Messages[Any] = Messages(stream, leave=self._leave, taken=self._signal.changed)
         unclaimed, self._unclaimed = self._unclaimed, None
         if unclaimed is not None:
-            self._streams.remove(unclaimed)
+            del self._streams[unclaimed]
             stream.inherit(unclaimed)
         elif self._session is not None:
             stream.tell(self._session[0])
         if self._end is not None:
-            stream.end(self._end, quietly=self._ends_quietly)
-        self._streams.append(stream)
+            stream.finish(self._end, quietly=self._ends_quietly)
+        self._streams[stream] = watch(messages, lambda: self._leave(stream))
         self._signal.changed()
-        return stream
+        return messages
 
-    def _leave(self, stream: Messages) -> None:
+    def _leave(self, stream: Stream) -> None:
         if stream in self._streams:
             check_thread()
-            self._streams.remove(stream)
-            stream.end(
+            del self._streams[stream]
+            stream.finish(
                 lambda: ClosedLocally(CloseCode.NORMAL, "this stream was left"), quietly=True
             )
             self._signal.changed()
@@ -89,11 +107,10 @@ class Reception:
     def begin(self, event: Opened, link: Link) -> None:
         """A session begins."""
         self._session = event, link
-        for stream in self._streams:
-            stream.tell(event)
+        self.tell(event)
 
     def tell(self, event: Event) -> None:
-        """Something happened between two sessions."""
+        """Add an event to the streams that have them."""
         for stream in self._streams:
             stream.tell(event)
 
@@ -101,23 +118,79 @@ class Reception:
         """A session's task: move what arrives to the streams, as far as they have room."""
         while True:
             self._distribute(link)
-            await link.wait_change()
+            await self._wait_change()
 
-    def stuck_since(self) -> float:
-        """Since when nothing was received that the client cannot go on without; inf if it can.
+    async def _wait_change(self) -> None:
+        """Wait for something to do; meanwhile, tell if what is received is in the way for long."""
+        deadline = self._look()
+        if self.makes_way and self._jam.is_on:
+            self._discard()
+        elif deadline == math.inf:
+            await self._signal.wait_change()
+        else:
+            with trio.move_on_at(deadline):
+                await self._signal.wait_change()
+                return
+            if self._look() <= trio.current_time():
+                self._jam.tell()
+                self._tell_of_jam()
+
+    def _look(self) -> float:
+        """When to tell that somebody has to receive, if nobody does: infinity if nobody has to.
 
         Either the server is not heard, or not connected to, until a stream has room.
         """
         link = self._signal.link
-        if not (self._holds_up if link is None else link.is_full() and self._room() <= 0):
-            return math.inf
-        mark = self.received, self._room()
-        if mark != self._mark:
-            self._mark = mark
-            self._marked_at = trio.current_time()
-        return self._marked_at
+        is_jammed = self._holds_up if link is None else link.is_full() and self._room() <= 0
+        mark = (self.received, self._room()) if is_jammed else None
+        return self._jam.look(trio.current_time(), mark)
 
-    def discard(self) -> None:
+    def why_stuck(self) -> str | None:
+        """Why who waits for the server would wait for the program itself; None if that is not
+        so, or not for long."""
+        self._look()
+        if self.makes_way or not self._jam.is_due(trio.current_time()):
+            return None
+        return self._describe_jam()
+
+    def _describe_jam(self) -> str:
+        link = self._signal.link
+        names = "; ".join(map(str, self._in_the_way()))
+        what = (
+            "there is no new connection until what has arrived is received"
+            if link is None
+            else f"{len(link.inbox)} messages have arrived that nobody takes, and the server's "
+            "answers wait behind them"
+        )
+        return f"{what} ({names}): receive in another task"
+
+    def _in_the_way(self) -> list[Stream]:
+        """The streams for which the others wait."""
+        if self._signal.link is None:
+            return [stream for stream in self._streams if self._is_beyond(stream)]
+        return [stream for stream in self._streams if stream.full == "wait" and stream.room <= 0]
+
+    def _tell_of_jam(self) -> None:
+        """What is received is in the way for too long."""
+        in_the_way = self._in_the_way()
+        forgotten = [stream for stream in in_the_way if not stream.is_entered]
+        if forgotten and len(in_the_way) < len(self._streams):
+            # Only what stands in a `with` block has asked for that, and will end.
+            for stream in forgotten:
+                _logger.warning(
+                    "%s has not been received from for %g s: it loses the oldest from now on, "
+                    "instead of holding up the other streams",
+                    stream,
+                    self._patience,
+                )
+                stream.stop_waiting()
+            self._signal.changed()
+            return
+        text = self._describe_jam()
+        _logger.warning("nothing was received for %g s: %s", self._patience, text)
+        self._waiting_room.refuse(text)
+
+    def _discard(self) -> None:
         """Count what waits for a stream to have room, and drop it."""
         if self._session is not None:
             link = self._session[1]
@@ -126,9 +199,7 @@ class Reception:
             link.inbox.clear()
             if link.paused_at is not None:
                 link.taken()
-        if self._holds_up:
-            self._holds_up = False
-            self._signal.changed()
+        self._holds_up = False
 
     def _room(self) -> float:
         return min((s.room for s in self._streams if s.full == "wait"), default=math.inf)
@@ -136,9 +207,9 @@ class Reception:
     def _distribute(self, link: Link) -> None:
         while link.inbox and (room := self._room()) > 0:
             self._give(link, room)
-            if self._room() <= 0:
-                # Who waits for what is behind the rest may have to give up.
-                link.changed()
+        # While somebody waits, it is read on as soon as there is room, and not only for half.
+        if link.paused_at is not None:
+            self._waiting_room.stretch_inbox()
 
     def _give(self, link: Link, count: float) -> None:
         inbox = link.inbox
@@ -160,20 +231,21 @@ class Reception:
 
         The streams may exceed their bounds for what had arrived in it, but not again and
         again: a program that never receives would gather an inbox with each session.  So this
-        waits until they are received from, or `discard` gives that up.
+        waits until they are received from, or what they hold up is more important.
         """
         if self._is_overdrawn():
             _logger.warning("not connecting until what has arrived is received")
             self._holds_up = True
-            # Who waits for the next connection may have to give up.
-            self._signal.changed()
             while self._holds_up and self._is_overdrawn():
-                await self._signal.wait_change()
+                await self._wait_change()
             self._holds_up = False
         self._end_session()
 
+    def _is_beyond(self, stream: Stream) -> bool:
+        return stream.full == "wait" and stream.room < -_OVERDRAFT * stream.max_messages
+
     def _is_overdrawn(self) -> bool:
-        return any(s.room < -_OVERDRAFT * s.max_messages for s in self._streams if s.full == "wait")
+        return any(map(self._is_beyond, self._streams))
 
     def _end_session(self) -> None:
         """Give out what had arrived (invariant 11), then say that nothing else will."""
@@ -193,4 +265,4 @@ class Reception:
         self._end = error
         self._ends_quietly = quietly
         for stream in self._streams:
-            stream.end(error, quietly=quietly)
+            stream.finish(error, quietly=quietly)

@@ -95,6 +95,11 @@ class Supervisor:
         self._judge = Judge(plan.retry.worth, renews=any(map(callable, makers)))
         # Whether the attempt led to a connection.
         self._opened = False
+        # The wait for the next attempt; and whether it is the server that asks for it.
+        self._nap = trio.CancelScope()
+        self._is_asked_to_wait = False
+        # Whether the user does not want the policy to be asked.
+        self._asked_at_once = False
 
     async def run(self) -> tuple[int, Exception]:
         """Connect, again and again, until the policy gives up.
@@ -111,13 +116,34 @@ class Supervisor:
             self._schedule.begin(trio.current_time())
             cause = self.last_error = await self._attempt()
             attempts = self._schedule.attempts
+            if self._asked_at_once:
+                self._asked_at_once = False
+                _logger.info("%s; connecting again at once, as asked", describe(cause))
+                continue
             delay = self._next_delay(cause)
             if delay is None:
                 _logger.warning("%s; giving up", describe(cause))
                 return max(attempts, 1), cause
             _logger.warning("%s; connecting again in %.1f s", describe(cause), delay)
             self._reception.tell(Waiting(cause, delay, attempts))
-            await trio.sleep(delay)
+            self._is_asked_to_wait = seconds_to_wait(cause, time()) > 0
+            with trio.CancelScope(deadline=trio.current_time() + delay) as self._nap:
+                await trio.sleep_forever()
+
+    def hurry(self) -> None:
+        """Try at once, where the next attempt is waited for and the server has not asked for
+        that."""
+        if not self._is_asked_to_wait:
+            self._nap.cancel()
+
+    def reconnect(self, code: int, reason: str) -> None:
+        """End this session, or what is waited for, and try at once."""
+        link = self._signal.link
+        if link is None:
+            self._nap.cancel()
+        else:
+            self._asked_at_once = True
+            link.close(code, reason)
 
     def _next_delay(self, cause: Exception) -> float | None:
         """Seconds until the next attempt after *cause*; None for no other.
@@ -170,7 +196,7 @@ class Supervisor:
             if failure is None:
                 await self._run_session(connection, nursery)
             # Where it was this side that closed, the close timeout is all the limit there is.
-            ours = isinstance(link.error(), ClosedLocally)
+            ours = isinstance(link.error(), ClosedLocally) and not self._asked_at_once
             with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
                 await link.wait_closed()
             nursery.cancel_scope.cancel()
