@@ -42,6 +42,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def oldest_pytest(session: nox.Session) -> None:
+    """Try the pytest plugin under the oldest pytest that it works with."""
+    session.install(".", "pytest==7.0.*", "pytest-trio>=0.8")
+    settings = ("-c", "tests/testing/oldest.ini")
+    session.run("pytest", *settings, "tests/testing/test_fixture.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests and show which lines and branches they reach (htmlcov/index.html)."""
     session.install("-e", ".", *group("tests"))
