@@ -25,8 +25,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # With the one that runs nox, so that a Python newer than this list still gets its tests.
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", THIS_PYTHON]))
-HERE = ("-m", "not browser and not node")  # what needs nothing but Python
-QUICK = ("-m", "not browser and not node and not slow")
+HERE = ("-m", "not browser and not node and not proxy")  # what needs nothing but Python
+QUICK = ("-m", "not browser and not node and not proxy and not slow")
 
 
 def group(name: str) -> list[str]:
@@ -96,7 +96,7 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def interop(session: nox.Session) -> None:
     """Try server and client with other people's: Chromium, Node, and Python's libraries."""
-    require(session, "chromium", "node", "npm")
+    require(session, "chromium", "node", "npm", "tinyproxy", "microsocks")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
     where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
@@ -115,8 +115,10 @@ def install_node_packages(session: nox.Session) -> None:
 
 def require(session: nox.Session, *programs: str) -> None:
     """End the session unless these are on the path; say which packages of Debian's bring them."""
-    packages = {"chromium": "chromium", "node": "nodejs", "npm": "npm"}
-    missing = [packages[program] for program in programs if shutil.which(program) is None]
+    packages = {"node": "nodejs"}
+    missing = [
+        packages.get(program, program) for program in programs if shutil.which(program) is None
+    ]
     if missing:
         session.error(f"something is missing: apt-get install {' '.join(missing)}")
 

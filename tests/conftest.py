@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from tests.interop.javascript import missing_for_axe, missing_for_browser, missing_for_node
+from tests.interop.proxies import missing_for_proxies
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every
 # program that the tests start, and end with it.
@@ -22,7 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-peers",
         action="store_true",
-        help="fail, rather than skip, the tests that want Node or Chromium where it is missing",
+        help="fail, rather than skip, the tests that want Node, Chromium or a proxy where it is "
+        "missing",
     )
 
 
@@ -31,6 +33,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("node", missing_for_node),
         ("browser", missing_for_browser),
         ("axe", missing_for_axe),
+        ("proxy", missing_for_proxies),
     ):
         if item.get_closest_marker(marker) and (what := missing()):
             if item.config.getoption("all_peers"):

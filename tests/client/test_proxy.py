@@ -387,6 +387,7 @@ def reply(status: str, body: bytes = b"") -> bytes:
         ("403 Filtered", b"not there\n", "HTTP status 403: not there", False),
         ("404 Not Found", b"<html>", "HTTP status 404", False),
         ("407 Who?", b"", "HTTP status 407: it does not know this user and password", False),
+        ("401 Who?", b"", "HTTP status 401: it does not know this user and password", False),
         ("429 Slow", b"", "HTTP status 429", True),
         ("502 Bad Gateway", b"", "HTTP status 502", True),
         ("503 Unavailable", b"", "HTTP status 503", True),

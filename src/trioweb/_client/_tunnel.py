@@ -69,7 +69,8 @@ async def _ask_http(
             raise ConnectFailed(f"the proxy {proxy.url} sent bytes ahead of the server")
         return
     text = f"the proxy {proxy.url} answered CONNECT to {authority} with HTTP status {status}"
-    if status == 407:
+    # RFC 9110 section 11.7.1 has 407; tinyproxy takes itself for a server.
+    if status in (401, 407):
         text += ": it does not know " + (
             "this user and password" if proxy.user else "us, and the proxy's URL has no user"
         )
