@@ -5,6 +5,9 @@ And what had arrived is received all the same (invariant 11), however long that 
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable
@@ -281,6 +284,26 @@ async def test_what_a_machine_has_not_confirmed_is_known_of_tcp() -> None:
     async with open_streams("unix") as (stream, _):
         assert isinstance(stream, trio.SocketStream)
         assert seconds_unconfirmed(stream) == 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "filtered", "tls-tcp"])
+async def test_link_outlives_a_shortage_of_descriptors_in_its_pause(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To notice that a peer has gone takes one, and to lack it is no fault of the peer's."""
+    ours, peer = ends.ours(LIMITS), ends.raw()
+    for name in ("epoll", "kqueue"):
+        monkeypatch.setattr(select, name, fail, raising=False)
+    await send(peer, 40)
+    await settle()
+    assert ours.link.is_whole and ours.link.pause is not None
+    monkeypatch.undo()
+    await peer.send(close_frame(1000))
+    assert await received(ours) == messages(40)
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 @pytest.mark.parametrize("transport", ["memory", "filtered-memory", "tls-memory"])

@@ -22,9 +22,10 @@ from typing import NoReturn
 
 import trio
 
+from ._arrears import Pause
 from ._connection import Connection
 from ._http import format_address
-from ._incoming import Pause, Ping, Replies, reply_key
+from ._incoming import Ping, Replies, reply_key
 from ._link import END_OF_TRANSPORT, Link
 from ._policy import Heartbeat
 
