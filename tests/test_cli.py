@@ -338,7 +338,10 @@ async def test_ctrl_c_tells_peers_that_it_goes_and_exits_with_0() -> None:
 async def test_second_ctrl_c_stops_at_once() -> None:
     async with serving("--max-connections", "1") as server:
         peer = await server.opened()
-        assert (await server.get("/healthz"))[0] == 503
+        assert (await server.get("/healthz"))[0] == 200
+        assert (await server.get("/stats"))[0] == 200
+        assert (await server.get("/lobby"))[0] == 503
+        assert (await (await server.peer()).ask(upgrade_head())).status == 503
         server.process.send_signal(signal.SIGTERM)
         assert await peer.read_close() == (1012, "")  # and does not answer
         server.process.send_signal(signal.SIGINT)

@@ -73,7 +73,8 @@ class Limits:
         write_timeout: a peer that takes nothing of what is queued for it for so many seconds
             is given up.
         max_connections: connections that a server has open at once, handshakes included;
-            further ones are answered with 503, or over TLS beyond twice as many closed.
+            further ones are answered with 503, or over TLS beyond twice as many closed.  Where
+            there is an `http`, 16 more sockets are for plain requests of /healthz and /stats.
         max_connections_per_host: the same for each remote address; None for no limit.
     """
 

@@ -115,6 +115,85 @@ async def test_crowd_that_does_not_even_read_its_refusal_is_gone_in_a_second(
     await assert_alone(site, before)
 
 
+async def _hello(request: trioweb.Request) -> trioweb.Response:
+    return trioweb.Response(200, "hello")
+
+
+def _get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: server\r\n\r\n".encode()
+
+
+async def test_full_server_tells_its_health_and_nothing_else(nursery: trio.Nursery) -> None:
+    """A probe that is refused takes a full server for a dead one."""
+    site = await start(nursery, echo, http=_hello, limits=trioweb.Limits(max_connections=2))
+    for _ in range(2):
+        await site.opened()
+    for head, status in [
+        (_get("/healthz"), 200),
+        (_get("/stats?x"), 200),
+        (_get("/healthz/more"), 503),
+        (_get("/"), 503),
+        (upgrade_head("/healthz"), 503),
+        (upgrade_head(), 503),
+        (b"nonsense\r\n\r\n", 400),
+    ]:
+        answer = await site.ask(head)
+        assert answer.status == status
+        assert ("retry-after" in answer.headers) is (status == 503)
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().connections == 2
+    assert site.server.statistics().opening == 0
+
+
+async def test_sockets_beyond_the_limit_are_few_and_the_oldest_goes_first(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """CWE-770: whoever says nothing there keeps no probe out."""
+    site = await start(nursery, echo, http=_hello, limits=trioweb.Limits(max_connections=1))
+    friend = await site.opened()
+    await trio.testing.wait_all_tasks_blocked()
+    silent: list[Peer] = []
+    for _ in range(16):
+        silent.append(await site.peer())
+        await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().opening == 16
+    begun = trio.current_time()
+    for _ in range(3):
+        assert (await site.ask(_get("/healthz"))).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+    # One had to go for all of them.
+    assert await silent[0].read_end() == b""
+    assert site.server.statistics().opening == 15
+    assert site.server.statistics().refused == {0: 1}
+    assert trio.current_time() == begun
+    for peer in silent[1:]:
+        assert (await peer.read_answer()).status == 408
+    await trio.testing.wait_all_tasks_blocked()
+    assert site.server.statistics().opening == 0
+    await friend.send(Frame(TEXT, b"hello"))
+    assert await friend.frame() == Frame(TEXT, b"hello")
+
+
+async def test_socket_beyond_the_limit_is_one_like_any_other_once_there_is_room(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    site = await start(nursery, echo, http=_hello, limits=trioweb.Limits(max_connections=1))
+    first = await site.opened()
+    second = await site.peer()
+    await trio.testing.wait_all_tasks_blocked()
+    await first.stream.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    await second.open()
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(20):  # which do not push it out
+        await site.peer()
+        await trio.testing.wait_all_tasks_blocked()
+    await second.send(Frame(TEXT, b"hello"))
+    assert await second.frame() == Frame(TEXT, b"hello")
+    assert (await site.ask(upgrade_head())).status == 503
+    assert (await site.ask(_get("/healthz"))).status == 200
+
+
 async def test_subscriptions_that_no_topic_has_room_for_are_refused(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:

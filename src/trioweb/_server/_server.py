@@ -49,12 +49,15 @@ from ._leaving import while_there
 from ._proxies import Visitor
 from ._reader import Reader
 from ._settings import Settings
+from ._spares import Spares, asks_for_health
 
 _logger = logging.getLogger("trioweb.server")
 
 # To be refused over TLS, a peer must get through its handshake first.  So many times the
 # limits may be there in all; whoever comes then is closed instead.
 _TLS_MARGIN: Final = 2
+
+_CROWDED: Final = "too many connections"
 
 # So many may wait at a listener for being accepted, when it is to be closed: more than a server's
 # backlog, and less than what a turn may take where none can be accepted.
@@ -136,6 +139,8 @@ class Server:
         self._on_let_go = self._let_go  # made once, for all links
         self._hosts: Counter[str] = Counter()
         self._streams = 0
+        # Those of them that are there beyond the limit.
+        self._spares = Spares()
         # Streams of which nobody knows yet what they want; and handlers that run on although their
         # connections have given back their places.
         self._undecided = 0
@@ -330,6 +335,20 @@ class Server:
         self, stream: trio.abc.Stream, visitor: Visitor, local: Address
     ) -> Connection | None:
         """Make a connection of *stream*; None if it was answered or went away instead."""
+        with trio.CancelScope() as scope:
+            try:
+                return await self._open_within(scope, stream, visitor, local)
+            finally:
+                self._spares.release(scope)
+        self._refused[0] += 1
+        who = format_address(visitor.remote)
+        _logger.info("%s: gone while opening: closed for newer ones, %s", who, _CROWDED)
+        return None
+
+    async def _open_within(
+        self, scope: trio.CancelScope, stream: trio.abc.Stream, visitor: Visitor, local: Address
+    ) -> Connection | None:
+        """See `_open`; it is all that runs in *scope*."""
         request: Request | None = None
         limits = self._settings.limits
         deadline = trio.current_time() + limits.connect_timeout
@@ -340,7 +359,7 @@ class Server:
                     if excess := self._excess(visitor.host, _TLS_MARGIN):
                         raise EOFError(f"sent away without a TLS handshake: {excess}")
                     await shake_tls(stream, deadline)
-                self._check_room(visitor.host)
+                is_spare = self._find_room(scope, visitor.host)
                 request, head, rest = await read_request(
                     stream,
                     deadline,
@@ -352,6 +371,8 @@ class Server:
                 self._undecided -= 1
             self._identify(visitor, request)
             check_request(request)
+            if is_spare:
+                self._check_spare(scope, visitor.host, request)
             if self._settings.admit is not None and is_upgrade(request):
                 decide = partial(self._decide, request)
                 outcome, more = await while_there(stream, self._reader, decide)
@@ -396,11 +417,30 @@ class Server:
         if excess := self._excess(host):
             raise _Refused.because(excess, retry_after=5)
 
-    def _excess(self, host: str, margin: int = 1) -> str:
-        """What there is too much of for *host*, at *margin* times the limits; "" if nothing."""
+    def _find_room(self, scope: trio.CancelScope, host: str) -> bool:
+        """See that there is room for *host*; return whether that is only one of the spares."""
+        excess = self._excess(host)
+        if not excess:
+            return False
+        if excess is not _CROWDED or self._settings.http is None:
+            raise _Refused.because(excess, retry_after=5)
+        self._spares.take(scope)
+        return True
+
+    def _check_spare(self, scope: trio.CancelScope, host: str, request: Request) -> None:
+        """Refuse *request* unless it asks for the server's health, or there is room by now."""
+        if not self._excess(host, more=1):
+            self._spares.release(scope)
+        elif not asks_for_health(request):
+            raise _Refused.because(_CROWDED, retry_after=5)
+
+    def _excess(self, host: str, margin: int = 1, more: int = 0) -> str:
+        """What there is too much of for *host*, at *margin* times the limits and with so many
+        *more* streams; "" if nothing."""
         limits = self._settings.limits
-        if self._streams > margin * bound(limits.max_connections):
-            return "too many connections"
+        streams = self._streams - len(self._spares) + more
+        if streams > margin * bound(limits.max_connections):
+            return _CROWDED
         limit = limits.max_connections_per_host
         # A Unix socket tells nothing of its peer's host, and a trusted proxy not yet.
         if limit is not None and host and self._hosts[host] > margin * limit:
