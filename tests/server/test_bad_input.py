@@ -98,9 +98,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def check_one_line(log: pytest.LogCaptureFixture) -> None:
+def check_one_line(log: pytest.LogCaptureFixture, level: int = logging.INFO) -> None:
     [record] = log.records
-    assert record.levelno == logging.INFO
+    assert record.levelno == level
     assert record.exc_info is None
     assert record.getMessage().isprintable()
     assert "127.0.0.1" in record.getMessage()
@@ -137,7 +137,8 @@ async def test_rubbish_instead_of_a_handshake_is_refused(
             assert (await peer.read_head())[0] == status
             await scene.wait_alone(1)  # that it is left to read its answer
         assert scene.server.statistics().refused == {status: 1}
-        check_one_line(log)
+        # An Origin is told louder, the first time: see tests/server/test_admission.py.
+        check_one_line(log, logging.WARNING if status == 403 else logging.INFO)
 
 
 async def send_what_is_taken(peer: Peer, data: bytes) -> None:
