@@ -517,6 +517,8 @@ def root_logger() -> Generator[None]:
         (["ws://server/", "--header", "X Y: a"], "'X Y'"),
         (["ws://server/", "--header", "Sec-WebSocket-Key: a"], "'Sec-WebSocket-Key'"),
         (["ws://server/", "--header", "Host: a"], "a Host is given with --host-header"),
+        (["ws://server/", "--proxy", "ftp://proxy"], "trioweb: proxy 'ftp://proxy' must be"),
+        (["ws://server/", "--proxy", "http://p", "--host-header", "a"], "--proxy both say where"),
         (["ws://server/", "--host-header", "a/b"], "--host-header 'a/b' is not HOST or HOST:PORT"),
         (["ws://server/", "--host-header", "a:b"], "--host-header 'a:b' is not HOST or HOST:PORT"),
         (["ws://server/", "--host-header", "a@b"], "--host-header 'a@b' is not HOST or HOST:PORT"),

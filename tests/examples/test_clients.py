@@ -144,7 +144,55 @@ async def test_orders_are_sent_again_with_their_ids_until_they_are_answered(
     assert len(received) > len(done)
 
 
-@pytest.mark.parametrize("example", ["ticker_client.py", "shared_client.py", "order_bot.py"])
+async def test_order_book_is_never_shown_with_a_hole(nursery: trio.Nursery) -> None:
+    """With more behind the gap than the client keeps for a reader who is busy."""
+    sessions = iter(
+        [([*range(2, 20), *range(21, 2000)], None), (range(2, 100), 1012), (range(2, 3000), None)]
+    )
+    subscriptions: list[Any] = []
+
+    async def exchange(connection: trioweb.Connection) -> None:
+        subscriptions.append(json.loads(await connection.receive()))
+        await connection.send(json.dumps({"snapshot": 1, "bids": {"1.0": 1}, "asks": {"2.0": 1}}))
+        numbers, code = next(sessions)
+        for number in numbers:
+            delta = {"delta": number, "side": "bids", "price": "1.0", "size": number}
+            await connection.send(json.dumps(delta))
+        if code is not None:
+            await connection.aclose(code)
+        await connection.wait_closed()
+
+    url = await serve(nursery, exchange)
+    async with running(python("examples/order_book.py", url)) as program:
+        lines = await program.output.until("2999: 2999 @ 1.00 | 2.00 @ 1")
+        await end(program)
+    books = [line for line in lines if "|" in line]
+    shown = [[int(part) for part in re.findall(r"^(\d+): (\d+) @", line)[0]] for line in books]
+    assert [pair[0] for pair in shown] == [*range(2, 20), *range(2, 100), *range(2, 3000)]
+    assert all(number == size for number, size in shown)
+    assert [line for line in lines if "|" not in line] == [
+        "connected",
+        "gap: 21 came behind 19",
+        "lost: connection closed by this side (1000, 'gap')",
+        "connected",
+        "lost: connection closed by the peer (1012)",
+        "connected",
+    ]
+    assert subscriptions == [{"subscribe": "TRIO"}] * 3
+
+
+async def test_order_book_demo_goes_on_behind_a_gap_and_a_close() -> None:
+    async with running(python("examples/order_book.py", "--demo")) as program:
+        lines: list[str] = []
+        while lines.count("connected") < 3:
+            lines.append(await program.output.next())
+        assert "gap: 21 came behind 19" in lines
+        await end(program)
+
+
+@pytest.mark.parametrize(
+    "example", ["ticker_client.py", "shared_client.py", "order_bot.py", "order_book.py"]
+)
 async def test_example_asks_for_a_url_or_the_demo(example: str) -> None:
     async with running(python(f"examples/{example}")) as program:
         code, _, errors = await program.ended()

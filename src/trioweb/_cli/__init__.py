@@ -260,6 +260,14 @@ def _add_handshake(group: Any) -> None:
         metavar="NAME",
         help="offer this subprotocol; may be repeated",
     )
+    add(
+        "--proxy",
+        metavar="URL",
+        default="environment",
+        help="reach the server through this proxy, such as http://HOST:3128 or "
+        "socks5h://HOST:1080; none for none, and environment for what HTTPS_PROXY, NO_PROXY and "
+        "the like say",
+    )
     add("--compression", action="store_true", help="offer to compress messages")
 
 

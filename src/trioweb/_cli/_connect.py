@@ -57,7 +57,7 @@ async def connect(options: argparse.Namespace) -> int:
                 unsent = client.statistics().unsent + source.held
             if unsent and not code:
                 await report.closing(unsent)
-    except (ValueError, OSError, TriowebError, ExceptionGroup) as exc:
+    except (ValueError, ImportError, OSError, TriowebError, ExceptionGroup) as exc:
         # Sending and showing may fail together.
         cause: BaseException = exc
         while isinstance(cause, BaseExceptionGroup):
@@ -75,8 +75,8 @@ async def connect(options: argparse.Namespace) -> int:
             case OSError():  # of a standard stream; the network's are not that
                 with suppress(OSError), trio.move_on_after(_LAST_WORDS_SECONDS):
                     await Notices().tell("failed", str(cause), "red")
-            case ValueError():
-                raise UsageError(str(cause)) from exc
+            case ValueError() | ImportError():  # the latter for what only an extra brings
+                raise UsageError(str(cause).removeprefix("open_client: ")) from exc
             case _:
                 raise
         return 1
@@ -92,6 +92,8 @@ def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
     url = options.url
     dial = None
     if options.host_header is not None:
+        if options.proxy not in ("environment", "none"):
+            raise UsageError("--host-header and --proxy both say where to connect: give one")
         url, dial = _renamed(url, options.host_header)
     return open_client(
         url,
@@ -110,6 +112,7 @@ def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
         limits=Limits(max_message_bytes=options.max_message_bytes),
         compression=Deflate() if options.compression else None,
         dial=dial,
+        proxy=None if options.proxy == "none" else options.proxy,
     )
 
 

@@ -1,11 +1,14 @@
-"""TLS and the handshake as the options of `trioweb connect` have them."""
+"""TLS, the handshake and the way there, as the options of `trioweb connect` have them."""
 
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 import trustme
 
 import trioweb
@@ -104,3 +107,44 @@ async def test_connect_offers_compression_if_it_is_told(site: Site) -> None:
     plain, compressed = site.requests
     assert "sec-websocket-extensions" not in plain.headers
     assert "permessage-deflate" in compressed.headers["sec-websocket-extensions"]
+
+
+async def test_connect_goes_through_the_proxy_that_it_is_told(
+    site: Site, nursery: trio.Nursery
+) -> None:
+    """Which does not know the name, but where to go."""
+    await site.start(site.listen)
+    heads: list[bytes] = []
+
+    async def proxy(stream: trio.SocketStream) -> None:
+        async with stream, await trio.open_tcp_stream("127.0.0.1", site.port) as server:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += await stream.receive_some()
+            heads.append(head)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+
+            async def forward(source: trio.SocketStream, target: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async for data in source:
+                        await target.send_all(data)
+                    await target.send_eof()
+
+            async with trio.open_nursery() as both:
+                both.start_soon(forward, stream, server)
+                both.start_soon(forward, server, stream)
+
+    [listener] = await nursery.start(partial(trio.serve_tcp, proxy, 0, host="127.0.0.1"))
+    address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+    options = ["--proxy", f"http://user:word@{address}"]
+    code, _, errors = await run(connect("ws://site.example/", *options), b"a\n")
+    assert (code, errors) == (0, "connected\n")
+    assert await site.heard(1) == ["a"]
+    [head] = heads
+    assert head.startswith(b"CONNECT site.example:80 HTTP/1.1\r\n")
+    environment = {"HTTPS_PROXY": f"http://{address}", "NO_PROXY": "", "no_proxy": ""}
+    assert (await run(connect("ws://site.example/"), b"a\n", **environment))[0] == 0
+    assert len(heads) == 2
+    alone = connect("ws://site.invalid/", "--proxy", "none", "--max-attempts", "1")
+    assert (await run(alone, b"a\n", **environment))[0] == 1
+    assert len(heads) == 2
