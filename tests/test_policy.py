@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import FrozenInstanceError, fields
+from functools import partial
 from typing import Any
 
 import pytest
@@ -138,6 +139,30 @@ def test_policy_takes_none_only_for_what_may_be_without_limit(kind: Policy, name
     else:
         with pytest.raises(TypeError, match=f"{name}=None.*there is no way to have no limit"):
             kind(**{name: None})
+
+
+async def _asynchronous(error: Exception) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("worth", "text"),
+    [
+        (3, "Retry: worth must be a function: `def worth(error)`, not 3"),
+        (_asynchronous, "Retry: worth must not be async: `def worth(error)`; _asynchronous is"),
+        (partial(_asynchronous, OSError()), "Retry: worth must not be async"),
+    ],
+)
+def test_worth_is_a_function_that_answers_at_once(worth: Any, text: str) -> None:
+    """A coroutine that nobody awaits would say yes to everything."""
+    with pytest.raises(TypeError, match=re.escape(text)):
+        Retry(worth=worth)
+    assert Retry(worth=partial(isinstance, OSError())).worth is not None
+
+
+def test_confirm_is_yes_or_no() -> None:
+    with pytest.raises(TypeError, match="confirm must be of type bool, not a str"):
+        Outbox(confirm="no")  # type: ignore[arg-type]
 
 
 def test_inbox_has_a_bound_in_any_case() -> None:

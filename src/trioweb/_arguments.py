@@ -76,6 +76,19 @@ def check_async(owner: str, call: str, value: object, *, optional: bool = False)
         )
 
 
+def check_sync(owner: str, call: str, value: object) -> None:
+    """Raise TypeError unless *value* can be called, and what it returns is there at once.
+
+    Args:
+        call: as for `check_async`.
+    """
+    name = call.partition("(")[0]
+    if not callable(value):
+        raise wrong(owner, name, f"a function: `def {call}`", value)
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise TypeError(f"{owner}: {name} must not be async: `def {call}`; {shown(value)} is async")
+
+
 def _may_be_async(function: Any) -> bool:
     """Whether a call of *function* may be awaited.
 

@@ -10,22 +10,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
+from ._arguments import check_kind, check_sync
+
 # What users send and receive.
 Message: TypeAlias = str | bytes
 
 
-def check_positive(owner: object, names: Iterable[str], *, whole: bool) -> None:
-    """Raise if an attribute of *owner* is not a positive number; None passes if it may be None."""
+def check_positive(
+    owner: object, names: Iterable[str], *, whole: bool, call: str | None = None
+) -> None:
+    """Raise if an attribute of *owner* is not a positive number.
+
+    Args:
+        call: what the user called, if that is not what *owner* is.
+    """
+    called = call or type(owner).__name__
     for name in names:
         value = getattr(owner, name)
         kinds: tuple[type, ...] = (int,) if whole else (int, float)
         good = isinstance(value, kinds) and not isinstance(value, bool)
-        call = f"{type(owner).__name__}({name}={value!r})"
+        argument = f"{called}({name}={value!r})"
         if not good:
             hint = "; there is no way to have no limit here" if value is None else ""
-            raise TypeError(f"{call}: must be a{' whole' if whole else ''} number{hint}")
+            raise TypeError(f"{argument}: must be a{' whole' if whole else ''} number{hint}")
         if not value > 0:  # nor is NaN
-            raise ValueError(f"{call}: must be greater than 0")
+            raise ValueError(f"{argument}: must be greater than 0")
 
 
 def check_message(owner: str, value: object) -> None:
@@ -227,6 +236,8 @@ class Retry:
             check_positive(self, ("max_attempts",), whole=True)
         if self.max_elapsed is not None:
             check_positive(self, ("max_elapsed",), whole=False)
+        if self.worth is not None:
+            check_sync("Retry", "worth(error)", self.worth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +269,7 @@ class Outbox:
         check_positive(self, ("max_messages", "max_bytes"), whole=True)
         if self.max_resends is not None:
             check_positive(self, ("max_resends",), whole=True)
+        check_kind("Outbox", "confirm", self.confirm, bool)
         if self.full not in ("wait", "raise", "drop"):
             raise ValueError(f"Outbox(full={self.full!r}): must be 'wait', 'raise' or 'drop'")
         if self.confirm and self.full == "drop":

@@ -158,6 +158,25 @@ async def test_wrong_argument_is_named_at_once(
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda client: client.messages(events=5), "messages: events must be of type bool, not 5"),
+        (lambda client: client.messages(max_messages=0), r"messages\(max_messages=0\): must be"),
+        (lambda client: client.messages(max_messages="x"), r"messages\(max_messages='x'\): must"),
+        (lambda client: client.messages(full="x"), r"messages\(full='x'\): must be 'wait'"),
+        (lambda client: client.send_nowait(["s3cret"]), "must be str or bytes, not list"),
+    ],
+)
+async def test_wrong_argument_of_a_clients_method_is_named(
+    autojump_clock: MockClock, call: Callable[[trioweb.Client], object], text: str
+) -> None:
+    async with trioweb.open_client(URL, dial=refuse) as client:
+        with pytest.raises((TypeError, ValueError), match=text) as caught:
+            call(client)
+    assert "s3cret" not in str(caught.value)
+
+
 # TLS.
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import trio
 
+from .._arguments import check_kind
 from .._errors import Lagged
 from .._policy import check_positive
 from .._waitable import Waitable
@@ -39,7 +40,8 @@ class Stream:
 
     def __init__(self, *, events: bool, max_messages: int, full: Full, name: str) -> None:
         self.max_messages = max_messages
-        check_positive(self, ("max_messages",), whole=True)
+        check_kind("messages", "events", events, bool)
+        check_positive(self, ("max_messages",), whole=True, call="messages")
         if full not in ("wait", "raise", "drop"):
             raise ValueError(f"messages(full={full!r}): must be 'wait', 'raise' or 'drop'")
         self.full = full
