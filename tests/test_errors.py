@@ -118,7 +118,7 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
     (
         HubFull("max_topics=1"),
         {"limit": "max_topics=1"},
-        "the hub is full (max_topics=1) and every topic has subscribers",
+        "the hub is full (max_topics=1), and nothing in it can go",
     ),
     (Lagged(3), {"skipped": 3}, "3 publications left the log before they were read"),
     (

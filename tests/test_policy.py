@@ -46,6 +46,7 @@ _NUMBERS: list[tuple[Policy, str]] = [
 ]
 # What the two bounds of a wait must be is tested by itself.
 _REST: list[tuple[Policy, str]] = [
+    (Retain, "patience"),
     (Heartbeat, "message"),
     (Heartbeat, "reply"),
     (Retry, "initial"),
@@ -72,7 +73,7 @@ def test_policy_has_the_defaults_that_the_documents_promise() -> None:
     )
     assert Heartbeat() == Heartbeat(interval=20, timeout=20, message=None, reply=None)
     assert Deflate() == Deflate(level=6, min_bytes=128)
-    assert Retain() == Retain(max_messages=1000, max_bytes=1_048_576, max_age=None)
+    assert Retain() == Retain(max_messages=1000, max_bytes=1_048_576, max_age=None, patience=1)
     assert Retry() == Retry(
         initial=0.5, maximum=20, stable_after=5, max_attempts=None, max_elapsed=None, worth=None
     )
@@ -163,6 +164,18 @@ def test_worth_is_a_function_that_answers_at_once(worth: Any, text: str) -> None
 def test_confirm_is_yes_or_no() -> None:
     with pytest.raises(TypeError, match="confirm must be of type bool, not a str"):
         Outbox(confirm="no")  # type: ignore[arg-type]
+
+
+def test_patience_may_be_nothing_but_not_less() -> None:
+    assert [Retain(patience=value).patience for value in (0, 0.5, 3)] == [0, 0.5, 3]
+    for wrong, error in (
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (None, TypeError),
+        (False, TypeError),
+    ):
+        with pytest.raises(error, match=re.escape(f"Retain(patience={wrong!r})")):
+            Retain(patience=wrong)  # type: ignore[arg-type]
 
 
 def test_inbox_has_a_bound_in_any_case() -> None:

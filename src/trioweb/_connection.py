@@ -12,6 +12,7 @@ from typing import Any
 import trio
 from trio.lowlevel import in_trio_run
 
+from ._chance import random_bytes
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
 from ._http import Address, Headers, Request, brief, format_address
@@ -43,6 +44,8 @@ class Connection(trio.abc.AsyncResource):
 
     __slots__ = (
         "__weakref__",
+        "_id",
+        "_peer",
         "_response_headers",
         "_sends",
         "extensions",
@@ -61,6 +64,7 @@ class Connection(trio.abc.AsyncResource):
         extensions: str = "",
         response_headers: Headers | None = None,
         user: Any = None,
+        peer: str | None = None,
     ) -> None:
         # For the layers above this one; users have no business with it.
         self.link = link
@@ -70,6 +74,8 @@ class Connection(trio.abc.AsyncResource):
         self.extensions = extensions
         self.user = user
         self._sends = 0
+        self._id: str | None = None
+        self._peer = peer
 
     def __repr__(self) -> str:
         side = "client" if self.link.is_client else "server"
@@ -77,6 +83,23 @@ class Connection(trio.abc.AsyncResource):
         return (
             f"<Connection ({side}) {where} with {format_address(self.remote)}, {self.state.name}>"
         )
+
+    @property
+    def id(self) -> str:
+        """A random string that this connection has alone, for logs."""
+        # Made when first asked for: most connections are never asked.
+        if self._id is None:
+            self._id = random_bytes(8).hex()
+        return self._id
+
+    @property
+    def peer(self) -> str:
+        """The key of the peer, over its connections: `Accept(peer=…)`; without, the `id`.
+
+        What a topic publishes with `skip=` this key is not for this peer, even if it comes back
+        on another connection.
+        """
+        return self.id if self._peer is None else self._peer
 
     @property
     def headers(self) -> Headers:

@@ -16,7 +16,7 @@
     ├── Unsent                      .count .messages that a client could not hand over in time
     ├── OutboxFull                  the client keeps all it may (full="raise")
     ├── NotReceiving                sending waits for the program itself to receive
-    ├── HubFull                     .limit: no topic can be forgotten to make room
+    ├── HubFull                     .limit: nothing can go to make room
     ├── Lagged                      .skipped: publications or messages were lost unread
     └── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
 
@@ -299,14 +299,15 @@ class NotReceiving(TriowebError):
 
 
 class HubFull(TriowebError):
-    """The hub is at a bound, and no topic without subscribers is left to be forgotten."""
+    """The hub is at a bound, and holds nothing that could go: topics that are used, and the newest
+    publication of each."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"the hub is full ({self.limit}) and every topic has subscribers"
+        return f"the hub is full ({self.limit}), and nothing in it can go"
 
 
 class Lagged(TriowebError):

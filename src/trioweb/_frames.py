@@ -143,6 +143,13 @@ def encode_payload(message: Message | bytearray | memoryview) -> tuple[int, byte
     raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
 
 
+def decode_message(frame: bytes) -> Message:
+    """The message of a *frame* that `encode_message` has made in SERVER_FORM."""
+    size = frame[1]
+    payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
+    return payload.decode() if frame[0] == _FIN_TEXT else payload
+
+
 def encode_close(code: int, reason: str, *, masked: bool) -> bytes:
     """Encode a Close frame; code 1005 stands for a Close without one (section 7.1.5)."""
     if code == CloseCode.NO_STATUS:

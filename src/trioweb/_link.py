@@ -230,7 +230,7 @@ class Link(Incoming):
         if self.state is not OPEN:
             return
         self.state = State.CLOSING
-        self.writable = False
+        self.is_free = self.writable = False
         # From here on the peer's Close matters more than what is in the inbox.
         self.end_pause()
         self._ended = kind

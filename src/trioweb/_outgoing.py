@@ -113,7 +113,8 @@ class Outgoing(Waitable):
         is_direct: what `offer` says was taken is with the kernel, and nothing else is.
         state: the link's.
         broken: why nothing can be written any more, None while it can.
-        writable: the state is OPEN, nothing is broken, and the transport has room.
+        is_free: the state is OPEN, nothing is broken, and the transport has room.
+        writable: likewise, and nobody stands in line.
         buffered_amount: bytes queued.
         is_cut: of the frame with which the queue began, not all is written yet.
         held: `write` has had its turn, and those who stand in line are next.
@@ -140,6 +141,7 @@ class Outgoing(Waitable):
         "held",
         "is_cut",
         "is_direct",
+        "is_free",
         "limits",
         "messages_sent",
         "state",
@@ -150,7 +152,7 @@ class Outgoing(Waitable):
         super().__init__()
         self.limits = limits
         self.state = OPEN
-        self.writable = True
+        self.is_free = self.writable = True
         self.buffered_amount = 0
         self.messages_sent = 0
         self.heard_at = trio.current_time()
@@ -195,7 +197,7 @@ class Outgoing(Waitable):
         self, key: object, *, closed: Callable[[], None], drained: Callable[[], None]
     ) -> None:
         """Have *closed* called once, when the state leaves OPEN, and *drained* whenever
-        all that was queued is written and the link is writable.
+        all that was queued is written and there is room.
 
         An error that one of them raises is logged, and reaches nobody.
         """
@@ -210,17 +212,20 @@ class Outgoing(Waitable):
             self._drain_hooks.pop(key, None)
 
     def stand_in_line(self, key: object) -> None:
-        """Have a turn between any two messages that `write` queues, once they are written: at
-        the drained hooks, until `turn_over` is called or *key* leaves the line."""
+        """Write before anybody else but `write`, as soon as there is room: at the drained hooks,
+        and between any two messages that `write` queues, until `turn_over` is called or *key*
+        leaves the line."""
         if self._line is None:
             self._line = set()
         self._line.add(key)
+        self.writable = False
 
     def leave_line(self, key: object) -> None:
         if self._line is not None:
             self._line.discard(key)
             if not self._line:
                 self._line = None
+                self.writable = self.is_free
                 self.turn_over()
 
     def turn_over(self) -> None:
@@ -260,7 +265,7 @@ class Outgoing(Waitable):
         A kernel socket takes what it has room for, and over TLS whole records, the last of which
         may be queued; any other transport takes all, which is then queued.  See `is_direct`.
 
-        NOTE: Only while `writable`; and where the return value cuts a frame, `finish` gets
+        NOTE: Only while `is_free`; and where the return value cuts a frame, `finish` gets
         the rest of that frame before anything else is written.
         """
         fileno = self._fileno
@@ -289,7 +294,7 @@ class Outgoing(Waitable):
             if written < len(wire):
                 tls.unwritten = wire[written:]
                 self.buffered_amount += len(tls.unwritten)
-                self.writable = False
+                self.is_free = self.writable = False
                 self._start_draining()
                 return min(start + RECORD_BYTES, len(data))
         return len(data)
@@ -303,7 +308,7 @@ class Outgoing(Waitable):
         self._queue.append(rest)
         self.buffered_amount += len(rest)
         if self.buffered_amount > self._room:
-            self.writable = False
+            self.is_free = self.writable = False
         self._start_draining()
 
     def _start_draining(self) -> None:
@@ -343,7 +348,7 @@ class Outgoing(Waitable):
         """Nothing can be written any more; what was queued is lost.  The first *reason* stays."""
         if self.broken is None:
             self.broken = reason
-        self.writable = False
+        self.is_free = self.writable = False
         self.buffered_amount = 0
         self._queue = self._answers = None
         self.changed()
@@ -380,9 +385,10 @@ class Outgoing(Waitable):
             raise
         finally:
             self._is_draining = False
-            self.writable = self.state is OPEN and self.broken is None
+            self.is_free = self.state is OPEN and self.broken is None
+            self.writable = self.is_free and self._line is None
             self.changed()
-        if self.writable and self._drain_hooks is not None:
+        if self.is_free and self._drain_hooks is not None:
             for hook in tuple(self._drain_hooks.values()):
                 call_back(hook)
 

@@ -181,17 +181,25 @@ class Retain:
     Args:
         max_messages: publications; the newest one is always kept.  1,000 are a page of chat
             several times over.
-        max_bytes: bytes of their frames, together.
+        max_bytes: bytes of memory that they take together, which is some 200 for each beside
+            its message.
         max_age: seconds, after which a publication is dropped even if it is the newest;
             None for no limit.
+        patience: seconds for which more than that is kept for those who still need it.  Only
+            then is a subscriber that has not taken it too slow: a burst overtakes nobody who
+            reads.  1, which is longer than a round trip around the world and a busy moment.
+            0 for none.
     """
 
     max_messages: int = 1000
     max_bytes: int = 2**20
     max_age: float | None = None
+    patience: float = 1
 
     def __post_init__(self) -> None:
         check_positive(self, ("max_messages", "max_bytes"), whole=True)
+        if isinstance(self.patience, bool) or self.patience != 0:
+            check_positive(self, ("patience",), whole=False)
         if self.max_age is not None:
             check_positive(self, ("max_age",), whole=False)
 

@@ -16,7 +16,7 @@ from trioweb._client._sending import Sender
 from trioweb._heartbeat import Monitor
 from trioweb._link import Link
 from trioweb._server._server import Server
-from trioweb._topics._feed import Subscription
+from trioweb._topics._subscription import Subscription
 
 _begin = Confirmation.begin
 
@@ -56,7 +56,7 @@ def _call_everything_stable(self: Schedule, seconds: float) -> None:
     self.attempts = 0
 
 
-def _skip_in_silence(self: Subscription, cursor: int) -> None:
+def _skip_in_silence(self: Subscription, cursor: int, count: int) -> None:
     self.cursor = max(self.cursor, cursor)
 
 
@@ -71,7 +71,7 @@ MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
     "confirmation does not start slowly": (Confirmation, "begin", _open_the_window_at_once),
     "deaths do not shrink the window": (Confirmation, "begin", _keep_the_window),
     "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),
-    "skipped publications are not counted": (Subscription, "skip_to", _skip_in_silence),
+    "skipped publications are not counted": (Subscription, "_pass_over", _skip_in_silence),
     "a handler's error is not contained": (Server, "_contain", _contain_nothing),
 }
 

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trioweb import Retain
-from trioweb._topics._log import BLOCK_BYTES, Log
+from trioweb._frames import SERVER_FORM, encode_message
+from trioweb._topics._log import BLOCK_BYTES, BLOCK_MESSAGES, OVERHEAD_BYTES, Log
 
 # Around the bounds of the logs below, and around the size of a block.
 SIZES = st.sampled_from([2, 90, 400, 21_000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1])
@@ -27,7 +28,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @initialize(
         max_messages=st.integers(1, 70),
-        max_bytes=st.sampled_from([1, 2, 500, 10_000, 3 * BLOCK_BYTES]),
+        max_bytes=st.sampled_from([1, 2, 500, 2000, 10_000, 3 * BLOCK_BYTES]),
         max_age=st.sampled_from([None, 3.0, 10.0]),
     )
     def make(self, max_messages: int, max_bytes: int, max_age: float | None) -> None:
@@ -39,7 +40,7 @@ class LogMachine(RuleBasedStateMachine):
         for size in sizes:
             self.now += age
             self.entries.append((size, self.now))
-            offset = self.log.append(str(size), bytes(size), None, self.now)
+            offset = self.log.append(bytes(size), None, self.now)
             assert offset == len(self.entries)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 20.0]))
@@ -54,7 +55,7 @@ class LogMachine(RuleBasedStateMachine):
         self.log.trim(self.first)
 
     def naive_size(self, first: int) -> int:
-        return sum(size for size, _ in self.entries[first - 1 :])
+        return sum(size + OVERHEAD_BYTES for size, _ in self.entries[first - 1 :])
 
     def naive_floor(self) -> int:
         """The smallest offset from which everything may be kept."""
@@ -75,15 +76,21 @@ class LogMachine(RuleBasedStateMachine):
         log, head = self.log, len(self.entries)
         assert (log.first, log.head) == (self.first, head)
         assert log.size == self.naive_size(self.first)
-        count = head + 1 - self.first
-        assert log.is_far_over() == (
-            count > 2 * self.retain.max_messages
-            or (log.size > 2 * self.retain.max_bytes and count > 1)
-        )
         for offset in range(self.first, head + 1):
             size, time = self.entries[offset - 1]
             entry = log[offset]
             assert (entry.offset, len(entry.frame), entry.time) == (offset, size, time)
+
+    @rule(size=st.sampled_from([1, 300, 5000, 200_000]), keep=st.integers(0, 2))
+    def ask_for_bytes(self, size: int, keep: int) -> None:
+        head = len(self.entries)
+        first = self.log.first_without(size, min(keep, head + 1 - self.first))
+        freed = self.naive_size(self.first) - self.naive_size(first)
+        left = head + 1 - first
+        assert freed >= size or left <= keep
+        assert left >= min(keep, head + 1 - self.first)
+        if first > self.first:
+            assert self.naive_size(self.first) - self.naive_size(first - 1) < size
 
     @invariant()
     def cuts_blocks_where_everybody_does(self) -> None:
@@ -113,24 +120,59 @@ TestLog.settings = settings(max_examples=60, stateful_step_count=15, deadline=No
 @pytest.mark.parametrize("size", [10, 10 * BLOCK_BYTES])
 def test_log_keeps_the_newest_publication_when_it_is_larger_than_the_bound(size: int) -> None:
     log = Log(Retain(max_bytes=1))
-    log.append("small", bytes(5), None, 0)
+    log.append(bytes(5), None, 0)
     assert log.floor(0) == 1
-    log.append("large", bytes(size), None, 0)
+    log.append(bytes(size), None, 0)
     assert log.floor(0) == 2
     log.trim(2)
-    assert not log.is_far_over()
-    assert [entry.message for entry in log.block_after(1)] == ["large"]
+    assert [len(entry.frame) for entry in log.block_after(1)] == [size]
 
 
 def test_log_drops_even_the_newest_publication_when_it_comes_of_age() -> None:
     log = Log(Retain(max_age=10))
-    log.append("old", bytes(5), None, 0)
-    log.append("young", bytes(5), None, 4)
+    log.append(bytes(5), None, 0)
+    log.append(bytes(5), None, 4)
     assert [log.floor(now) for now in (9.9, 10, 13.9, 14)] == [1, 2, 2, 3]
+
+
+def test_log_that_goes_on_has_offsets_behind_those_that_are_gone() -> None:
+    log = Log(Retain(), head=7)
+    assert (log.first, log.head, log.floor(0)) == (8, 7, 8)
+    assert log.append(bytes(5), None, 0) == 8
+    assert [entry.offset for entry in log.block_after(7)] == [8]
+
+
+def test_block_of_tiny_publications_is_bounded_in_number() -> None:
+    """Invariant 12: they take as long to put together as large ones to write."""
+    log = Log(Retain())
+    for _ in range(BLOCK_MESSAGES + 5):
+        log.append(bytes(3), None, 0)
+    assert len(log.block_after(0)) == BLOCK_MESSAGES
+    assert len(log.block_after(BLOCK_MESSAGES)) == 5
+
+
+def test_log_knows_how_many_of_its_publications_are_not_for_everybody() -> None:
+    log = Log(Retain())
+    for skip in (None, "a", "b", None, "a"):
+        log.append(bytes(5), skip, 0)
+    assert log.skips == 3
+    log.trim(3)
+    assert log.skips == 2
+    log.trim(6)
+    assert (log.skips, log.size) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("kind", ["text", "bytes"])
+def test_publication_makes_its_message_of_its_frame(size: int, kind: str) -> None:
+    message = "ü" * (size // 2) if kind == "text" else b"x" * size
+    log = Log(Retain())
+    log.append(encode_message(message, SERVER_FORM), None, 0)
+    assert log[1].message == message
 
 
 def test_publication_names_itself_shortly() -> None:
     log = Log(Retain())
-    log.append("a" * 1000, bytes(5), None, 0)
+    log.append(encode_message("a" * 1000, SERVER_FORM), None, 0)
     text = repr(log[1])
     assert text.startswith("<Publication 1: 'aaa") and len(text) < 100

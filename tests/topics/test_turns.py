@@ -58,7 +58,7 @@ async def test_topic_has_its_turns_while_a_handler_sends_without_a_pause(
 ) -> None:
     """Invariant 3: who reads is neither evicted nor forgotten."""
     peer = peers.open(transport)
-    topic = hub.topic("news", retain=Retain(max_messages=50), slow=slow)
+    topic = hub.topic("news", retain=Retain(max_messages=50, patience=0), slow=slow)
     with topic.subscribe(peer.connection):
         async with sending(peer):
             for _ in range(200):
@@ -73,7 +73,7 @@ async def test_handler_has_its_turns_while_a_topic_has_more_than_the_peer_reads(
     transport: Transport, hub: Hub, peers: Peers
 ) -> None:
     peer = peers.open(transport, limits=Limits(send_bytes=1))
-    topic = hub.topic("news", retain=Retain(max_messages=50), slow="skip")
+    topic = hub.topic("news", retain=Retain(max_messages=50, patience=0), slow="skip")
     with topic.subscribe(peer.connection) as subscription:
         async with sending(peer):
             while subscription.skipped < 2000:

@@ -1,9 +1,11 @@
 """Topics: a log each, a cursor for each subscriber, and one task that writes."""
 
-from ._feed import Encode, Slow, Subscription
 from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
-from ._topic import Publications, Topic
+from ._reader import Publications, Since
+from ._shape import Encode
+from ._subscription import Slow, Subscription
+from ._topic import Topic
 
 __all__ = [
     "Encode",
@@ -11,6 +13,7 @@ __all__ = [
     "HubStatistics",
     "Publication",
     "Publications",
+    "Since",
     "Slow",
     "Subscription",
     "Topic",

@@ -1,30 +1,35 @@
-"""A topic: its log, its feeds, and readers inside the process."""
+"""A topic, as users hold it: its log, its members, and readers inside the process."""
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING
-from weakref import ref
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from .._chance import random_bytes
 from .._connection import Connection
-from .._errors import CloseCode, Lagged
+from .._errors import Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message, Retain
 from .._waitable import Waitable, check_thread, wrong_thread
-from ._feed import COST_OF_CLOSE, Encode, Feed, Slow, Subscription, _logger, check_slow
-from ._log import Log, Publication
+from ._delivery import Members
+from ._log import Log, Publication, size_of
+from ._reader import Publications, Since
+from ._shape import Encode, Shape
+from ._subscription import ASIDE, READY, Slow, Subscription, check_slow, logger
 
 if TYPE_CHECKING:
     from ._hub import Hub
 
-# Reading publications lets others run after so many.
-_READS_PER_CHECKPOINT = 64
-
-Since = int | tuple[str, int]
+# What a pass costs that finds nobody to write to, in the units of `_shape`.
+_COST_OF_PASS: Final = 24
+# So many publications are dropped at a time; about as costly as so many of those units.
+_TRIMMED_AT_ONCE: Final = 512
+# Where retention began is remembered so many times within the patience of a topic.
+_LOOKS_PER_PATIENCE: Final = 8
 
 
 class Topic:
@@ -34,18 +39,21 @@ class Topic:
         name: as given to `Hub.topic`.
         retain: what is kept of the past.
         slow: what happens to a subscriber that falls behind it: "evict", "skip" or "latest".
-        forgotten: whether the hub forgot it, and nobody has used it since.
     """
 
     __slots__ = (
         "__weakref__",
         "_epoch",
-        "_feeds",
+        "_forgotten",
         "_hub",
+        "_late",
         "_log",
+        "_look",
+        "_members",
         "_news",
+        "_passed",
         "_readers",
-        "forgotten",
+        "_size_number",
         "name",
         "retain",
         "slow",
@@ -53,24 +61,38 @@ class Topic:
 
     def __init__(self, hub: Hub, name: str, retain: Retain, slow: Slow) -> None:
         self.name = name
-        self.bind(retain, slow)
         self._hub = hub
-        self._feeds: dict[tuple[Encode | None, WireForm], Feed] = {}
-        self._readers = 0
+        self._members: dict[tuple[Encode | None, WireForm], Members] = {}
+        self._readers: set[Publications] = set()
         self._news = Waitable()
+        self._bind(retain, slow)
 
-    def bind(self, retain: Retain, slow: Slow) -> None:
-        """Begin a life: an empty log, a new epoch, these settings."""
+    def _bind(self, retain: Retain, slow: Slow) -> None:
+        """Begin a life with these settings."""
         self.retain = retain
         self.slow = slow
-        self.forgotten = False
-        self._log = Log(retain)
-        self._epoch = random_bytes(8).hex()
+        self._begin()
 
-    def forget(self) -> None:
-        """End this life.  The settings stay, until somebody asks for others."""
-        self.bind(self.retain, self.slow)
-        self.forgotten = True
+    def _begin(self) -> None:
+        """Begin a life, unless the hub remembers one that goes on."""
+        position = self._hub._retention.position(self.name)
+        self._epoch, head = position or (random_bytes(8).hex(), 0)
+        self._log = Log(self.retain, head)
+        self._forgotten = False
+        # What the last pass has delivered, and whether another has been asked for.
+        self._passed = head
+        self._look = False
+        # When and where retention began, while somebody needs what lies before that.
+        self._late: deque[tuple[float, int]] = deque()
+        # What the hub files it under.
+        self._size_number: int | None = None
+
+    def _forget(self) -> None:
+        """Drop the log.  The settings stay, until somebody asks for others."""
+        self._log = Log(self.retain, self._log.head)
+        self._forgotten = True
+        self._size_number = None
+        self._hub._pump.forget(self)
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}, head {self.head}, {self.subscribers} subscribers>"
@@ -83,17 +105,18 @@ class Topic:
     @property
     def epoch(self) -> str:
         """A random string for one life of the topic.  Offsets of another epoch mean nothing
-        in this one: the hub forgets a topic that nobody uses."""
+        in this one.  A topic that nobody uses goes on with its epoch for `open_hub(linger=…)`
+        seconds, even if its publications had to go."""
         return self._epoch
 
     @property
     def subscribers(self) -> int:
         """How many subscriptions there are."""
-        return sum(map(len, self._feeds.values()))
+        return sum(map(len, self._members.values()))
 
     @property
     def size(self) -> int:
-        """Bytes retained."""
+        """Bytes of memory that the publications retained take."""
         return self._log.size
 
     @property
@@ -101,23 +124,10 @@ class Topic:
         """Publications retained."""
         return self._log.head + 1 - self._log.first
 
-    @property
-    def oldest_time(self) -> float:
-        """When the oldest publication retained was published, in Trio's time."""
-        return self._log[self._log.first].time
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the hub is closed."""
-        return self._hub.closed
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody subscribes to it or reads it."""
-        return not self._readers and not self._feeds
-
     def publish(
-        self, message: Message | bytearray | memoryview, skip: Connection | None = None
+        self,
+        message: Message | bytearray | memoryview,
+        skip: Connection | str | None = None,
     ) -> int:
         """Append *message* to the topic; return its offset.
 
@@ -125,11 +135,12 @@ class Topic:
         have agreed to the same), and written by the hub's task; no peer can make this wait.
 
         Args:
-            skip: a connection that does not get it: everyone but the sender.
+            skip: who does not get it, not even when it comes back and catches up: a connection,
+                which stands for its `peer`, or such a key.
 
         Raises:
             TypeError, ValueError: *message* cannot be sent; nothing was published.
-            HubFull: the topic had been forgotten, and there is no room for it now.
+            HubFull: the hub is at a bound, and nothing can go for this; nothing was published.
             trio.ClosedResourceError: the hub is closed.
             RuntimeError: called from a thread that does not run Trio; nothing was published.
 
@@ -139,20 +150,26 @@ class Topic:
             now = trio.current_time()
         except RuntimeError:
             raise wrong_thread() from None
-        if isinstance(message, (bytearray, memoryview)):
-            message = bytes(message)
         frame = encode_message(message, SERVER_FORM)
+        key = skip.peer if isinstance(skip, Connection) else check_peer(skip)
         hub = self._hub
-        hub.use(self)
-        # A reference that keeps nobody alive for as long as the publication is retained.
-        skipped = None if skip is None else ref(skip)
-        offset = self._log.append(message, frame, skipped, now)
-        hub.published(self, len(frame))
-        self._news.changed()
-        if self._log.is_far_over():
-            # Rather than let the log grow, do what the pump would have done.
-            for _ in self.deliver():
-                pass
+        hub._use(self)
+        retention = hub._retention
+        size = size_of(frame, key)
+        retention.reserve(self, size)
+        log = self._log
+        offset = log.append(frame, key, now)
+        hub._published += 1
+        retention.used(self)
+        retention.resized(self, size, 1)
+        if self._members or self._readers:
+            hub._pump.touch(self)
+            if self._readers:
+                self._news.changed()
+        else:
+            # Nobody needs what goes.
+            self._trim(log.floor(now))
+            self._expect(now)
         return offset
 
     def subscribe(
@@ -163,20 +180,26 @@ class Topic:
         history: int = 0,
         encode: Encode | None = None,
         slow: Slow | None = None,
+        peer: str | None = None,
     ) -> Subscription:
         """Have publications written to *connection*, from the next one on.
 
         No order is promised between them and what `connection.send` sends.
 
         Args:
-            since: the offset, or (epoch, offset), up to which the peer has the topic
-                already: delivery starts behind it.  If that cannot be done in full, it
-                starts at the oldest publication retained, and `recovered` is False.
+            since: (epoch, offset), up to which the peer has the topic already: delivery starts
+                behind it.  If that cannot be done in full, it starts at the oldest publication
+                retained, and `recovered` is False.  An offset alone may be of another epoch,
+                which nobody can tell, so `recovered` is True for it only if the peer has
+                nothing yet (0) and nothing has left the log.
             history: start with so many of the publications retained.
             encode: makes of a publication the message that the peer gets; by default, the
-                message itself.  It is called once for each publication and encoding, so
-                pass the same function for all subscribers that get the same.
+                message itself.  It is called once for each publication and encoding, and again
+                for subscribers that lag, so pass the same function for all subscribers that get
+                the same.
             slow: this subscription's own policy instead of the topic's.
+            peer: the key of who gets this; by default `connection.peer`.  What was published
+                with `skip=` the same key is not for it.
 
         Raises:
             ValueError: *since* together with *history*, or one that cannot be.
@@ -187,22 +210,31 @@ class Topic:
         Checkpoint: never.
         """
         check_thread()
-        cursor, missing, recovered = self._place(since, history)
+        hub = self._hub
         slow = self.slow if slow is None else check_slow(slow)
-        connection.link.check_writable()
-        form = connection.link.form
-        feed = self._feeds.get((encode, form))
-        self._hub.use(self)
-        if feed is None:
-            feed = self._feeds[encode, form] = Feed(self._log, encode, form)
-        subscription = Subscription(self, connection, feed, slow, cursor)
+        check_peer(peer)
+        _check_place(since, history)
+        link = connection.link
+        link.check_writable()
+        hub._use(self)
+        cursor, missing, recovered = self._find(since, history)
+        members = self._members_of(encode, link.form)
+        turns = hub._pump.turns_of(link)
+        subscription = Subscription(
+            self, connection, members, turns, slow=slow, cursor=cursor, peer=peer
+        )
         subscription.skipped = missing
         subscription.recovered = recovered
-        feed.add(subscription)
-        self._hub.joined(subscription)
+        members.add(subscription)
+        turns.add(subscription)
+        hub._subscribers += 1
+        hub._retention.settle(self)
         try:
-            while subscription.cursor < self.head and subscription.link.writable:
-                feed.step(subscription)
+            # The first piece at once, and what is more when its turn comes.
+            if subscription.lag and link.writable:
+                members.step(subscription)
+            if subscription.lag and subscription._place is READY:
+                subscription._move(ASIDE)
         except BaseException:
             subscription.close()
             raise
@@ -219,50 +251,55 @@ class Topic:
         Raises:
             ValueError: as for `subscribe`.
         """
-        self._place(since, history)  # what is wrong with them is said here
+        _check_place(since, history)
         return Publications(self, since, history)
 
-    def _place(self, since: Since | None, history: int) -> tuple[int, int, bool]:
+    # Places.
+
+    def _find(self, since: Since | None, history: int) -> tuple[int, int, bool]:
         """Where to start: the cursor, how many are known to be missing, whether none are."""
         log = self._log
-        if not isinstance(history, int) or history < 0:
-            raise ValueError(f"history={history!r}: must be 0 or more publications")
-        if since is not None and history:
-            raise ValueError(f"since={since!r}, history={history!r}: only one of them can be")
         first = log.floor(trio.current_time())
         if since is None:
             return max(first - 1, log.head - history), 0, True
-        match since if isinstance(since, tuple) else (self._epoch, since):
-            case (str(epoch), int(offset)) if offset >= 0:
-                pass
-            case _:
-                raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")
-        is_ours = epoch == self._epoch and offset <= log.head
+        if isinstance(since, tuple):
+            epoch, offset = since
+            is_ours = is_sure = epoch == self._epoch and offset <= log.head
+        else:
+            # The offset may be of another life, of which nothing else tells.
+            offset, is_ours, is_sure = since, since <= log.head, since == 0
         if not is_ours:
             offset = 0  # in another life; of this one the peer has nothing
         cursor = max(offset, first - 1)
-        return cursor, cursor - offset, is_ours and cursor == offset
+        return cursor, cursor - offset, is_sure and cursor == offset
 
-    def leave(self, subscription: Subscription, feed: Feed) -> None:
-        """Take *subscription* off its feed."""
-        feed.remove(subscription)
-        if not feed:
-            del self._feeds[feed.key]
-        self._hub.left(subscription)
+    def _members_of(self, encode: Encode | None, form: WireForm) -> Members:
+        members = self._members.get((encode, form))
+        if members is None:
+            shape = Shape(self._log, encode, form, self._hub._retention.shapes)
+            members = self._members[encode, form] = Members(self._log, shape)
+        return members
 
-    def enter_reader(self, since: Since | None, history: int) -> tuple[int, int]:
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nobody subscribes to it or reads it."""
+        return not self._readers and not self._members
+
+    # What readers and subscriptions tell.
+
+    def _enter(self, reader: Publications, since: Since | None, history: int) -> tuple[int, int]:
         """Have a reader more; return its cursor and how many are known to be missing."""
-        self._hub.use(self)
-        self._readers += 1
-        self._hub.settle(self)
-        cursor, missing, _ = self._place(since, history)
+        self._hub._use(self)
+        self._readers.add(reader)
+        self._hub._retention.settle(self)
+        cursor, missing, _ = self._find(since, history)
         return cursor, missing
 
-    def exit_reader(self) -> None:
-        self._readers -= 1
-        self._hub.settle(self)
+    def _exit(self, reader: Publications) -> None:
+        self._readers.discard(reader)
+        self._settle()
 
-    def read(self, cursor: int) -> Publication | None:
+    def _read(self, cursor: int) -> Publication | None:
         """The publication behind *cursor*, None if there is none yet.
 
         Raises:
@@ -272,130 +309,148 @@ class Topic:
             raise Lagged(self._log.first - 1 - cursor)
         return self._log[cursor + 1] if cursor < self._log.head else None
 
-    async def wait_news(self) -> None:
-        """Wait for the next publication, or for the end of the hub."""
-        await self._news.wait_change()
+    def _left(self, subscription: Subscription) -> None:
+        self._hub._subscribers -= 1
+        members = subscription._members
+        if not members:
+            members.shape.drop()
+            del self._members[members.shape.key]
+        self._settle()
 
-    def end(self) -> None:
-        """The hub is closed: readers read what is there, and end."""
-        self._news.changed()
+    def _settle(self) -> None:
+        """Somebody has left."""
+        self._caught_up()
+        self._hub._retention.settle(self)
 
-    def deliver(self) -> Iterator[int]:
-        """One pass: write to every subscriber that can be written to, judge the others,
-        drop what retention does not keep.  Yields costs, as `Feed.deliver`."""
+    def _caught_up(self) -> None:
+        """Somebody lags no more, for whom something may have been kept."""
+        if self._late:
+            self._look_again()
+
+    def _evicted(self, subscription: Subscription) -> None:
+        self._hub._evicted += 1
+        logger.info("%r: evicted from %r, too slow", subscription.connection, self.name)
+
+    def _skipped(self, count: int) -> None:
+        self._hub._skipped += count
+
+    def _look_again(self) -> None:
+        """Have a pass look at all members, whether there is news or not."""
+        self._look = True
+        self._hub._pump.touch(self)
+
+    # The pump's.
+
+    def _wants_pass(self) -> bool:
+        """Whether there is something that the last pass did not look at."""
+        return self._look or self._log.head > self._passed
+
+    def _serve(self, subscription: Subscription) -> int:
+        """Write a chunk to a subscription whose turn it is; return the cost."""
+        return subscription._members.serve(subscription)
+
+    def _pass(self) -> Iterator[int]:
+        """Write to every member that can be written to, judge the others, drop what retention
+        does not keep.  Yields what that has cost, so that others can have their turns."""
+        self._look = False
+        # NOTE: What comes in during the pass is for the next one.
         log = self._log
         head = log.head
-        # NOTE: What comes in during the pass is for the next one, and so is what has to go
-        # for it.  Who joins during the pass starts behind this floor, and needs no judging.
-        floor = log.floor(trio.current_time())
-        for feed in tuple(self._feeds.values()):
-            try:
-                yield from feed.deliver(head)
-            except Exception as exc:
-                yield from feed.fail(exc)
-        if floor <= log.first:
-            return
-        for feed in tuple(self._feeds.values()):
-            try:
-                for subscription in feed.overdue(floor):
-                    if subscription.feed is not None:
-                        yield self._judge(subscription, feed, floor)
-            except Exception as exc:
-                yield from feed.fail(exc)
-        if log is self._log:  # not forgotten in the meantime
-            for feed in self._feeds.values():
-                feed.forget(floor)
-            before = log.size
-            log.trim(floor)
-            self._hub.trimmed(self, before - log.size)
+        yield _COST_OF_PASS
+        for members in tuple(self._members.values()):
+            yield from members.deliver(head)
+        self._passed = head
+        now = trio.current_time()
+        yield from self._let_go(min(self._log.floor(now), head + 1), now)
+        if log is self._log:  # nobody was left, and now it is forgotten
+            self._expect(now)
+            self._hub._retention.settle(self)
 
-    def _judge(self, subscription: Subscription, feed: Feed, floor: int) -> int:
-        """*subscription* needs what lies before *floor*, which is about to go, and is set
-        aside.  Returns the cost, as `Feed.step`."""
-        feed.resume(subscription)
-        cost = 1
-        # Its link may have drained, and its turn has not come yet.
-        while subscription.cursor < floor - 1 and subscription.link.writable:
-            cost += feed.step(subscription)
-        if subscription.cursor < floor - 1:
-            if subscription.slow == "evict":
-                self._hub.evicted += 1
-                _logger.info("%r: evicted from %r, too slow", subscription.connection, self.name)
-                subscription.link.close(CloseCode.TRY_AGAIN_LATER, "slow consumer")
-                return cost + COST_OF_CLOSE
-            subscription.skip_to(floor - 1)
-        return cost
-
-    def count_skipped(self, count: int) -> None:
-        self._hub.skipped += count
-
-
-class Publications:
-    """A reader of a topic inside the process.  Use it as a context manager.
-
-    Attributes:
-        cursor: the offset of the last publication read or passed over.
-        skipped: how many left the log unread.
-    """
-
-    __slots__ = ("_history", "_open", "_reads", "_since", "_topic", "cursor", "skipped")
-
-    def __init__(self, topic: Topic, since: Since | None, history: int) -> None:
-        self._topic = topic
-        self._since = since
-        self._history = history
-        self._open = False
-        self._reads = 0
-        self.cursor = 0
-        self.skipped = 0
-
-    def __enter__(self) -> Publications:
-        if not self._open:
-            # Only from here on does the topic stay what it is.
-            self.cursor, self.skipped = self._topic.enter_reader(self._since, self._history)
-            self._open = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._open:
-            self._open = False
-            self._topic.exit_reader()
-
-    def __aiter__(self) -> Publications:
-        return self
-
-    async def __anext__(self) -> Publication:
-        """The next publication.
-
-        Raises:
-            Lagged: some left the log unread; the next call goes on behind them.
-            trio.ClosedResourceError: outside of its `with` block.
-
-        Cancellation: nothing is lost.  Checkpoint: a cancellation point always; lets others
-        run whenever it waits and every 64 publications.
-        """
-        self._reads += 1
-        if self._reads % _READS_PER_CHECKPOINT:
-            await trio.lowlevel.checkpoint_if_cancelled()
+    def _let_go(self, floor: int, now: float) -> Iterator[int]:
+        """Drop what lies before *floor*, unless somebody needs it who still has time."""
+        log = self._log
+        cursors = [members.furthest_back(log.head) for members in self._members.values()]
+        cursors += [reader.cursor for reader in self._readers]
+        needed = max(log.first, min(cursors, default=log.head) + 1)
+        if needed < floor:
+            floor = max(needed, self._overdue(floor, now))
         else:
-            await trio.lowlevel.checkpoint()
-        while True:
-            if not self._open:
-                raise trio.ClosedResourceError("publications are read inside their with block")
-            try:
-                publication = self._topic.read(self.cursor)
-            except Lagged as exc:
-                self.cursor += exc.skipped
-                self.skipped += exc.skipped
-                raise
-            if publication is not None:
-                self.cursor = publication.offset
-                return publication
-            if self._topic.is_over:
-                raise StopAsyncIteration
-            await self._topic.wait_news()
+            self._late.clear()
+        for members in tuple(self._members.values()):
+            # Who could be written to waits for the pump, and not the pump for it.
+            for subscription in members.behind(floor):
+                if subscription._link.is_free:
+                    floor = min(floor, subscription.cursor + 1)
+                yield 1
+        while log.first < floor:
+            self._trim(min(floor, log.first + _TRIMMED_AT_ONCE))
+            yield _TRIMMED_AT_ONCE
+        for members in tuple(self._members.values()):
+            for subscription in members.behind(log.first):
+                if subscription._place is ASIDE and subscription.cursor < log.first - 1:
+                    yield members.judge(subscription)
+
+    def _overdue(self, floor: int, now: float) -> int:
+        """The place before which nobody may need anything any more: where retention began
+        when the topic's patience began."""
+        late, patience = self._late, self.retain.patience
+        overdue = 0
+        if late and 0 < patience / 2 <= now - late[0][0] - patience:
+            # Nobody looked when it was due: the process stood still, for those who lag as well.
+            late.clear()
+        while late and late[0][0] + patience <= now:
+            _, overdue = late.popleft()
+        # Not each time, or very many would be remembered.
+        if not late or now >= late[-1][0] + patience / _LOOKS_PER_PATIENCE:
+            late.append((now, floor))
+        return overdue
+
+    def _trim(self, first: int) -> None:
+        log = self._log
+        size, count = log.size, first - log.first
+        if count > 0:
+            log.trim(first)
+            self._hub._retention.resized(self, log.size - size, -count)
+
+    def _trim_bytes(self, size: int, *, keep: int) -> int:
+        """Drop so much of the log that *size* bytes are free, but not the newest *keep*
+        publications; return how much was."""
+        before = self._log.size
+        self._trim(self._log.first_without(size, keep))
+        # Who needs what is gone is to be told.
+        if self._members:
+            self._look_again()
+        return before - self._log.size
+
+    def _expect(self, now: float) -> None:
+        """See that there is another look when somebody's time is over, or a publication's."""
+        due = math.inf
+        if self.retain.max_age is not None:
+            first = self._log.floor(now)
+            if first <= self._log.head:
+                due = self._log[first].time + self.retain.max_age
+        if self._late:
+            due = min(due, self._late[0][0] + self.retain.patience)
+        if due < math.inf:
+            self._hub._pump.expect(self, due)
+
+
+def check_peer(peer: str | None) -> str | None:
+    """Raise unless *peer* is a key of a peer, or None."""
+    if peer is not None and not isinstance(peer, str):
+        raise TypeError(f"{peer!r}: the key of a peer must be a str; Connection.peer is one")
+    return peer
+
+
+def _check_place(since: Since | None, history: int) -> None:
+    if not isinstance(history, int) or history < 0:
+        raise ValueError(f"history={history!r}: must be 0 or more publications")
+    if since is not None and history:
+        raise ValueError(f"since={since!r}, history={history!r}: only one of them can be")
+    match since if isinstance(since, tuple) else ("", since):
+        case (_, None) if since is None:
+            pass
+        case (str(), int(offset)) if offset >= 0:
+            pass
+        case _:
+            raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")

@@ -25,6 +25,8 @@ from trioweb import Hub, Publication, Retain, Topic, open_hub
 from trioweb._frames import SERVER_FORM, encode_message
 from trioweb._topics import Slow
 from trioweb._topics._log import BLOCK_BYTES
+from trioweb._topics._subscription import GONE
+from trioweb._topics._topic import _COST_OF_PASS
 
 # More subscriptions than the pump writes to between two checkpoints.
 MANY = 700
@@ -126,9 +128,7 @@ async def test_chunks_are_remembered_for_some_places_only(hub: Hub, peers: Peers
     publish(topic, 100)
     connection = peers.open("kernel", max_bytes=2**20).connection
     subscriptions = [topic.subscribe(connection, history=number) for number in range(1, 60)]
-    feed = subscriptions[0].feed
-    assert feed is not None
-    assert 0 < len(feed._chunks) <= 16
+    assert 0 < len(subscriptions[0]._members.shape._chunks) <= 16
 
 
 # Cut frames.
@@ -227,18 +227,42 @@ async def test_encoding_that_is_used_no_more_is_dropped_without_a_look_at_the_ot
     for subscription in subscriptions:
         subscription.close()
     assert looks == 50
-    assert topic.subscribers == 0 and topic.is_idle
+    assert topic.subscribers == 0 and topic._is_idle
 
 
-async def test_encodings_leave_with_their_publications(hub: Hub, peers: Peers) -> None:
-    """Invariant 8: what is cached for an encoding is bounded by retention, too."""
-    topic = hub.topic("news", retain=Retain(max_messages=3))
-    subscription = topic.subscribe(peers.open("kernel").connection, encode=lambda _: "x")
-    for _ in range(10):
-        publish(topic, 1)
-        await settle()
-    assert subscription.feed is not None and subscription.feed._frames is not None
-    assert sorted(subscription.feed._frames) == [8, 9, 10]
+async def test_encodings_are_kept_for_two_blocks_only_and_counted(hub: Hub, peers: Peers) -> None:
+    """Invariant 17: what is cached for an encoding is memory, too."""
+    topic = hub.topic("news", retain=Retain(max_messages=30_000, max_bytes=2**24))
+    shapes = hub._retention.shapes
+    connection = peers.open("kernel", max_bytes=2**20).connection
+    subscription = topic.subscribe(connection, encode=lambda _: "x" * 1000)
+    for _ in range(3000):
+        topic.publish("y" * 100)
+    await hub.wait_caught_up()
+    shape = subscription._members.shape
+    assert shape._newest is not None
+    assert 0 < len(shape._newest.by_offset) + len(shape._older.by_offset) <= 2 * 700
+    kept = sum(len(chunk.data) for chunk in shape._chunks.values())
+    for table in (shape._newest, shape._older):
+        kept += sum(map(len, table.by_offset.values()))
+    assert kept <= shapes.size <= 1.5 * kept
+    subscription.close()
+    assert shapes.size == 0
+
+
+async def test_encodings_of_very_many_subscribers_are_bounded_together(peers: Peers) -> None:
+    """Invariant 17: an encoding for each subscriber does not multiply what a topic takes."""
+    async with open_hub(max_bytes=2**20) as hub:
+        topic = hub.topic("news")
+        connection = peers.open("kernel", max_bytes=2**20).connection
+        for number in range(50):
+            topic.subscribe(connection, encode=lambda _, n=number: f"{n}" * 100)  # type: ignore[misc]
+        for _ in range(1000):
+            topic.publish("y" * 100)
+            if topic.head % 100 == 0:
+                await hub.wait_caught_up()
+        assert 0 < hub._retention.shapes.size <= 2**17
+        assert topic.retained == 1000
 
 
 @TRANSPORTS
@@ -331,32 +355,52 @@ async def test_encoding_that_fails_when_a_link_has_drained_ends_its_subscribers_
     assert received(good, topic) == [1, 2]
 
 
-async def test_encoding_that_fails_when_its_subscriber_is_judged_does_not_reach_the_publisher(
-    hub: Hub, peers: Peers, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A link that has drained is written to before it is judged; here, by who publishes."""
-    topic = hub.topic("news", retain=Retain(max_messages=5))
+async def test_encoding_may_use_its_topic(hub: Hub, peers: Peers) -> None:
+    """Invariant 9: it is called between a look and its use, and changes what was looked at."""
+    topic = hub.topic("news", retain=Retain(max_messages=2))
+    peer, other = peers.open(), peers.open()
+    left = 8
 
     def encode(publication: Publication) -> str:
-        raise KeyError("no")
+        nonlocal left
+        if left:
+            left -= 1
+            publish(topic, 1)
+        return str(publication.message)
 
-    bad, good = peers.open("kernel", reading=False), peers.open()
-    await bad.clog()
-    topic.subscribe(bad.connection, encode=encode)
-    topic.subscribe(good.connection)
-    publish(topic, 3)
+    topic.subscribe(peer.connection, encode=encode)
+    topic.subscribe(other.connection)
+    publish(topic, 1)
     await settle()
-    # So many that publishing makes a pass, before the pump knows of the link.
-    more = [8]
-    bad.link.set_hooks(
-        "test", closed=lambda: None, drained=lambda: publish(topic, more.pop() if more else 0)
-    )
-    bad.resume()
+    assert received(peer) == received(other) == list(range(1, 10))
+    assert peer.connection.close_code is None
+
+
+@pytest.mark.parametrize("what", ["subscription", "connection", "another"])
+@pytest.mark.parametrize("slow", ["skip", "latest"])
+async def test_encoding_may_end_who_it_is_called_for(
+    hub: Hub, peers: Peers, what: str, slow: Slow
+) -> None:
+    """Invariant 9, as above: nothing is written behind the end."""
+    topic = hub.topic("news", slow=slow)
+    crowd = [peers.open("kernel") for _ in range(3)]
+
+    def encode(publication: Publication) -> str:
+        match what:
+            case "subscription":
+                subscriptions[0].close()
+            case "connection":
+                crowd[0].link.close()
+            case "another":
+                subscriptions[1].close()
+        return str(publication.message)
+
+    subscriptions = [topic.subscribe(peer.connection, encode=encode) for peer in crowd]
+    publish(topic, 1)
     await settle()
-    assert bad.close == (1011, "encoding failed")
-    assert len(caplog.records) == 1
-    assert received(good, topic) == list(range(1, 12))
-    assert topic.retained == 5
+    got = [received(peer) for peer in crowd]
+    assert got == ([[1], [], [1]] if what == "another" else [[], [1], [1]])
+    assert topic.subscribers == 2
 
 
 # While the pump is in the middle of a pass, others run.
@@ -383,7 +427,7 @@ async def test_pass_does_not_trim_what_one_needs_who_joined_in_its_middle(
     hub: Hub, peers: Peers, slow: Slow
 ) -> None:
     """Invariant 4: whoever loses something is judged before, and told."""
-    topic = hub.topic("news", retain=Retain(max_messages=5), slow=slow)
+    topic = hub.topic("news", retain=Retain(max_messages=5, patience=0), slow=slow)
     busy = peers.open(reading=False)
     await busy.clog()
     crowd = Crowd(peers, topic)
@@ -415,12 +459,12 @@ async def test_pass_goes_on_when_its_topic_began_a_new_life_in_its_middle(peers:
         # Nobody needs it, so another may have its place, and then the other way round.
         with hub.topic("other").publications():
             pass
-        assert topic.head == 0
+        assert topic.retained == 0
         peer = peers.open()
         topic.subscribe(peer.connection)
         publish(topic, 5)
         await settle()
-        assert received(peer, topic) == [1, 2, 3, 4, 5]
+        assert received(peer, topic) == [7, 8, 9, 10, 11]
         assert topic.retained == 3
         assert hub.statistics().retained_bytes == topic.size
 
@@ -439,10 +483,8 @@ async def test_latest_gets_only_the_newest_of_what_came_in_the_middle_of_a_pass(
     assert received(peer, topic) == [4]
 
 
-async def test_publisher_that_never_waits_makes_a_pass_in_the_middle_of_a_pass(
-    hub: Hub, peers: Peers
-) -> None:
-    topic = hub.topic("news", retain=Retain(max_messages=5), slow="skip")
+async def test_burst_in_the_middle_of_a_pass_is_for_the_next_one(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=5, patience=0), slow="skip")
     busy, quick = peers.open(reading=False), peers.open("kernel", max_bytes=2**20)
     await busy.clog()
     stuck = topic.subscribe(busy.connection)
@@ -520,14 +562,14 @@ async def test_pump_lets_others_run_more_often_when_it_leaves_out_what_is_skippe
 
 async def test_pump_lets_others_run_while_it_evicts(hub: Hub, peers: Peers) -> None:
     """Invariant 12: a net that breaks makes very many slow at the same time."""
-    topic = hub.topic("news", retain=Retain(max_messages=1))
+    topic = hub.topic("news", retain=Retain(max_messages=1, patience=0))
     crowd = [peers.open(reading=False, max_bytes=16) for _ in range(150)]
     for peer in crowd:
         peer.connection.send_nowait(bytes(100_000))
         topic.subscribe(peer.connection)
     await settle()
     publish(topic, 2)
-    assert await most_between_two_checkpoints(lambda: hub.evicted, len(crowd)) <= 72
+    assert await most_between_two_checkpoints(lambda: hub._evicted, len(crowd)) <= 72
 
 
 async def test_pump_lets_others_run_while_it_ends_those_whose_encoding_fails(
@@ -561,7 +603,7 @@ async def test_pass_costs_nothing_for_those_who_do_not_read(hub: Hub, peers: Pee
     publish(topic, 1)
     await settle()
     publish(topic, 1)
-    assert sum(topic.deliver()) == 0
+    assert sum(topic._pass()) == _COST_OF_PASS
     assert topic.subscribers == 20
     # And none of them is forgotten.
     for peer in stalled:
@@ -589,13 +631,14 @@ async def test_busy_topic_starves_no_other(hub: Hub, peers: Peers, transport: Tr
 
 
 async def test_link_that_has_drained_is_not_judged_before_its_turn(hub: Hub, peers: Peers) -> None:
-    topic = hub.topic("news", retain=Retain(max_messages=5))
+    """Whoever waits for the pump is not called slow."""
+    topic = hub.topic("news", retain=Retain(max_messages=5, patience=0))
     peer = peers.open("kernel", reading=False)
     await peer.clog()
     topic.subscribe(peer.connection)
     publish(topic, 3)
     await settle()
-    # So many that publishing makes a pass, before the pump knows of the link.
+    # So many that what it needs has to go, before the pump knows of the link.
     more = [8]
     peer.link.set_hooks(
         "test", closed=lambda: None, drained=lambda: publish(topic, more.pop() if more else 0)
@@ -604,27 +647,6 @@ async def test_link_that_has_drained_is_not_judged_before_its_turn(hub: Hub, pee
     await settle()
     assert received(peer, topic) == list(range(1, 12))
     assert hub.statistics().evicted == 0
-
-
-async def test_link_that_drains_and_fills_up_in_the_middle_of_a_pass_is_judged(
-    hub: Hub, peers: Peers
-) -> None:
-    topic = hub.topic("news", retain=Retain(max_messages=5))
-    peer = peers.open("kernel", reading=False)
-    await peer.clog()
-    subscription = topic.subscribe(peer.connection)
-    publish(topic, 5, 9000)
-    await settle()
-    crowds = [Crowd(peers, topic) for _ in range(6)]
-    publish(topic, 4)
-    await crowds[0].wait_half_delivered(9)
-    await peer.stream.receive_some(2**16)
-    while not subscription.cursor:
-        await trio.lowlevel.checkpoint()
-    assert (subscription.cursor, peer.link.writable) == (1, False)
-    assert crowds[-1].subscriptions[-1].cursor == 5, "the pass is over"
-    await settle()
-    assert hub.statistics().evicted == 1
 
 
 async def test_link_that_drains_in_the_middle_of_a_pass_takes_its_turns_first(
@@ -705,7 +727,7 @@ class Follower:
         assert cursor - self.start - len(got) == skipped
         if self.slow == "evict":
             assert skipped == 0
-        if self.subscription.feed is not None:
+        if self.subscription._place is not GONE:
             # The newest has arrived, whatever had to be skipped before it.
             assert cursor == self.topic.head
             assert got[-1:] == [cursor] or cursor == self.start
@@ -714,15 +736,15 @@ class Follower:
 @TRANSPORTS
 @pytest.mark.parametrize("slow", ["evict", "skip", "latest"])
 @settings(max_examples=25, deadline=None)
-@given(actions=st.lists(ACTIONS, min_size=5, max_size=40))
+@given(actions=st.lists(ACTIONS, min_size=5, max_size=40), patience=st.sampled_from([0, 1]))
 async def test_every_subscriber_sees_what_the_model_says(
-    transport: Transport, slow: Slow, actions: list[tuple[str, int, int]]
+    transport: Transport, slow: Slow, actions: list[tuple[str, int, int]], patience: float
 ) -> None:
     """Invariants 4 and 9, whatever is published, stalled, resumed, joined and left."""
     async with open_hub() as hub, open_peers() as peers:
         topics = [
-            hub.topic("a", retain=Retain(max_messages=10), slow=slow),
-            hub.topic("b", retain=Retain(max_bytes=20_000), slow=slow),
+            hub.topic("a", retain=Retain(max_messages=10, patience=patience), slow=slow),
+            hub.topic("b", retain=Retain(max_bytes=20_000, patience=patience), slow=slow),
         ]
         crowd = [peers.open(transport) for _ in range(4)]
         # A peer follows each topic at most once, so its messages tell whose they are.
@@ -756,6 +778,8 @@ async def test_every_subscriber_sees_what_the_model_says(
                         await trio.lowlevel.checkpoint()
                 case "settle":
                     await settle()
+            for follower in followers.values():
+                follower.subscription._check()
         for peer in crowd:
             peer.resume()
         await hub.wait_caught_up()

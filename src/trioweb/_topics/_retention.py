@@ -1,0 +1,186 @@
+"""What a hub's topics may take: how many there are, and how much memory their publications do.
+
+At a bound those topics go first that nobody uses, the longest idle ahead; then the largest logs
+are trimmed, which their slow consumers are told of.  What is left of a topic that goes is its
+position, for a while: so whoever missed nothing is told that nothing is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .._errors import HubFull
+from ._shape import Shapes
+
+if TYPE_CHECKING:
+    from ._topic import Topic
+
+# What is kept of shapes is bounded by this part of the hub's bound, so that it never takes the
+# place of what only the logs have.
+_SHAPES_PART: Final = 8
+# At the bound, so much more is trimmed than one publication needs: not each has to look again.
+_SPARE_PART: Final = 256
+# Positions are remembered of so many times the topics that there may be; each is some 250 bytes.
+_POSITIONS_PER_TOPIC: Final = 2
+# Topics by the size of their logs, as powers of two of so many bytes.
+_SIZE_BITS: Final = 12
+
+
+class Retention:
+    """The topics of a hub that have a log or are used.
+
+    Args:
+        max_topics, max_bytes, linger: see `open_hub`.
+
+    Attributes:
+        topics: by name.
+        messages, size: publications in all logs, and bytes of memory that they take.
+        shapes: counts what is kept beside the logs.
+        forgotten: topics that went to make room for others, so far.
+    """
+
+    def __init__(self, max_topics: int, max_bytes: int, linger: float) -> None:
+        self.max_topics = max_topics
+        self.max_bytes = max_bytes
+        self.topics: dict[str, Topic] = {}
+        self.messages = self.size = 0
+        self.shapes = Shapes(max_bytes // _SHAPES_PART)
+        self.forgotten = 0
+        self._linger = linger
+        self._idle: OrderedDict[Topic, None] = OrderedDict()  # longest idle first
+        self._by_size: list[dict[Topic, None]] = [{} for _ in range(64)]
+        # (until when, epoch, head) of topics that have gone, in the order in which they went.
+        self._positions: OrderedDict[str, tuple[float, str, int]] = OrderedDict()
+
+    def add(self, topic: Topic) -> None:
+        """*topic* is about to be used.
+
+        Raises:
+            HubFull: there is no room for another.
+        """
+        if topic.name not in self.topics:
+            if topic._forgotten:
+                topic._begin()
+            self.make_room()
+            self._positions.pop(topic.name, None)
+            self.topics[topic.name] = topic
+            self._idle[topic] = None
+
+    def position(self, name: str) -> tuple[str, int] | None:
+        """The epoch and the head of a topic that has gone, if they are still remembered."""
+        until, epoch, head = self._positions.get(name, (-math.inf, "", 0))
+        return (epoch, head) if until > trio.current_time() else None
+
+    def make_room(self) -> None:
+        """See that there is room for one more topic.
+
+        Raises:
+            HubFull: none can go.
+        """
+        while len(self.topics) >= self.max_topics:
+            if not self._idle:
+                raise HubFull(f"{self.max_topics} topics")
+            self._forget_longest_idle()
+
+    def settle(self, topic: Topic) -> None:
+        """Put *topic* where it belongs after its log, subscribers or readers changed."""
+        if topic._forgotten:
+            return
+        if not topic._is_idle:
+            self._idle.pop(topic, None)
+        elif not topic.retained:
+            self._forget(topic)
+        elif topic not in self._idle:
+            self._idle[topic] = None
+
+    # Memory.
+
+    def reserve(self, topic: Topic, size: int) -> None:
+        """See that *topic* may take *size* bytes more.
+
+        Raises:
+            HubFull: not even the newest publications of all others leave so much.
+        """
+        if self._excess(size) <= 0:
+            return
+        if size <= self.max_bytes:
+            self._forget_others(topic, size)
+        spare = self.max_bytes // _SPARE_PART
+        while (excess := self._excess(size)) > 0:
+            largest = self._largest() if size <= self.max_bytes else None
+            if largest is not None:
+                largest._trim_bytes(excess + spare, keep=1)
+            elif topic._log.size >= excess:
+                # What is published takes the place of the newest.
+                topic._trim_bytes(excess, keep=0)
+            elif self.shapes.size and size <= self.max_bytes:
+                self.shapes.drop_all()
+            else:
+                self.settle(topic)
+                raise HubFull(f"{self.max_bytes} bytes")
+
+    def _forget_others(self, topic: Topic, size: int) -> None:
+        """Forget topics that nobody uses, but not *topic*, until there is room for *size* bytes."""
+        if topic in self._idle:
+            self._idle.move_to_end(topic)
+        while self._excess(size) > 0 and self._idle and next(iter(self._idle)) is not topic:
+            self._forget_longest_idle()
+
+    def _excess(self, size: int) -> int:
+        return self.size + self.shapes.size + size - self.max_bytes
+
+    def _largest(self) -> Topic | None:
+        """One of the topics with the largest logs, within a factor of two, that have more than
+        their newest publication."""
+        for topics in reversed(self._by_size):
+            if topics:
+                return next(iter(topics))
+        return None
+
+    def resized(self, topic: Topic, size: int, count: int) -> None:
+        """The log of *topic* has *count* publications more, which take *size* bytes; less if
+        they are negative."""
+        self.size += size
+        self.messages += count
+        log = topic._log
+        number = (log.size >> _SIZE_BITS).bit_length() if log.head > log.first else None
+        if number != topic._size_number:
+            self._leave_size(topic)
+            if number is not None:
+                self._by_size[number][topic] = None
+            topic._size_number = number
+
+    def _leave_size(self, topic: Topic) -> None:
+        if topic._size_number is not None:
+            del self._by_size[topic._size_number][topic]
+
+    def used(self, topic: Topic) -> None:
+        """*topic* was published to: it is the last to be called idle."""
+        if topic in self._idle:
+            self._idle.move_to_end(topic)
+
+    # Forgetting.
+
+    def _forget_longest_idle(self) -> None:
+        self._forget(next(iter(self._idle)))
+        self.forgotten += 1
+
+    def _forget(self, topic: Topic) -> None:
+        """Drop *topic* and its log, but not yet its position."""
+        self._idle.pop(topic, None)
+        self._leave_size(topic)
+        del self.topics[topic.name]
+        self.size -= topic._log.size
+        self.messages -= topic.retained
+        now = trio.current_time()
+        while self._positions:
+            until, _, _ = next(iter(self._positions.values()))
+            if until > now and len(self._positions) < _POSITIONS_PER_TOPIC * self.max_topics:
+                break
+            self._positions.popitem(last=False)
+        self._positions[topic.name] = (now + self._linger, topic.epoch, topic.head)
+        topic._forget()

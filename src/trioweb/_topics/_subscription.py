@@ -1,0 +1,184 @@
+"""A subscription: a cursor into a topic, and where it stands between two passes.
+
+    READY ──── lags, and its link is busy ────▶ ASIDE
+      ◀──────────── has caught up ─────────────
+      └────────────▶ GONE ◀────────────────────┘
+
+NOTE: `_move` alone changes the place, and keeps the tables of the members and the line of the
+link in step with it.  Between two turns of the scheduler
+- a READY one whose link is writable has reached what its topic's last pass delivered;
+- an ASIDE one lags, and stands in the line of its link, which is writable for nobody else.
+`_check` says so, and tests call it.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from .._connection import Connection
+from .._waitable import check_thread
+
+if TYPE_CHECKING:
+    from ._delivery import Members
+    from ._topic import Topic
+    from ._turns import Turns
+
+logger = logging.getLogger("trioweb.topics")
+
+Slow: TypeAlias = Literal["evict", "skip", "latest"]
+SLOW_POLICIES: Final = ("evict", "skip", "latest")
+
+
+def check_slow(slow: Slow) -> Slow:
+    """Raise unless *slow* is a policy."""
+    if slow not in SLOW_POLICIES:
+        raise ValueError(f"slow={slow!r}: must be one of {', '.join(map(repr, SLOW_POLICIES))}")
+    return slow
+
+
+class Place(Enum):
+    """Where a subscription stands."""
+
+    READY = "READY"
+    ASIDE = "ASIDE"
+    GONE = "GONE"
+
+
+# To look up a member takes longer than to compare with it.
+READY: Final = Place.READY
+ASIDE: Final = Place.ASIDE
+GONE: Final = Place.GONE
+
+
+class Subscription:
+    """A connection's membership of a topic.  Use it as a context manager, or `close` it.
+
+    Attributes:
+        connection: whose it is.
+        topic: what it gets.
+        cursor: the offset of the last publication written to the peer, or passed over.
+        skipped: how many were passed over because the peer was too slow or came too late.
+        recovered: False if `since` could not be honoured in full.
+    """
+
+    __slots__ = (
+        "_link",
+        "_members",
+        "_peer",
+        "_place",
+        "_slow",
+        "_turns",
+        "connection",
+        "cursor",
+        "recovered",
+        "skipped",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        topic: Topic,
+        connection: Connection,
+        members: Members,
+        turns: Turns,
+        *,
+        slow: Slow,
+        cursor: int,
+        peer: str | None,
+    ) -> None:
+        self.topic = topic
+        self.connection = connection
+        self.cursor = cursor
+        self.skipped = 0
+        self.recovered = True
+        self._link = connection.link
+        self._members = members
+        self._turns = turns
+        self._slow = slow
+        self._peer = peer
+        self._place = READY
+
+    @property
+    def lag(self) -> int:
+        """How many publications the peer is behind."""
+        return self.topic.head - self.cursor
+
+    def close(self) -> None:
+        """Leave the topic.  Idempotent; the end of the connection calls it, too.
+
+        Raises:
+            RuntimeError: called from a thread that does not run Trio; nothing was done.
+        """
+        if self._place is not GONE:
+            check_thread()
+            self._move(GONE)
+            self.topic._left(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Subscription of {self.connection!r} to {self.topic.name!r}, {self._place.name}>"
+
+    @property
+    def _is_gone(self) -> bool:
+        return self._place is GONE
+
+    @property
+    def _key(self) -> str:
+        """What a publication names that is not for this peer."""
+        return self.connection.peer if self._peer is None else self._peer
+
+    def _move(self, place: Place) -> None:
+        """Stand at *place* from now on."""
+        members, turns = self._members, self._turns
+        match self._place:
+            case Place.READY:
+                del members.ready[self]
+            case Place.ASIDE:
+                members.remove_aside(self)
+                turns.leave_line(self)
+        self._place = place
+        match place:
+            case Place.READY:
+                members.ready[self] = None
+            case Place.ASIDE:
+                members.add_aside(self)
+                turns.stand_in_line(self)
+            case Place.GONE:
+                turns.remove(self)
+
+    def _pass_over(self, cursor: int, count: int) -> None:
+        """Go on behind *cursor*; *count* publications up to there were for this peer."""
+        is_aside = self._place is ASIDE
+        # It keeps its place in the line of its link.
+        if is_aside:
+            self._members.remove_aside(self)
+        self.cursor = cursor
+        if is_aside:
+            self._members.add_aside(self)
+        self.skipped += count
+        self.topic._skipped(count)
+
+    def _check(self) -> None:
+        """Raise AssertionError unless what the tables say agrees with the place."""
+        members, link = self._members, self._link
+        assert (self in members.ready) == (self._place is READY), self
+        assert members.is_aside(self) == (self._place is ASIDE), self
+        assert (self in self._turns.line) == (self._place is ASIDE), self
+        if self._place is READY and link.writable:
+            assert self.cursor >= min(members.passed, self.topic.head), self
+        if self._place is ASIDE:
+            assert self.lag > 0, self
+            assert not link.writable, self

@@ -1,0 +1,105 @@
+"""The turns of one link: its subscriptions that lag, in the order in which they are written to.
+
+While one stands in line the link is writable for nobody else, so no pass over another topic gets
+ahead of it; and between two messages of the handler there is a turn for the line.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from .._link import Link
+
+if TYPE_CHECKING:
+    from ._pump import Pump
+    from ._subscription import Subscription
+
+# Every link's line until somebody lags: hardly any link ever has one.
+_NOBODY: Final[OrderedDict[Subscription, None]] = OrderedDict()
+
+
+class Turns:
+    """A link's subscriptions to the topics of one hub.
+
+    Attributes:
+        subscriptions: all of them.
+        line: those that lag, the next one first.
+    """
+
+    __slots__ = ("_link", "_pump", "line", "subscriptions")
+
+    def __init__(self, link: Link, pump: Pump) -> None:
+        self._link = link
+        self._pump = pump
+        self.subscriptions: dict[Subscription, None] = {}
+        self.line = _NOBODY
+        link.set_hooks(self, closed=self._on_closed, drained=self._on_drained)
+
+    def add(self, subscription: Subscription) -> None:
+        """*subscription* is one of them, from now on."""
+        self.subscriptions[subscription] = None
+
+    def stand_in_line(self, subscription: Subscription) -> None:
+        """*subscription* lags: have it written to when the link is free and its turn comes."""
+        if self.line is _NOBODY:
+            self.line = OrderedDict()
+        if not self.line:
+            self._link.stand_in_line(self)
+        self.line[subscription] = None
+        if self._link.is_free:
+            # No drained hook comes where nothing is queued.
+            self._pump.free(self)
+
+    def leave_line(self, subscription: Subscription) -> None:
+        """*subscription* has caught up, or has left."""
+        del self.line[subscription]
+        if not self.line:
+            self._pump.not_free(self)
+            self._link.leave_line(self)
+
+    def remove(self, subscription: Subscription) -> None:
+        """*subscription*, which does not stand in line, has left its topic."""
+        del self.subscriptions[subscription]
+        if not self.subscriptions:
+            self._link.remove_hooks(self)
+            self._pump.left(self._link)
+
+    def serve(self, budget: int) -> int:
+        """Write to those in line, one chunk a turn, until the link is full, nobody lags, or the
+        *budget* is spent.  Returns the cost."""
+        cost = 0
+        while self.line and self._link.is_free and cost < budget:
+            subscription, _ = self.line.popitem(last=False)
+            self.line[subscription] = None  # behind the others
+            cost += subscription.topic._serve(subscription)
+        self._link.turn_over()
+        return cost
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody could be written to at once."""
+        return bool(self.line) and self._link.is_free
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether all that was published has been written to the transport."""
+        return not self.line and not self._link.buffered_amount
+
+    def stop(self) -> None:
+        """Nobody is written to any more, so nobody needs to be waited for."""
+        self._link.leave_line(self)
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for subscription in tuple(self.subscriptions):
+            subscription.close()
+
+    def _on_closed(self) -> None:
+        self.close()
+
+    def _on_drained(self) -> None:
+        if self.line:
+            self._pump.free(self)
+        else:
+            self._pump.wake()  # somebody may wait for what was queued

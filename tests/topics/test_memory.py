@@ -1,0 +1,93 @@
+"""Invariant 17: what a hub counts is what its publications take in the memory of the process."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Generator
+from contextlib import suppress
+
+import pytest
+import trio
+
+from tests.topics.support import Peers
+from trioweb import Connection, Retain, open_hub
+from trioweb._topics import Encode
+
+MAX_BYTES = 2**21
+EVERYTHING = Retain(max_messages=10**6, max_bytes=2**30)
+
+
+@pytest.fixture(autouse=True)
+def traced() -> Generator[None]:
+    gc.collect()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def grown() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+class Nothing(list[bytes]):
+    """Of what is put in, nothing stays."""
+
+    def append(self, data: bytes) -> None:
+        pass
+
+
+async def open_sink(peers: Peers, nursery: trio.Nursery) -> Connection:
+    """A connection whose far side reads and keeps nothing."""
+    peer = peers.open("kernel", reading=False, max_bytes=2**20)
+    peer.link.offers = Nothing()
+
+    async def read() -> None:
+        with suppress(trio.ClosedResourceError):
+            while await peer.stream.receive_some(2**16):
+                pass
+
+    nursery.start_soon(read)
+    return peer.connection
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes"])
+@pytest.mark.parametrize("size", [1, 100, 10_000, 2**18])
+async def test_bound_of_a_hub_holds_for_process_memory(
+    peers: Peers, nursery: trio.Nursery, size: int, kind: str
+) -> None:
+    connection = await open_sink(peers, nursery)
+    async with open_hub(max_bytes=MAX_BYTES) as hub:
+        topic = hub.topic("news", retain=EVERYTHING)
+        topic.subscribe(connection, slow="skip")
+        before = grown()
+        for _ in range(MAX_BYTES // (size + 150) + 10):
+            topic.publish("x" * size if kind == "text" else bytes(size))
+            if topic.head % 100 == 0:
+                await hub.wait_caught_up()
+        await hub.wait_caught_up()
+        counted = hub._retention.size + hub._retention.shapes.size
+        assert MAX_BYTES / 2 < counted <= 1.01 * MAX_BYTES
+        assert grown() - before <= 1.5 * MAX_BYTES
+
+
+async def test_bound_holds_for_what_is_kept_of_encodings(
+    peers: Peers, nursery: trio.Nursery
+) -> None:
+    """Every subscriber has an encoding of its own."""
+    connection = await open_sink(peers, nursery)
+
+    def encoding(number: int) -> Encode:
+        return lambda publication: f"{number}: {publication.message!r}"
+
+    async with open_hub(max_bytes=MAX_BYTES) as hub:
+        topic = hub.topic("news", retain=EVERYTHING)
+        for number in range(20):
+            topic.subscribe(connection, encode=encoding(number), slow="skip")
+        before = grown()
+        for _ in range(MAX_BYTES // 2500):
+            topic.publish("x" * 2000)
+            if topic.head % 20 == 0:
+                await hub.wait_caught_up()
+        assert grown() - before <= 1.5 * MAX_BYTES
