@@ -82,6 +82,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "--tls-cert", "missing.pem"], "missing.pem: No such file"),
         (["serve", "--host", "nobody..invalid"], "nobody..invalid:8000"),
         (["serve", "--host", "192.0.2.1", "--port", "7"], "192.0.2.1:7"),
+        (["serve", "--host", "192.0.2.1", "--host", "[2001:db8::1]"], "[2001:db8::1]:8000"),
     ],
     ids=str,
 )
@@ -348,6 +349,15 @@ async def test_second_ctrl_c_stops_at_once() -> None:
         assert await server.wait() == 130
         await peer.read_end()
     assert "Traceback" not in server.stderr
+
+
+@pytest.mark.network
+async def test_serve_listens_on_several_hosts() -> None:
+    async with serving("--host", "127.0.0.1", "--host", "127.0.0.2") as server:
+        assert server.url == f"http://127.0.0.1:{server.port}/"
+        for host in "127.0.0.1", "127.0.0.2":
+            peer = Peer(await trio.open_tcp_stream(host, server.port))
+            assert (await peer.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
 
 
 @pytest.mark.network

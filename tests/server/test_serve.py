@@ -322,10 +322,10 @@ async def test_error_of_a_listener_is_not_lost_when_the_server_is_cancelled(
         async def aclose(self) -> None:
             await trio.lowlevel.checkpoint()
 
-    async def open_listeners(port: int, *, host: str | None) -> list[trio.abc.Listener[Any]]:
+    async def open_listeners(port: int, hosts: object) -> list[trio.abc.Listener[Any]]:
         return [Broken()]
 
-    monkeypatch.setattr(trio, "open_tcp_listeners", open_listeners)
+    monkeypatch.setattr("trioweb._server._serve.open_listeners", open_listeners)
     with pytest.raises(Unlucky, match="no more"), trio.CancelScope() as scope:
         if opened_by == "serve":
             await trioweb.serve(wait, 0)
@@ -593,7 +593,7 @@ async def test_cancelled_server_closes_connections_though_their_handlers_clean_u
 async def test_serve_tells_a_wrong_argument_by_its_name_before_it_listens(
     options: dict[str, Any], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trio, "open_tcp_listeners", None)
+    monkeypatch.setattr("trioweb._server._serve.open_listeners", None)
     [name] = options
     with pytest.raises(error, match=rf"\b{name.removesuffix('s')}"):
         await trioweb.serve(**{"handler": wait, "port": 0, **options})

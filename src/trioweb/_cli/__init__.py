@@ -121,7 +121,13 @@ def _add_serve(commands: Any) -> None:
     )
     command.set_defaults(run=serve)
     add = command.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for every IPv4 one")
+    add(
+        "--host",
+        action="append",
+        type=lambda text: text.removeprefix("[").removesuffix("]"),
+        help="address or name to listen on; 0.0.0.0 for every IPv4 address, :: for every IPv6 one; "
+        "may be repeated; otherwise 127.0.0.1",
+    )
     add("--port", type=_port, default=8000, help="port to listen on; 0 for any free one")
     add("--history", type=_count, default=20, metavar="N", help="past messages for newcomers")
     add("--no-echo", action="store_true", help="do not send a message back to its sender")

@@ -15,10 +15,13 @@ from .._errors import CloseCode
 from .._http import format_address
 from .._policy import Limits, Message
 from .._server import Server, serve_listeners
+from .._server._listening import open_listeners
 from .._topics import open_hub
 from ._terminal import UsageError
 from ._tls import load_certificate
 
+# Where to listen unless told otherwise: for this machine alone.
+_HOST = "127.0.0.1"
 # What each signal tells the peers: come back soon, or this server goes.
 _CLOSE_CODES: dict[int, CloseCode] = {
     signal.SIGTERM: CloseCode.SERVICE_RESTART,
@@ -72,7 +75,9 @@ async def serve(options: argparse.Namespace) -> int:
                     nursery.cancel_scope.cancel()
 
                 broadcast.server = await nursery.start(serve_and_end)
-                _announce(options.host, broadcast.server.port, secure=context is not None)
+                _announce(
+                    (options.host or [_HOST])[0], broadcast.server.port, secure=context is not None
+                )
                 close_code = _CLOSE_CODES[await signals.__anext__()]
                 nursery.start_soon(
                     broadcast.server.drain, options.grace, options.spread, close_code
@@ -84,10 +89,11 @@ async def serve(options: argparse.Namespace) -> int:
 
 
 async def _listen(options: argparse.Namespace) -> list[trio.SocketListener]:
+    hosts = options.host or [_HOST]
     try:
-        return await trio.open_tcp_listeners(options.port, host=options.host)
+        return await open_listeners(options.port, hosts)
     except (OSError, UnicodeError) as exc:  # the latter for a name that no host can have
-        where = format_address((options.host, options.port))
+        where = ", ".join(format_address((host, options.port)) for host in hosts)
         reason = getattr(exc, "strerror", None) or exc
         raise UsageError(
             f"cannot listen on {where}: {reason}; choose another --host or --port"

@@ -15,6 +15,7 @@ from .._policy import Deflate, Heartbeat, Limits, Message
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
+from ._listening import open_listeners
 from ._reader import open_reader
 from ._server import Server
 from ._settings import Handler, Settings, settle
@@ -107,8 +108,9 @@ async def serve(
             it returns, its connection is closed with 1000.  An exception closes it with
             1011 and is logged with its traceback; it never ends the server.  Letting the
             connection's own ConnectionClosed out is no error.
-        port: 0 for any free one; see `Server.port`.
-        host: the address to listen on; None for all of this machine.
+        port: 0 for any free one, the same at all addresses; see `Server.port`.
+        host: the address to listen on, or a name: then all of its addresses that this machine has;
+            None for all of this machine.
         ssl_context: serve wss and https; `ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)`
             with a certificate loaded.  If it asks peers for certificates, `request.certificate`
             tells `admit`, `http` and the handler whose it is.
@@ -165,7 +167,7 @@ async def serve(
     if not 0 <= port <= 65535:
         raise ValueError(f"serve: port {port} must be from 0 to 65535")
     check_kind("serve", "host", host, str, optional=True)
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    listeners = await open_listeners(port, [host])
     try:
         await _serve(settings, listeners, task_status)
     finally:
