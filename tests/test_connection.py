@@ -227,6 +227,40 @@ async def test_a_send_that_starts_cancelled_sends_nothing(ends: Ends) -> None:
     assert ours.statistics().messages_sent == 1
 
 
+async def test_receive_many_takes_all_that_has_arrived(ends: Ends) -> None:
+    """And goes on reading where a full inbox had stopped that."""
+    ours, peer = ends.ours(Limits(inbox_messages=4)), ends.raw()
+    found: list[Any] = []
+
+    @ends.nursery.start_soon
+    async def receive() -> None:
+        # It waits for the first.
+        while len(found) < 12:
+            batch = await ours.receive_many()
+            assert batch
+            found.extend(batch)
+        with pytest.raises(ConnectionLost):
+            await ours.receive_many()
+
+    await trio.testing.wait_all_tasks_blocked()
+    for n in range(12):
+        await peer.send(Frame(TEXT, b"%d" % n))
+    await trio.testing.wait_all_tasks_blocked()
+    assert found == [str(n) for n in range(12)]
+    await peer.stream.aclose()
+
+
+async def test_a_cancelled_receive_many_takes_nothing(ends: Ends) -> None:
+    ours, peer = ends.ours(), ends.raw()
+    await peer.send(Frame(TEXT, b"a"))
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await ours.receive_many()
+    assert scope.cancelled_caught
+    assert await ours.receive_many() == ["a"]
+
+
 async def test_a_cancelled_receive_takes_nothing(ends: Ends) -> None:
     """Invariants 4 and 9."""
     ours, peer = ends.ours(), ends.raw()

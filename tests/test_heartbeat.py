@@ -144,6 +144,43 @@ async def test_any_byte_is_a_sign_of_life(
         assert await peer.frame() is None
 
 
+@pytest.mark.parametrize("message", [None, "alive?"])
+@pytest.mark.parametrize(("interval", "grace"), [(10, 5), (10, 30)])
+async def test_a_client_asks_a_busy_server_too(
+    message: str | None,
+    interval: float,
+    grace: float,
+    ends: Ends,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Many servers, brokers and proxies close what sends nothing."""
+    ours, peer = ends.ours(), ends.raw()
+    monitor = Monitor(
+        Heartbeat(interval=interval, timeout=grace, message=message), keeps_alive=True
+    )
+    monitor.add(ours)
+    ends.nursery.start_soon(monitor.run)
+    asked: list[float] = []
+
+    @ends.nursery.start_soon
+    async def answer() -> None:
+        while (frame := await peer.frame()) is not None:
+            asked.append(trio.current_time())
+            if frame.opcode == PING:
+                await peer.send(Frame(PONG, frame.payload))
+
+    begun = trio.current_time()
+    for _ in range(1000):
+        await peer.send(Frame(TEXT, b"tick"))
+        assert await ours.receive() == "tick"
+        await trio.sleep(0.1)
+    assert [at - begun for at in asked] == pytest.approx(
+        [n * interval for n in range(1, len(asked) + 1)], rel=0.02
+    )
+    assert len(asked) >= 9
+    assert (ours.latency is None) == (message is not None)
+
+
 async def test_a_peer_without_pongs_lives_by_its_messages_and_costs_nothing(
     ends: Ends, watch: Watch, autojump_clock: trio.testing.MockClock
 ) -> None:

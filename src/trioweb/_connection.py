@@ -45,6 +45,7 @@ class Connection(trio.abc.AsyncResource):
     __slots__ = (
         "__weakref__",
         "_id",
+        "_is_handed_over",
         "_peer",
         "_response_headers",
         "_sends",
@@ -76,6 +77,8 @@ class Connection(trio.abc.AsyncResource):
         self._sends = 0
         self._id: str | None = None
         self._peer = peer
+        # What arrives belongs to somebody else.
+        self._is_handed_over = False
 
     def __repr__(self) -> str:
         side = "client" if self.link.is_client else "server"
@@ -218,6 +221,8 @@ class Connection(trio.abc.AsyncResource):
 
         Raises:
             ConnectionClosed: the connection is over, and all that had arrived was received.
+            RuntimeError: this is the connection that a client's `on_open` was given, which is
+                through; what arrives belongs to the client.
 
         Cancellation: a cancelled `receive` has taken nothing.  Checkpoint: a cancellation
         point always; others run whenever it waits, which it does at least once for each
@@ -225,6 +230,22 @@ class Connection(trio.abc.AsyncResource):
         Concurrency: several tasks may receive; each message goes to one of them.
         """
         return self._next(None)
+
+    async def receive_many(self) -> list[Message]:
+        """Wait for the next message, and take with it all that has arrived.
+
+        Raises, Cancellation, Checkpoint, Concurrency: as `receive`.
+        """
+        link = self.link
+        if link.inbox and not self._is_handed_over:
+            await _checkpoint_if_cancelled()
+        else:
+            await self._wait(None)
+        messages = list(link.inbox)
+        link.inbox.clear()
+        if link.pause is not None:
+            link.taken()
+        return messages
 
     def __aiter__(self) -> Connection:
         """Iterate over the messages until the connection is over, however that came about;
@@ -236,18 +257,37 @@ class Connection(trio.abc.AsyncResource):
 
     async def _next(self, at_end: type[Exception] | None) -> Message:
         link = self.link
-        if link.inbox:
+        if link.inbox and not self._is_handed_over:
             await _checkpoint_if_cancelled()
-        # NOTE: whoever waited looks again, as another receiver may have been faster.
-        while not link.inbox:
-            if link.state is not OPEN:
-                await trio.lowlevel.checkpoint()
-                raise at_end or link.error()
-            await link.wait_change()
+        else:
+            await self._wait(at_end)
         message = link.inbox.popleft()
         if link.pause is not None:
             link.taken()
         return message
+
+    async def _wait(self, at_end: type[Exception] | None) -> None:
+        """Return with something to take, or raise."""
+        link = self.link
+        # NOTE: whoever waited looks again, as another receiver may have been faster.
+        while True:
+            if self._is_handed_over:
+                await trio.lowlevel.checkpoint()
+                raise RuntimeError(
+                    "on_open is through, and its connection is the client's: "
+                    "receive from the client"
+                )
+            if link.inbox:
+                return
+            if link.state is not OPEN:
+                await trio.lowlevel.checkpoint()
+                raise at_end or link.error()
+            await link.wait_change()
+
+    def _hand_over(self) -> None:
+        """From now on, what arrives is for whoever holds the link."""
+        self._is_handed_over = True
+        self.link.changed()
 
     async def ping(self) -> float:
         """Send a ping and wait for its pong.
@@ -308,14 +348,15 @@ class Connection(trio.abc.AsyncResource):
         """Wait until the connection is over, for handlers that only push.
 
         Messages that arrive meanwhile are read, discarded and counted
-        (`statistics().discarded`), so that the peer's Close is seen behind them.
+        (`statistics().discarded`), so that the peer's Close is seen behind them.  On the
+        connection of a client's `on_open` this only waits, once that is through.
 
         Cancellation: nothing but the discarded messages is lost.  Checkpoint: always.
         """
         link = self.link
         await trio.lowlevel.checkpoint()
         while link.state is not State.CLOSED:
-            if link.inbox:
+            if link.inbox and not self._is_handed_over:
                 link.discarded += len(link.inbox)
                 link.inbox.clear()
                 link.taken()

@@ -4,6 +4,9 @@ A link that was silent for the interval is sent one ping (or the user's message)
 if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
 timeout of the last byte heard from it; among many others, up to 2 % later.
 
+A client asks each interval, even a server that is never silent: servers, brokers and proxies close
+what sends nothing, and the latency is known by that.
+
 A link that does not read, because its inbox is full, is not judged by what it does not see, but by
 whether the peer's machine confirms what is written.
 
@@ -48,10 +51,17 @@ def heartbeat_replies(heartbeat: Heartbeat | None) -> Replies:
 
 
 class Monitor:
-    """Watches connections; `run` is its task."""
+    """Watches connections; `run` is its task.
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    Args:
+        keeps_alive: whether to ask a peer that is not silent, too.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, *, keeps_alive: bool = False) -> None:
         self._heartbeat = heartbeat
+        self._keeps_alive = keeps_alive
+        # By number: when a peer that is not silent was last asked.
+        self._asked_at: dict[int, float] = {}
         self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count()
         # (when to look, number, the ping that was last sent).  Numbers instead of connections,
@@ -64,11 +74,14 @@ class Monitor:
         """Watch *connection*; the number returned is for `remove`."""
         number = next(self._numbers)
         self._connections[number] = connection
+        if self._keeps_alive:
+            self._asked_at[number] = trio.current_time()
         self._push(connection.link.heard_at + self._heartbeat.interval, number)
         return number
 
     def remove(self, number: int) -> None:
         del self._connections[number]
+        self._asked_at.pop(number, None)
         if len(self._agenda) > 2 * len(self._connections):
             # Most are of connections that have gone, some of them long before they were due.
             self._agenda = [entry for entry in self._agenda if entry[1] in self._connections]
@@ -125,8 +138,8 @@ class Monitor:
         elif link.asked_at is not None:
             # An answer may be followed by silence, so look again after the interval, too.
             self._push(min(link.asked_at + timeout, now + interval), number, ping)
-        elif now < link.heard_at + interval:
-            self._push(link.heard_at + interval, number, ping)
+        elif now < (due := min(link.heard_at, self._asked_at.get(number, math.inf)) + interval):
+            self._push(due, number, ping)
         else:
             self._ask(link, number, ping, now)
 
@@ -135,6 +148,8 @@ class Monitor:
             # A peer may live without ever answering one: they must not add up.
             link.forget_ping(ping)
         ping = link.ask(self._heartbeat.message)
+        if self._keeps_alive:
+            self._asked_at[number] = now
         self._push(now + min(self._heartbeat.interval, self._heartbeat.timeout), number, ping)
 
     def _look_at_paused(

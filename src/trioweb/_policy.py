@@ -123,8 +123,9 @@ class Heartbeat:
     While this side is not reading (its inbox is full), the peer is not blamed.
 
     Args:
-        interval: seconds of silence after which the peer is pinged.  20, under the 60 of
-            common proxies.
+        interval: seconds of silence after which the peer is pinged.  A client pings each time
+            they have passed, silent server or not, since many close what sends nothing.  20,
+            under the 60 of common proxies.
         timeout: seconds after the ping by which anything must have arrived.
         message: sent instead of a ping frame, for servers that expect one of their own.
         reply: a message equal to this is swallowed: the answer to `message`.

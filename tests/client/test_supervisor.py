@@ -975,6 +975,129 @@ async def test_on_open_that_closes_the_connection_is_tried_again(
         assert len(connections) == 2
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_connection_of_on_open_is_the_clients_afterwards(
+    when: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Whoever holds it on takes none of the client's messages, nor discards them."""
+    door = Door()
+    nursery.start_soon(door.serve, close(1000, *map(str, range(100))))
+    ended: list[str] = []
+
+    async def receive(connection: trioweb.Connection) -> None:
+        for operation in (connection.receive, connection.receive_many, connection.__anext__):
+            with pytest.raises(RuntimeError, match="receive from the client"):
+                await operation()
+        ended.append("receive")
+
+    async def watch(connection: trioweb.Connection) -> None:
+        await connection.wait_closed()
+        ended.append("wait_closed")
+
+    async def on_open(connection: trioweb.Connection) -> None:
+        nursery.start_soon(receive, connection)
+        nursery.start_soon(watch, connection)
+        if when == "before":
+            # They wait already, and nothing has arrived yet.
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(GaveUp):
+        async with open_at(door, on_open=on_open, retry=ONCE) as client:
+            assert [await client.receive() for _ in range(100)] == [str(n) for n in range(100)]
+            assert client.statistics().received == 100
+            await client.receive()
+    await wait_all_tasks_blocked()
+    assert sorted(ended) == ["receive", "wait_closed"]
+
+
+async def test_failed_write_ends_the_session_and_the_message_goes_to_the_next(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Though the server goes on sending, which is delivered first."""
+    network = Network()
+    arrived: list[object] = []
+
+    async def feed(connection: trioweb.Connection) -> None:
+        async def tell() -> None:
+            while True:
+                await connection.send("tick")
+                await trio.sleep(0.1)
+
+        async with trio.open_nursery() as feeding:
+            feeding.start_soon(tell)
+            async for message in connection:
+                arrived.append(message)
+            feeding.cancel_scope.cancel()
+
+    class Once(trio.abc.HalfCloseableStream):
+        """A stream, of which a write fails once."""
+
+        failures = 0
+
+        def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+            self._stream = stream
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if b"lost" in _unmask(bytes(data)) and not Once.failures:
+                Once.failures += 1
+                raise trio.BrokenResourceError from OSError(105, "No buffer space available")
+            await self._stream.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await self._stream.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            return await self._stream.receive_some(max_bytes)
+
+        async def send_eof(self) -> None:
+            await self._stream.send_eof()
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    host = network.host("client")
+
+    async def dial(name: str, port: int) -> trio.abc.Stream:
+        return Once(await host.dial(name, port))
+
+    await start(nursery, feed, network=network)
+    async with trioweb.open_client(URL, dial=dial) as client:
+        with client.messages(events=True) as messages:
+            await client.wait_open()
+            await client.send("lost?")
+            with trio.fail_after(15):
+                while not isinstance(item := await messages.receive(), trioweb.Lost):
+                    pass
+                assert "No buffer space available" in str(item.error)
+                await wait_until(lambda: arrived == ["lost?"])
+        assert client.statistics().sessions == 2
+
+
+def _unmask(wire: bytes) -> bytes:
+    """The payload of a short frame of a client's."""
+    return bytes(byte ^ wire[2 + n % 4] for n, byte in enumerate(wire[6:]))
+
+
+async def test_client_sends_something_each_interval_on_a_busy_feed(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    network = Network(latency=0.01)
+
+    async def feed(connection: trioweb.Connection) -> None:
+        while True:
+            await connection.send("tick")
+            await trio.sleep(0.1)
+
+    await start(nursery, feed, network=network)
+    async with trioweb.open_client(
+        URL, dial=network.host("client").dial, heartbeat=Heartbeat(interval=1)
+    ) as client:
+        with trio.move_on_after(5):
+            async for _ in client:
+                pass
+        assert client.latency == pytest.approx(0.02)
+
+
 # Liveness.
 
 

@@ -370,7 +370,8 @@ async def open_client(
         outbox: what is kept of what is sent, and how surely.
         on_open: `async def on_open(connection)`, run on each new connection before anything
             else uses it, within the connect timeout; it may send and receive (log in,
-            subscribe, load a snapshot).
+            subscribe, load a snapshot).  Afterwards the connection is the client's: receiving
+            from it raises, and its `wait_closed` only waits.
         receive: False if this program only sends: what arrives is counted and dropped.
         headers: sent along with the handshake; or an async callable, as `url`.
         subprotocols: as for `open_connection`; or an async callable, as `url`.

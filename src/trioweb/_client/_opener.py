@@ -69,7 +69,7 @@ class Established:
             response_headers=self.switch.headers,
         )
         if heartbeat is not None:
-            monitor = Monitor(heartbeat)
+            monitor = Monitor(heartbeat, keeps_alive=True)
             monitor.add(connection)
             nursery.start_soon(monitor.run)
         return connection

@@ -194,6 +194,7 @@ class Supervisor:
             link = connection.link
             failure = await self._greet(connection, deadline)
             if failure is None:
+                connection._hand_over()
                 await self._run_session(connection, nursery)
             # Where it was this side that closed, the close timeout is all the limit there is.
             ours = isinstance(link.error(), ClosedLocally) and not self._asked_at_once
