@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import BINARY, TEXT, Frame, RawPeer, Script, Yields, encode, one_by_one
+from tests.test_url import URLS
 from trioweb import (
     Deflate,
     HandshakeFailed,
@@ -27,7 +28,6 @@ from trioweb import (
     Request,
     TriowebError,
 )
-from trioweb._errors import shown_url
 from trioweb._handshake import (
     Switch,
     accept,
@@ -37,9 +37,9 @@ from trioweb._handshake import (
     check_upgrade,
     connect,
     is_upgrade,
-    parse_url,
 )
 from trioweb._http import BadHead, parse_request, read_head
+from trioweb._url import parse_url
 from trioweb.testing import stream_pair
 
 # RFC 6455 section 1.3.
@@ -62,144 +62,11 @@ def test_accept_token_is_that_of_the_rfc() -> None:
 
 # URLs.
 
-_URLS: Mapping[str, tuple[str, tuple[bool, str, int, str, str]]] = {
-    "the least": ("ws://host", (False, "host", 80, "host", "/")),
-    "TLS": ("wss://host", (True, "host", 443, "host", "/")),
-    "in capitals": ("WSS://HOST/Path", (True, "host", 443, "host", "/Path")),
-    "a port": ("ws://host:8000/", (False, "host", 8000, "host:8000", "/")),
-    "its own default port": ("wss://host:443/", (True, "host", 443, "host", "/")),
-    "the other default port": ("ws://host:443/", (False, "host", 443, "host:443", "/")),
-    "an empty port": ("ws://host:/a", (False, "host", 80, "host", "/a")),
-    "path and query": ("ws://host/a/b?c=d&e", (False, "host", 80, "host", "/a/b?c=d&e")),
-    "a query alone": ("ws://host?c=d", (False, "host", 80, "host", "/?c=d")),
-    "an empty query": ("ws://host/?", (False, "host", 80, "host", "/")),
-    "question marks": ("ws://host/a??b=?", (False, "host", 80, "host", "/a??b=?")),
-    "two slashes": ("ws://host//a", (False, "host", 80, "host", "//a")),
-    "percent-encoded": (
-        "ws://host/a%20b%2f?%C3%A9",
-        (False, "host", 80, "host", "/a%20b%2f?%C3%A9"),
-    ),
-    "not encoded": ("ws://host/é?ü=|", (False, "host", 80, "host", "/%C3%A9?%C3%BC=%7C")),
-    "IPv4": ("ws://127.0.0.1:81", (False, "127.0.0.1", 81, "127.0.0.1:81", "/")),
-    "IPv6": ("ws://[::1]/", (False, "::1", 80, "[::1]", "/")),
-    "IPv6 and a port": (
-        "ws://[2001:DB8::1]:81",
-        (False, "2001:db8::1", 81, "[2001:db8::1]:81", "/"),
-    ),
-    "a name beyond ASCII": (
-        "ws://bücher.example/",
-        (False, "xn--bcher-kva.example", 80, "xn--bcher-kva.example", "/"),
-    ),
-    "an encoded name": (
-        "ws://xn--strae-oqa.example:81/",
-        (False, "xn--strae-oqa.example", 81, "xn--strae-oqa.example:81", "/"),
-    ),
-    "an underscore": ("ws://my_service:81", (False, "my_service", 81, "my_service:81", "/")),
-    "the root's dot": ("ws://host.example./", (False, "host.example.", 80, "host.example.", "/")),
-}
-
-
-@pytest.mark.parametrize(("url", "expected"), _URLS.values(), ids=_URLS)
-def test_parse_url_takes_it_apart(url: str, expected: tuple[bool, str, int, str, str]) -> None:
-    target = parse_url(url)
-    found = (target.secure, target.host, target.port, target.authority, target.resource)
-    assert found == expected
-    assert target.headers == ()
-
-
-@pytest.mark.parametrize(
-    ("userinfo", "credentials"),
-    [("me:secret", "me:secret"), ("me", "me:"), ("a%40b:%3A%2F%C3%BC", "a@b::/ü"), (":x", ":x")],
-)
-def test_parse_url_makes_basic_authorization_of_user_and_password(
-    userinfo: str, credentials: str
-) -> None:
-    target = parse_url(f"wss://{userinfo}@host:444/a")
-    [(name, value)] = target.headers
-    assert name == "Authorization"
-    assert base64.b64decode(value.removeprefix("Basic ")).decode() == credentials
-    assert (target.authority, target.resource) == ("host:444", "/a")
-    assert "secret" not in repr(target)
-    assert value not in repr(target)
-
-
-_BAD_URLS: Mapping[str, tuple[str, str]] = {
-    "nothing": ("", "must start with ws:// or wss://"),
-    "no scheme": ("host/path", "must start with ws:// or wss://"),
-    "host and port": ("localhost:8000", "must start with ws:// or wss://"),
-    "HTTP": ("http://host/", "must start with ws:// or wss://"),
-    "a scheme and nothing": ("ws:", "has no host"),
-    "no slashes": ("ws:host", "has no host"),
-    "no host": ("ws:///path", "has no host"),
-    "only a port": ("ws://:80/", "has no host"),
-    "only a user": ("ws://me@/", "has no host"),
-    "a fragment": ("ws://host/#top", "must not have a fragment"),
-    "an empty fragment": ("ws://host/#", "must not have a fragment"),
-    "port 0": ("ws://host:0/", "the port must be from 1 to 65535"),
-    "port 65536": ("ws://host:65536/", "0-65535"),
-    "a port with a sign": ("ws://host:-1/", "Port"),
-    "a port in words": ("ws://host:http/", "Port"),
-    "a bracket": ("ws://[::1/", "Invalid IPv6 URL"),
-    "a space": ("ws://host/a b", "must not contain spaces"),
-    "a space before": (" ws://host/", "must not contain spaces"),
-    "a second line": ("ws://host/a\r\nX: y", "control characters"),
-    "a tab": ("ws://ho\tst/", "control characters"),
-    "NUL": ("ws://host/\0", "control characters"),
-    "DEL": ("ws://host/\x7f", "control characters"),
-    "a surrogate": ("ws://host/\udc80", "surrogates"),
-    "an empty label": ("ws://a..b/", "'a..b' is not a host name"),
-    "a label too long": (f"ws://{'a' * 64}.example/", "is not a host name"),
-    "a name that is none": ("ws://\u00ad/", "is not a host name"),
-    "a name with a space in it": ("ws://\u00a8/", "is not a host name"),
-    "a name in brackets": ("ws://<host>/", "'<host>' is not a host name"),
-}
-
-
-@pytest.mark.parametrize(("url", "text"), _BAD_URLS.values(), ids=_BAD_URLS)
-def test_parse_url_says_what_is_wrong_with_it(url: str, text: str) -> None:
-    with pytest.raises(ValueError, match="^" + re.escape(f"url {shown_url(url)!r}: ")) as caught:
-        parse_url(url)
-    assert text in str(caught.value)
-
-
-@pytest.mark.parametrize("url", [None, b"ws://host/", 80, ["ws://host/"]])
-def test_parse_url_wants_text(url: Any) -> None:
-    """What it is instead may be a secret, unless it is a number."""
-    with pytest.raises(TypeError, match=r"'ws://host/path', not (None|a bytes|80|a list)$"):
-        parse_url(url)
-
-
-@pytest.mark.parametrize(
-    "url", ["ws://a:s3cret/x@host/", "http://a:s3cret@host/?k=s3cret", "ws://a:s3cret?x@host/"]
-)
-def test_parse_url_shows_no_password_and_no_query(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^url ") as caught:
-        parse_url(url)
-    assert "s3cret" not in str(caught.value)
-
 
 def test_subprotocol_that_may_be_a_token_is_not_shown_whole() -> None:
     for names in (["bearer.0123456789abcdef=="], ["bearer.0123456789abcdef"] * 2):
         with pytest.raises(ValueError, match=r"'bearer\.012345678…'"):
             check_subprotocols("test", names)
-
-
-@given(
-    st.text(max_size=30) | st.text(max_size=30).map("ws://h/".__add__) | st.from_regex("ws://.*")
-)
-@settings(deadline=None)
-def test_parse_url_gives_a_request_line_or_a_value_error_whatever_it_is_given(url: str) -> None:
-    try:
-        target = parse_url(url)
-    except ValueError as exc:
-        assert repr(shown_url(url)) in str(exc)  # noqa: PT017  either is right
-        return
-    assert re.fullmatch(r"/[!-~]*", target.resource)
-    assert re.fullmatch(r"[!-~]+", target.authority)
-    assert 1 <= target.port <= 65535
-
-
-# What users may ask for.
 
 
 def test_check_subprotocols_takes_tokens() -> None:
@@ -529,7 +396,7 @@ async def test_connect_sends_what_rfc_6455_asks_for() -> None:
     assert "sec-websocket-extensions" not in request.headers
 
 
-@pytest.mark.parametrize("url", [url for url, _ in _URLS.values()] + [f"ws://{'a' * 63}:8000/"])
+@pytest.mark.parametrize("url", [url for url, _ in URLS.values()] + [f"ws://{'a' * 63}:8000/"])
 async def test_connect_names_any_host_that_a_url_can_name(url: str) -> None:
     transport = Script(answering(_GOOD))
     await _connect(transport, url)

@@ -21,23 +21,22 @@ import re
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, unquote, urlsplit
 
 import trio
 import trio_websocket
 from trio.lowlevel import enable_ki_protection
 
-from ._arguments import check_headers, check_texts, is_token, shown
+from ._arguments import check_headers, check_texts, is_token
 from ._deflate import OFFER, Agreement, read_answer
-from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves, shown_url
+from ._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves
 from ._http import BadHead, Headers, Request, read_response
 from ._policy import Deflate
+from ._url import HOST, Target
 
 _T = TypeVar("_T")
 
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 # RFC 6455 section 4.2.2: the server proves with it that it speaks WebSocket.
 _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_LINE: Final = re.compile(rb"\r\nSec-WebSocket-Key:\s*(\S+)", re.IGNORECASE)
@@ -50,80 +49,6 @@ _RESERVED_HEADERS: Final = frozenset(
     {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
 )
 _EXTENSIONS: Final = "Sec-WebSocket-Extensions"
-_HOST: Final = re.compile(r"[0-9A-Za-z_.:%\[\]\-~!$&'()*+,;=]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a WebSocket URL leads (RFC 6455 section 3).
-
-    `host` and `port` are what to dial, `authority` is the Host header, `resource` what the
-    request line asks for; `headers` has the Authorization that a URL's user and password
-    stand for.
-    """
-
-    secure: bool
-    host: str
-    port: int
-    authority: str
-    resource: str
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-
-    @property
-    def url(self) -> str:
-        """For the text of errors: the query may be a secret."""
-        return f"{'wss' if self.secure else 'ws'}://{self.authority}{shown_url(self.resource)}"
-
-
-def parse_url(url: str) -> Target:
-    """Take a ws or wss URL apart.
-
-    Raises:
-        TypeError, ValueError: what is wrong with it, and what would be right.
-    """
-    if not isinstance(url, str):
-        raise TypeError(f"url: must be a str such as 'ws://host/path', not {shown(url)}")
-    complaint = f"url {shown_url(url)!r}: "
-    if re.search(r"[\x00-\x20\x7f\ud800-\udfff]", url):
-        raise ValueError(complaint + "must not contain spaces, control characters or surrogates")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        # What is no port may be a part of a password.
-        raise ValueError(complaint + str(exc).partition(" as ")[0]) from None
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError(complaint + "must start with ws:// or wss://")
-    if not parts.hostname:
-        raise ValueError(complaint + "has no host")
-    if port == 0:
-        raise ValueError(complaint + "the port must be from 1 to 65535")
-    if "#" in url:
-        raise ValueError(complaint + "must not have a fragment (RFC 6455 section 3)")
-    host = parts.hostname
-    try:
-        host = host if ":" in host else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise ValueError(complaint + f"{host!r} is not a host name") from None
-    default = _DEFAULT_PORTS[parts.scheme]
-    bracketed = f"[{host}]" if ":" in host else host
-    if not _HOST.fullmatch(bracketed):
-        raise ValueError(complaint + f"{host!r} is not a host name")
-    resource = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    if parts.query:
-        resource += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-    headers: tuple[tuple[str, str], ...] = ()
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        headers = (("Authorization", "Basic " + base64.b64encode(user).decode()),)
-    return Target(
-        secure=parts.scheme == "wss",
-        host=host,
-        port=port or default,
-        authority=bracketed if port in (None, default) else f"{bracketed}:{port}",
-        resource=resource,
-        headers=headers,
-    )
 
 
 def check_subprotocols(owner: str, subprotocols: object) -> tuple[str, ...]:
@@ -185,7 +110,7 @@ def check_upgrade(request: Request) -> None:
         raise BadHead(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     host = headers.get("host")
     # It may be empty (RFC 9110 section 7.2).
-    if host is None or (host and not _HOST.fullmatch(host)):
+    if host is None or (host and not HOST.fullmatch(host)):
         raise BadHead(400, "Host is not one")
     if not all(is_token(name) for name in request.subprotocols):
         raise BadHead(400, "Sec-WebSocket-Protocol is not a list of tokens")

@@ -32,8 +32,8 @@ from .._errors import (
     GaveUp,
     TriowebError,
 )
-from .._handshake import parse_url
 from .._policy import Deflate, Limits, Message, Outbox, Retry
+from .._url import parse_url
 from ._input import Input
 from ._report import Json, Report, Words
 from ._terminal import Notices, UsageError

@@ -21,12 +21,13 @@ from .._arguments import check_async, check_headers, check_kind
 from .._connection import Connection
 from .._deflate import check_compression
 from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, causes, is_os_error
-from .._handshake import Switch, Target, connect
+from .._handshake import Switch, connect
 from .._heartbeat import Monitor, heartbeat_replies
 from .._http import Request, addresses
 from .._link import Link
 from .._policy import Deflate, Heartbeat, Limits
 from .._tls import TlsStream
+from .._url import Target
 from ._proxy import ENVIRONMENT, Proxy, find_proxy, parse_proxy
 from ._redirects import Trail, Visit
 from ._trust import default_context

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from .._arguments import wrong
 from .._errors import shown_url
-from .._handshake import Target
+from .._url import Target
 
 ENVIRONMENT: Final = "environment"
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
