@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import urllib.error
 from email.message import Message
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import pytest
 import trio
 from aiohttp.client_reqrep import ConnectionKey
 
+import trioweb
 from trioweb import (
     ClosedByPeer,
     ClosedLocally,
@@ -24,7 +27,7 @@ from trioweb import (
     TryAgain,
     is_worth_retry,
 )
-from trioweb._client._worth import Judge, describe, is_about_connecting
+from trioweb._client._worth import Judge, describe, is_about_connecting, is_refusal
 
 
 def _retried(errors: dict[Any, Exception]) -> set[Any]:
@@ -195,3 +198,53 @@ def test_describe_shows_the_kind_of_errors_that_are_not_ours_and_no_token() -> N
     assert describe(KeyError("k")) == "KeyError('k')"
     assert "s3cret" not in describe(RuntimeError("GET https://a:s3cret@h/?t=s3cret failed"))
     assert describe(ConnectFailed("a\nb")) == r"a\nb"
+
+
+# docs/client.md says the same.
+
+_DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "client.md"
+
+
+def _table_of(first: str) -> list[list[str]]:
+    """The cells of the table whose first heading is *first*."""
+    _, _, rest = _DOCUMENT.read_text().partition(f"\n| {first} |")
+    table, _, _ = rest.partition("\n\n")
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:]]
+
+
+def _numbers(text: str) -> set[int]:
+    numbers: set[int] = set()
+    for first, last in re.findall(r"(\d{3,4})(?:–(\d{4}))?", text):
+        numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def test_documented_table_of_close_codes_is_true() -> None:
+    *rows, others = _table_of("the server closes with")
+    told: set[int] = set()
+    for cell, answer, _ in rows:
+        for code in _numbers(cell):
+            error = ClosedByPeer(code)
+            assert is_worth_retry(error) is (answer == "yes")
+            assert is_refusal(error) is answer.startswith("once")
+            told.add(code)
+    assert others[:2] == ["any other from 3001 to 4499", "yes"]
+    for code in {*range(3001, 4500)} - told:
+        assert is_worth_retry(ClosedByPeer(code))
+
+
+def test_documented_table_of_statuses_is_true() -> None:
+    for cell, answer, _ in _table_of("the server answers"):
+        for status in _numbers(cell) - {101}:
+            error = HandshakeRejected(status)
+            assert is_worth_retry(error) is (answer == "yes")
+            assert is_refusal(error) is answer.startswith("once")
+
+
+def test_documented_recipes_do_what_they_say() -> None:
+    [code] = re.findall(r"```python\n(.*?)```", _DOCUMENT.read_text(), re.DOTALL)
+    names: dict[str, Any] = {"trioweb": trioweb}
+    exec(code, names)
+    worth = names["retry"].worth
+    assert worth(ClosedByPeer(4000)) and not worth(ClosedByPeer(4004))
+    assert worth(OSError()) and not worth(ValueError())

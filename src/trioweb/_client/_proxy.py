@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -100,9 +102,9 @@ def find_proxy(owner: str, target: Target) -> Proxy | None:
     Raises:
         ValueError, ImportError: see `parse_proxy`.
     """
-    if is_local(target.host):
+    if is_local(target.host) or not _may_have_proxies():
         return None
-    # It takes some 20 ms to import, and a server never needs it.
+    # It takes some 20 ms to import, and hardly anybody needs it.
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
@@ -121,6 +123,13 @@ def find_proxy(owner: str, target: Target) -> Proxy | None:
         # So macOS tells of it.
         url = "socks5h" + url.removeprefix("http")
     return parse_proxy(f"{owner}, {entry}_proxy in the environment", url)
+
+
+def _may_have_proxies() -> bool:
+    """Whether it is worth asking; on macOS and Windows that is not for the environment to say."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return any(name.lower().endswith("_proxy") for name in os.environ)
 
 
 def is_local(host: str) -> bool:
