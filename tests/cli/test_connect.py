@@ -353,12 +353,15 @@ async def test_connect_goes_on_when_whoever_reads_its_errors_has_gone(site: Site
 
 
 @network
-async def test_connect_with_json_ends_quietly_when_nobody_reads_that(site: Site) -> None:
+@pytest.mark.parametrize("line", [b"a\n", b"\xff\n"], ids=["a message", "a complaint"])
+async def test_connect_with_json_ends_quietly_when_nobody_reads_that(
+    site: Site, line: bytes
+) -> None:
     await site.start(site.listen)
     async with running(connect(site.url, "--json")) as program:
         assert await program.output.next()
         await program.output.stream.aclose()
-        await program.type("a")
+        await program.stdin.send_all(line)
         assert await program.wait() == 0
         assert await program.errors.rest() == ""
 

@@ -11,7 +11,7 @@ import trioweb
 from tests.cli.support import Site, connect, raw_server, run, sending
 from tests.processes import running
 from tests.support import CLOSE, PING, TEXT, close_frame
-from trioweb._cli._report import describe, duration
+from trioweb._cli._report import Json, Report, Words, describe, duration
 from trioweb.testing import RawPeer
 
 network = pytest.mark.network
@@ -143,3 +143,31 @@ async def test_connect_tells_how_long_a_server_makes_it_wait(site: Site) -> None
     assert waiting["event"] == "waiting" and waiting["attempt"] == 1
     assert 3600 <= waiting["seconds"] <= 3601
     assert waiting["error"].endswith("HTTP status 429: slow down")
+
+
+async def test_reports_tell_of_what_was_given_up_and_of_what_is_left(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    given_up = trioweb.Undelivered("\x1bbad", 20)
+    reports: tuple[Report, ...] = Words(raw=False), Json()
+    for report in reports:
+        await report.undelivered(given_up)
+        await report.undelivered(trioweb.Undelivered(b"\xff", 1))
+        await report.undelivered(trioweb.Undelivered("x" * 1000, 20))
+        await report.closing(1)
+        await report.closing(2)
+    output, errors = capfd.readouterr()
+    assert errors.splitlines() == [
+        r"undelivered: sent 20 times and never confirmed: '\x1bbad'",
+        r"undelivered: sent 1 times and never confirmed: b'\xff'",
+        f"undelivered: sent 20 times and never confirmed: '{'x' * 199}…",
+        "closing: 1 line to be sent; Ctrl-C drops them",
+        "closing: 2 lines to be sent; Ctrl-C drops them",
+    ]
+    assert events(output) == [
+        {"event": "undelivered", "sends": 20, "text": "\x1bbad"},
+        {"event": "undelivered", "sends": 1, "base64": "/w=="},
+        {"event": "undelivered", "sends": 20, "text": "x" * 1000},
+        {"event": "closing", "unsent": 1},
+        {"event": "closing", "unsent": 2},
+    ]

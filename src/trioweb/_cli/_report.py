@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64encode
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .._client import Opened, Undelivered, Waiting
 from .._errors import (
@@ -17,6 +17,9 @@ from .._errors import (
 )
 from .._policy import Message
 from ._terminal import Notices, escape, write
+
+# Of a message that was given up: enough to know it again.
+_SHOWN_CHARACTERS: Final = 200
 
 
 class Report(Protocol):
@@ -75,7 +78,10 @@ class Words:
         await self._notices.tell("waiting to connect again", text, "yellow")
 
     async def undelivered(self, event: Undelivered) -> None:
-        text = f"sent {event.sends} times and never confirmed: {event.message!r}"
+        message = repr(event.message)
+        if len(message) > _SHOWN_CHARACTERS:
+            message = f"{message[:_SHOWN_CHARACTERS]}…"
+        text = f"sent {event.sends} times and never confirmed: {message}"
         await self._notices.tell("undelivered", text, "red")
 
     async def closing(self, unsent: int) -> None:
