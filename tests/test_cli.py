@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
 from trioweb._cli import _serve, _terminal, main
+from trioweb._cli._logging import BackgroundHandler
 
 
 @pytest.fixture(autouse=True)
@@ -358,6 +360,42 @@ async def test_serve_listens_on_several_hosts() -> None:
         for host in "127.0.0.1", "127.0.0.2":
             peer = Peer(await trio.open_tcp_stream(host, server.port))
             assert (await peer.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
+
+
+def _lines_of(handler: BackgroundHandler, reader: int, count: int) -> list[str]:
+    """Log *count* lines to a pipe that is read only then; what came out of it."""
+    for number in range(count):
+        handler.emit(logging.makeLogRecord({"msg": f"{number} {'x' * 200}"}))
+    with os.fdopen(reader, closefd=False) as lines:
+        found: list[str] = []
+        while not (found and found[-1].startswith("end")):
+            found.append(lines.readline())
+            if len(found) == 1000:  # there is room again
+                handler.emit(logging.makeLogRecord({"msg": "end"}))
+    return found
+
+
+def test_log_that_nobody_reads_blocks_nobody_and_says_what_it_dropped() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = BackgroundHandler(stream)
+        lines = _lines_of(handler, reader, 20_000)
+        handler.close()
+    os.close(reader)
+    kept = [line for line in lines if line[0].isdigit() and " x" in line]
+    [told] = [line for line in lines if "of the log dropped" in line]
+    assert len(kept) + int(told.split()[0]) == 20_000
+    assert [int(line.split()[0]) for line in kept] == list(range(len(kept)))
+
+
+def test_log_that_nobody_reads_does_not_keep_the_process() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = BackgroundHandler(stream)
+        for number in range(5000):
+            handler.emit(logging.makeLogRecord({"msg": f"{number} {'x' * 200}"}))
+        handler.close()  # with the queue full, and the thread in its write
+        os.close(reader)
 
 
 @pytest.mark.network

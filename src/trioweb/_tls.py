@@ -136,7 +136,11 @@ class Tls:
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
-    """TLS on top of *transport_stream*.  `do_handshake` comes first."""
+    """TLS on top of *transport_stream*.  `do_handshake` comes first.
+
+    Attributes:
+        has_received: whether the peer has sent anything of its handshake.
+    """
 
     def __init__(
         self,
@@ -150,6 +154,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self.tls = Tls(context, server_side=server_side, server_hostname=server_hostname)
         # Who reads may have to answer, too: that there is no other handshake, say.
         self._writing = trio.Lock()
+        self.has_received = False
 
     async def do_handshake(self) -> None:
         """Agree with the peer.
@@ -173,6 +178,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 wire = bytes(await self.transport_stream.receive_some(_READ_BYTES))
                 if not wire:
                     raise trio.BrokenResourceError("the peer ended the TLS handshake")
+                self.has_received = True
                 self.tls.take(wire)
 
     async def _flush(self, data: bytes = b"") -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
+import struct
 import time
 import warnings
 from functools import partial
@@ -186,19 +188,46 @@ async def test_slow_head_is_refused_at_the_deadline_however_busy_its_peer_is(
     assert site.server.statistics().refused == {408: 1}
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HT"])
 async def test_peer_that_goes_before_it_has_asked_is_counted_and_logged_once(
-    sent: bytes, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     site = await start(nursery, wait)
     peer = await site.peer()
-    await peer.write(sent)
+    await peer.write(b"GET / HT")
     await peer.stream.aclose()
     await trio.testing.wait_all_tasks_blocked()
     assert site.server.statistics().refused == {0: 1}
     assert site.streams == 0
     assert len(caplog.records) == 1
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
+async def test_check_of_the_port_makes_no_line_and_no_count(
+    tls: bool, reset: bool, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Load balancers connect and close, every few seconds."""
+    caplog.set_level(logging.INFO)
+    client_context, server_context = tls_contexts()
+    options: dict[str, Any] = {"ssl_context": server_context} if tls else {}
+    serve = partial(trioweb.serve, wait, 0, host="127.0.0.1", **options)
+    server: trioweb.Server = await nursery.start(serve)
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    if reset:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await stream.aclose()
+    # Who comes later is accepted later.
+    later: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    if tls:
+        later = trio.SSLStream(
+            later, client_context, server_hostname="localhost", https_compatible=True
+        )
+    assert (await Peer(later).ask(get())).status == 404
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert server.statistics().refused == {}
+    assert not caplog.records
 
 
 async def test_refused_peer_that_neither_reads_nor_closes_is_cut_off(

@@ -717,6 +717,7 @@ async def test_statistics_tell_what_is_open_and_what_was(
         assert (statistics.connections, statistics.opening, statistics.opened) == (1, 1, 1)
         [connection] = site.server.connections
         assert connection.request.path == "/"
+        await silent.write(b"GET")
         await silent.stream.aclose()
         await peer.stream.aclose()
         assert (await site.ask(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n")).status == 404

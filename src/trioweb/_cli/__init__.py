@@ -20,6 +20,7 @@ from .._handshake import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
 from .._server._origins import Origins
 from ._connect import connect
+from ._logging import BackgroundHandler
 from ._serve import serve
 from ._terminal import Formatter, UsageError, prepare_standard_streams
 
@@ -305,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 2
-    handler = logging.StreamHandler()
+    handler = BackgroundHandler(sys.stderr)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
     try:
@@ -318,4 +319,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(cause, KeyboardInterrupt):
             return 130
         raise
+    finally:
+        handler.close()
     return code

@@ -68,10 +68,11 @@ async def write(stream: TextIO, data: str | bytes) -> None:
     """
     if isinstance(data, str):
         data = data.encode(stream.encoding, "backslashreplace")
-    await trio.to_thread.run_sync(_write_all, stream.fileno(), data, abandon_on_cancel=True)
+    await trio.to_thread.run_sync(write_all, stream.fileno(), data, abandon_on_cancel=True)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write *data*, and wait for that."""
     while data:
         try:
             data = data[os.write(descriptor, data) :]

@@ -17,15 +17,24 @@ from .._outgoing import kernel_fileno
 class Eager(trio.abc.Stream):
     """A *stream* each of whose waits ends at *deadline*, with TooSlowError.
 
+    Attributes:
+        has_received: whether anything at all has come.
+
     Checkpoint: a cancellation point always; others run whenever it waits.
     """
 
     def __init__(self, stream: trio.abc.Stream, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
+        self.has_received = False
         self._fileno = kernel_fileno(stream)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        data = await self._receive_some(max_bytes)
+        self.has_received |= bool(data)
+        return data
+
+    async def _receive_some(self, max_bytes: int | None) -> bytes:
         if self._fileno is not None and max_bytes is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:

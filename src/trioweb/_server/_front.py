@@ -54,12 +54,22 @@ async def shake_tls(stream: _Tls, deadline: float) -> None:
     no longer for it than any other.
 
     Raises:
-        EOFError, trio.BrokenResourceError: it has not.
+        NothingSent, EOFError, trio.BrokenResourceError: it has not.
     """
     with trio.move_on_at(deadline) as scope:
-        await stream.do_handshake()
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as exc:
+            if isinstance(stream, TlsStream) and not stream.has_received:
+                raise NothingSent from exc
+            raise
     if scope.cancelled_caught:
         raise EOFError("no TLS handshake in time")
+
+
+class NothingSent(Exception):
+    """A peer has come and gone without a byte, as load balancers do that only look whether the
+    port is open, and browsers that connect in advance."""
 
 
 def why_gone(error: Exception) -> str:
@@ -84,12 +94,17 @@ async def read_request(
 
     Raises:
         BadHead: it must be refused, with `status`.
-        EOFError, trio.BrokenResourceError: nobody is left to be answered.
+        NothingSent, EOFError, trio.BrokenResourceError: nobody is left to be answered.
     """
+    eager = Eager(stream, deadline)
     try:
-        head, rest = await read_head(Eager(stream, deadline), max_bytes, pass_empty_line=True)
+        head, rest = await read_head(eager, max_bytes, pass_empty_line=True)
     except trio.TooSlowError:
         raise BadHead(408, "no whole request in time") from None
+    except (EOFError, trio.BrokenResourceError) as exc:
+        if not eager.has_received:
+            raise NothingSent from exc
+        raise
     certificate = None
     if isinstance(stream, TlsStream):
         certificate = stream.tls.certificate()

@@ -36,6 +36,7 @@ from ._admission import Accept, choose_subprotocol
 from ._drain import say_good_bye
 from ._eager import Eager
 from ._front import (
+    NothingSent,
     answer,
     bound_kernel_queue,
     check_request,
@@ -75,9 +76,9 @@ class ServerStatistics:
         connections: open now.
         opening: streams accepted that are not connections yet, or never will be.
         opened: connections so far.
-        refused: requests refused so far, by HTTP status; 0 counts the ones that fell silent
-            or went away before there was anybody to answer, and those for whose TLS
-            handshake there was no room.
+        refused: requests refused so far, by HTTP status; 0 counts the ones that went away
+            before there was anybody to answer, but for those that sent nothing at all, and those
+            for whose TLS handshake there was no room.
         answered: plain HTTP requests answered so far, by status.
         closed: connections ended so far, by close code.
         handler_errors: calls of the handler, `admit` and `http` that ended with an error of
@@ -388,6 +389,10 @@ class Server:
         except _Refused as exc:
             response = exc.response
             self._count_refusal(visitor, response, exc.reason, exc.level)
+        except NothingSent:
+            who = format_address(visitor.remote)
+            _logger.debug("%s: gone without a byte", who)
+            return None
         except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
             self._refused[0] += 1
             who = format_address(visitor.remote)
