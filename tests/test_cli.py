@@ -262,7 +262,7 @@ async def serving(*arguments: str) -> AsyncGenerator[Serving]:
 async def test_serve_broadcasts_with_its_options_until_sigterm() -> None:
     options = ["--history", "2", "--no-echo", "--max-topics", "2", "--max-message-bytes", "1000"]
     options += ["--app-heartbeat", "a=b=c", "--app-heartbeat", '{"keepalive":"live"}=']
-    options += ["--origin", "https://friend.org", "--grace", "5"]
+    options += ["--origin", "https://friend.org", "--grace", "5", "--subprotocol", "mqtt"]
     async with serving(*options) as server:
         assert server.url == f"http://127.0.0.1:{server.port}/"
         assert await server.get("/healthz") == (200, b"ok\n")
@@ -290,7 +290,11 @@ async def test_serve_broadcasts_with_its_options_until_sigterm() -> None:
         await late.read_end()
         # --max-topics
         other, friend = await server.opened("/other"), await server.peer()
-        await friend.open("/other", Origin="https://friend.org")  # --origin
+        # --origin and --subprotocol
+        headers = await friend.open(
+            "/other", Origin="https://friend.org", Sec_WebSocket_Protocol="chat, mqtt"
+        )
+        assert headers["sec-websocket-protocol"] == "mqtt"
         await other.send(Frame(TEXT, b"here"))
         assert await friend.frame() == Frame(TEXT, b"here")
         for head, status in [

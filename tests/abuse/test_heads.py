@@ -165,7 +165,7 @@ async def test_random_bytes_in_a_header_get_an_answer_and_a_printable_line(
     assert site.streams == 0
     for record in caplog.records:
         assert record.getMessage().isprintable()
-        assert record.levelno == logging.INFO
+        assert record.levelno in (logging.INFO, logging.WARNING)  # but nothing of ours failed
 
 
 # Smuggled.

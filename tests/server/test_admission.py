@@ -213,6 +213,23 @@ async def test_subprotocol_is_the_first_of_ours_that_the_peer_offers(
     assert seen == [chosen]
 
 
+async def test_offer_of_subprotocols_that_is_not_taken_is_told_once(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A browser closes the connection then, and cannot say why."""
+    caplog.set_level(logging.INFO)
+    site = await start(nursery, wait, subprotocols=["chat"])
+    await site.opened(Sec_WebSocket_Protocol="chat, SECRET")
+    await site.opened()
+    assert not caplog.records
+    for _ in range(2):
+        await site.opened(Sec_WebSocket_Protocol="SECRET, mqtt")
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "subprotocols= (--subprotocol)" in record.getMessage()
+    assert "SECRET" not in record.getMessage()
+
+
 async def test_admit_chooses_the_subprotocol_over_the_servers_preference(
     nursery: trio.Nursery,
 ) -> None:

@@ -130,6 +130,14 @@ def _add_serve(commands: Any) -> None:
         "may be repeated; otherwise 127.0.0.1",
     )
     add("--port", type=_port, default=8000, help="port to listen on; 0 for any free one")
+    add(
+        "--subprotocol",
+        action="append",
+        type=_subprotocol,
+        default=[],
+        metavar="NAME",
+        help="agree to this subprotocol where a client offers it; may be repeated",
+    )
     add("--history", type=_count, default=20, metavar="N", help="past messages for newcomers")
     add("--no-echo", action="store_true", help="do not send a message back to its sender")
     add("--max-topics", type=_whole, default=10_000, metavar="N", help="topics at one time")

@@ -63,6 +63,7 @@ async def serve(options: argparse.Namespace) -> int:
             admit=broadcast.admit,
             http=broadcast.http,
             origins=options.origin,
+            subprotocols=options.subprotocol,
             app_heartbeats=heartbeats,
             limits=limits,
             hub=hub,

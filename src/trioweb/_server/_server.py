@@ -153,6 +153,7 @@ class Server:
         # No new stream is to be accepted, and none is any more.
         self._accepting_ends = trio.Event()
         self._accepting_ended = trio.Event()
+        self._has_told_of_subprotocols = False
         self._opened = 0
         self._refused: Counter[int] = Counter()
         self._answered: Counter[int] = Counter()
@@ -492,7 +493,26 @@ class Server:
         # Not before: a drain may have begun while `admit` made up its mind.
         if self.draining:
             raise _Refused.because("restarting", retry_after=1)
-        return choose_subprotocol(request, accepted, self._settings.subprotocols)
+        accepted = choose_subprotocol(request, accepted, self._settings.subprotocols)
+        if accepted.subprotocol is None and request.subprotocols:
+            self._tell_of_subprotocols(request)
+        return accepted
+
+    def _tell_of_subprotocols(self, request: Request) -> None:
+        """Say that none was chosen of those that the peer of *request* offers.
+
+        Browsers fail such a connection (WHATWG, WebSockets, 4.1), and cannot say why.
+        """
+        # Once: other peers do not mind, and may be many.  Not what they offer, where some send
+        # their token.
+        level = logging.DEBUG if self._has_told_of_subprotocols else logging.WARNING
+        self._has_told_of_subprotocols = True
+        _logger.log(
+            level,
+            "%s: offers subprotocols, and none is chosen; a browser closes the connection then: "
+            "subprotocols= (--subprotocol) says which are spoken here",
+            format_address(request.remote),
+        )
 
     async def _admit(self, request: Request) -> Accept:
         """What the application's `admit` says, which lets in with None or Accept alone."""
