@@ -133,7 +133,11 @@ class Connection(trio.abc.AsyncResource):
 
     @property
     def state(self) -> State:
-        """OPEN, CLOSING from the first Close on, CLOSED once the transport is."""
+        """OPEN, CLOSING from the first Close on, CLOSED once the transport is.
+
+        One whose peer has gone is OPEN, though nothing can be sent, until there was room in the
+        inbox for all that had arrived.
+        """
         return self.link.state
 
     @property
