@@ -17,7 +17,9 @@ from trioweb import (
     Hub,
     Lagged,
     Limits,
+    Position,
     Publication,
+    Recovery,
     Retain,
     Topic,
     open_hub,
@@ -156,8 +158,6 @@ async def test_history_starts_with_what_is_retained(
     await settle()
     peer = peers.open()
     subscription = topic.subscribe(peer.connection, history=history)
-    # History does not wait for the pump.
-    assert len(peer.link.offers) == (1 if history else 0)
     publish(topic, 1)
     await settle()
     assert received(peer) == expected
@@ -203,7 +203,14 @@ async def test_since_resumes_or_says_what_is_missing(
     peer = peers.open()
     subscription = topic.subscribe(peer.connection, since=since)
     assert (subscription.skipped, subscription.recovered) == (skipped, recovered)
-    assert (subscription.cursor, subscription.lag) == (5, 0)
+    assert subscription.lag == len(expected)
+    subscription._check()
+    recovery = topic.recovery(since)
+    assert recovery == Recovery(
+        Position(topic.epoch, 5 - len(expected)), recovered=recovered, missing=skipped
+    )
+    again = topic.subscribe(peers.open().connection, since=recovery.position)
+    assert (again.cursor, again.skipped, again.recovered) == (5 - len(expected), 0, True)
     with topic.publications(since=since) as publications:
         assert publications.skipped == skipped
         for offset in expected:
@@ -245,6 +252,61 @@ async def test_place_is_refused_when_it_cannot_be(hub: Hub, peers: Peers, place:
     with pytest.raises(ValueError, match=r"since|history"):
         topic.publications(**place)  # type: ignore[arg-type]
     assert topic.subscribers == 0 and hub.statistics().topics == 0
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("reply", ["before", "after"])
+async def test_reply_to_a_subscription_precedes_what_it_gets(
+    hub: Hub, peers: Peers, transport: Transport, reply: str
+) -> None:
+    """Whoever answers first and delivers then does so without an await in between."""
+    topic = hub.topic("news")
+    publish(topic, 30, 4000)
+    peer = peers.open(transport)
+    await topic.load(since=("other", 7))
+    recovery = topic.recovery(("other", 7))
+    if reply == "before":
+        peer.connection.send_nowait(f"recovered={recovery.recovered}")
+    subscription = topic.subscribe(peer.connection, since=recovery.position)
+    if reply == "after":
+        peer.connection.send_nowait(f"recovered={recovery.recovered}")
+    publish(topic, 1)
+    await settle()
+    assert peer.messages[0] == "recovered=False"
+    peer.messages.pop(0)
+    assert received(peer) == list(range(1, 32)) and subscription.lag == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "count", "forward", "backward"),
+    [
+        (None, None, [4, 5, 6, 7, 8], [8, 7, 6, 5, 4]),
+        (None, 2, [4, 5], [8, 7]),
+        (None, 0, [], []),
+        (0, 2, [4, 5], []),
+        (4, None, [5, 6, 7, 8], []),
+        (6, 1, [7], [5]),
+        (8, 3, [], [7, 6, 5]),
+        (9, 9, [], [8, 7, 6, 5, 4]),
+    ],
+)
+async def test_history_of_a_topic_is_read_from_both_ends(
+    hub: Hub, after: int | None, count: int | None, forward: list[int], backward: list[int]
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=5))
+    publish(topic, 8)
+    assert [one.offset for one in topic.history(after, count)] == forward
+    assert [one.offset for one in topic.history(after, count, reverse=True)] == backward
+    for wrong in ({"after": -1}, {"count": -1}, {"count": 1.5}):
+        with pytest.raises(ValueError, match="history"):
+            topic.history(**wrong)
+
+
+async def test_load_is_a_checkpoint_and_checks_its_arguments(hub: Hub) -> None:
+    with trio.testing.assert_checkpoints():
+        await hub.topic("news").load(history=3)
+    with pytest.raises(ValueError, match="since"):
+        await hub.topic("news").load(since=("epoch", -1))
 
 
 # Retention.

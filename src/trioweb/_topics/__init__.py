@@ -2,7 +2,8 @@
 
 from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
-from ._reader import Publications, Since
+from ._position import Position, Recovery, Since
+from ._reader import Publications
 from ._shape import Encode
 from ._subscription import Slow, Subscription
 from ._topic import Topic
@@ -11,8 +12,10 @@ __all__ = [
     "Encode",
     "Hub",
     "HubStatistics",
+    "Position",
     "Publication",
     "Publications",
+    "Recovery",
     "Since",
     "Slow",
     "Subscription",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from .._errors import Lagged
 from ._log import Publication
+from ._position import Since
 
 if TYPE_CHECKING:
     from ._topic import Topic
 
 # Reading publications lets others run after so many.
 _READS_PER_CHECKPOINT: Final = 64
-
-Since: TypeAlias = int | tuple[str, int]
 
 
 class Publications:

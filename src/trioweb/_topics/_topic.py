@@ -17,9 +17,10 @@ from .._policy import Message, Retain
 from .._waitable import Waitable, check_thread, wrong_thread
 from ._delivery import Members
 from ._log import Log, Publication, size_of
-from ._reader import Publications, Since
+from ._position import Position, Recovery, Since, check_place
+from ._reader import Publications
 from ._shape import Encode, Shape
-from ._subscription import ASIDE, READY, Slow, Subscription, check_slow, logger
+from ._subscription import ASIDE, Slow, Subscription, check_slow, logger
 
 if TYPE_CHECKING:
     from ._hub import Hub
@@ -184,7 +185,9 @@ class Topic:
     ) -> Subscription:
         """Have publications written to *connection*, from the next one on.
 
-        No order is promised between them and what `connection.send` sends.
+        Nothing is written before the next checkpoint, so a reply that is sent at once with
+        `send_nowait` arrives first.  After that no order is promised between publications and
+        what `connection.send` sends.
 
         Args:
             since: (epoch, offset), up to which the peer has the topic already: delivery starts
@@ -205,7 +208,7 @@ class Topic:
             ValueError: *since* together with *history*, or one that cannot be.
             ConnectionClosed: *connection* is over.
             HubFull, trio.ClosedResourceError, RuntimeError: as `publish`.
-            What *encode* raises.
+            What *encode* raises ends those who get it with Close 1011, and is logged.
 
         Checkpoint: never.
         """
@@ -213,31 +216,26 @@ class Topic:
         hub = self._hub
         slow = self.slow if slow is None else check_slow(slow)
         check_peer(peer)
-        _check_place(since, history)
+        check_place(since, history)
         link = connection.link
         link.check_writable()
         hub._use(self)
-        cursor, missing, recovered = self._find(since, history)
+        start = self._find(since, history)
         members = self._members_of(encode, link.form)
         turns = hub._pump.turns_of(link)
         subscription = Subscription(
-            self, connection, members, turns, slow=slow, cursor=cursor, peer=peer
+            self, connection, members, turns, slow=slow, cursor=start.position.offset, peer=peer
         )
-        subscription.skipped = missing
-        subscription.recovered = recovered
+        subscription.skipped = start.missing
+        subscription.recovered = start.recovered
         members.add(subscription)
         turns.add(subscription)
         hub._subscribers += 1
         hub._retention.settle(self)
-        try:
-            # The first piece at once, and what is more when its turn comes.
-            if subscription.lag and link.writable:
-                members.step(subscription)
-            if subscription.lag and subscription._place is READY:
-                subscription._move(ASIDE)
-        except BaseException:
-            subscription.close()
-            raise
+        # NOTE: Nothing is written here.  So what is sent to *connection* before the next await
+        # stands in front of all that the topic has for it.
+        if subscription.lag:
+            subscription._move(ASIDE)
         return subscription
 
     def publications(self, *, since: Since | None = None, history: int = 0) -> Publications:
@@ -251,17 +249,76 @@ class Topic:
         Raises:
             ValueError: as for `subscribe`.
         """
-        _check_place(since, history)
+        check_place(since, history)
         return Publications(self, since, history)
 
     # Places.
 
-    def _find(self, since: Since | None, history: int) -> tuple[int, int, bool]:
-        """Where to start: the cursor, how many are known to be missing, whether none are."""
+    async def load(self, *, since: Since | None = None, history: int = 0) -> None:
+        """Bring to this process what `recovery` and `history` then tell, and `subscribe` starts
+        with.  All of this topic is here, so it only lets others run.
+
+        Who answers a peer first and delivers then calls this, and without an await after it:
+        `recovery`, whatever sends the answer, `subscribe(since=recovery.position)`.
+
+        Args:
+            since, history: as for `subscribe`.
+
+        Raises:
+            ValueError: as for `subscribe`.
+
+        Checkpoint: always.
+        """
+        check_place(since, history)
+        await trio.lowlevel.checkpoint()
+
+    def recovery(self, since: Since | None, history: int = 0) -> Recovery:
+        """What `subscribe` with the same arguments would start with.
+
+        Raises:
+            ValueError: as for `subscribe`.
+
+        Checkpoint: never.
+        """
+        check_place(since, history)
+        return self._find(since, history)
+
+    def history(
+        self, after: int | None = None, count: int | None = None, *, reverse: bool = False
+    ) -> list[Publication]:
+        """Publications that are retained.
+
+        Args:
+            after: the offset behind which to begin; in reverse, before which.  By default at the
+                oldest, in reverse at the newest.
+            count: how many at most; None for all.
+            reverse: the newest first.
+
+        Raises:
+            ValueError: *after* or *count* is negative.
+
+        Checkpoint: never.
+        """
+        for name, value in (("after", after), ("count", count)):
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(f"history({name}={value!r}): must be 0 or more")
+        log = self._log
+        first, head = log.floor(trio.current_time()), log.head
+        if reverse:
+            end = head if after is None else min(after - 1, head)
+            start = first - 1 if count is None else max(first - 1, end - count)
+            return list(reversed(log.between(start, end))) if start < end else []
+        start = first - 1 if after is None else max(after, first - 1)
+        end = head if count is None else min(head, start + count)
+        return list(log.between(start, end)) if start < end else []
+
+    def _find(self, since: Since | None, history: int) -> Recovery:
+        """Where to start."""
         log = self._log
         first = log.floor(trio.current_time())
         if since is None:
-            return max(first - 1, log.head - history), 0, True
+            cursor = max(first - 1, log.head - history)
+            return Recovery(Position(self._epoch, cursor), recovered=True, missing=0)
         if isinstance(since, tuple):
             epoch, offset = since
             is_ours = is_sure = epoch == self._epoch and offset <= log.head
@@ -271,7 +328,11 @@ class Topic:
         if not is_ours:
             offset = 0  # in another life; of this one the peer has nothing
         cursor = max(offset, first - 1)
-        return cursor, cursor - offset, is_sure and cursor == offset
+        return Recovery(
+            Position(self._epoch, cursor),
+            recovered=is_sure and cursor == offset,
+            missing=cursor - offset,
+        )
 
     def _members_of(self, encode: Encode | None, form: WireForm) -> Members:
         members = self._members.get((encode, form))
@@ -292,8 +353,8 @@ class Topic:
         self._hub._use(self)
         self._readers.add(reader)
         self._hub._retention.settle(self)
-        cursor, missing, _ = self._find(since, history)
-        return cursor, missing
+        start = self._find(since, history)
+        return start.position.offset, start.missing
 
     def _exit(self, reader: Publications) -> None:
         self._readers.discard(reader)
@@ -440,17 +501,3 @@ def check_peer(peer: str | None) -> str | None:
     if peer is not None and not isinstance(peer, str):
         raise TypeError(f"{peer!r}: the key of a peer must be a str; Connection.peer is one")
     return peer
-
-
-def _check_place(since: Since | None, history: int) -> None:
-    if not isinstance(history, int) or history < 0:
-        raise ValueError(f"history={history!r}: must be 0 or more publications")
-    if since is not None and history:
-        raise ValueError(f"since={since!r}, history={history!r}: only one of them can be")
-    match since if isinstance(since, tuple) else ("", since):
-        case (_, None) if since is None:
-            pass
-        case (str(), int(offset)) if offset >= 0:
-            pass
-        case _:
-            raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")

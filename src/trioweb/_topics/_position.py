@@ -1,0 +1,53 @@
+"""Positions: how far somebody has a topic, and what somebody who comes back there has missed.
+
+Pure: knows of no topic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+
+class Position(NamedTuple):
+    """How far somebody has a topic.
+
+    Attributes:
+        epoch: which life of the topic.
+        offset: of the last publication that they have; 0 for none.
+    """
+
+    epoch: str
+    offset: int
+
+
+# What a peer says of its position; of which life an offset alone is, nobody can tell.
+Since: TypeAlias = Position | tuple[str, int] | int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What somebody who comes back gets.
+
+    Attributes:
+        position: behind which delivery starts: `subscribe(since=position)` begins just there.
+        recovered: whether provably nothing is missing in front of that.
+        missing: how many publications are known to be missing.
+    """
+
+    position: Position
+    recovered: bool
+    missing: int
+
+
+def check_place(since: Since | None, history: int) -> None:
+    """Raise ValueError unless *since* and *history* say where to start."""
+    if not isinstance(history, int) or history < 0:
+        raise ValueError(f"history={history!r}: must be 0 or more publications")
+    if since is not None and history:
+        raise ValueError(f"since={since!r}, history={history!r}: only one of them can be")
+    match ("", 0) if since is None else since if isinstance(since, tuple) else ("", since):
+        case (str(), int(offset)) if offset >= 0:
+            pass
+        case _:
+            raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")
