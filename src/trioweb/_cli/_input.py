@@ -100,5 +100,5 @@ class Input:
 
     def _refuse(self, what: str) -> UsageError:
         return UsageError(
-            f"line {self._number} of the input {what}; it and what follows is not sent"
+            f"line {self._number} of the input {what}; neither it nor what follows is sent"
         )
