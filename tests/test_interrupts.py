@@ -18,7 +18,12 @@ from trioweb._waitable import Waitable
 from trioweb.testing import Network, interrupt_everywhere
 
 # What every wait and every block goes through.
-_CORE = ("trioweb._waitable", "trioweb._nursery", "trioweb._client._signal")
+_CORE = (
+    "trioweb._waitable",
+    "trioweb._nursery",
+    "trioweb._client._signal",
+    "trioweb._client._waiting",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +126,25 @@ async def connect_again() -> None:
             await client.aclose()
 
 
+async def wait_for_turns() -> None:
+    """Tasks wait for their turns to send, one is cancelled, and the session begins anew."""
+    outbox = trioweb.Outbox(max_messages=1, confirm=True)
+    async with serving(echo) as (_, url, options):
+        async with trioweb.open_client(url, outbox=outbox, **options) as client:
+            with client.messages(max_messages=2) as messages:
+                async with trio.open_nursery() as nursery:
+                    for text in "abcd":
+                        nursery.start_soon(client.send, text)
+                    with trio.move_on_after(0):
+                        await client.send("e")
+                    nursery.start_soon(client.wait_open)
+                    nursery.start_soon(client.flush)
+                    assert sorted([await messages.receive() for _ in range(4)]) == [*"abcd"]
+                await client.reconnect()
+                await client.send("f")
+                assert await messages.receive_many() == ["f"]
+
+
 async def connect_over_tcp() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
@@ -143,7 +167,7 @@ def test_interrupt_at_each_line_of_waiting_and_of_a_hidden_nursery(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", [subscribe, connect, connect_again])
+@pytest.mark.parametrize("scenario", [subscribe, connect, connect_again, wait_for_turns])
 @pytest.mark.parametrize(
     ("packages", "max_runs"),
     [(_CORE, None), (("trioweb",), 100), (("trio_websocket",), 30)],
