@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from trioweb import Outbox
-from trioweb._client._outbox import Entry, OutboxQueue
+from trioweb._client._outbox import Entry, OutboxQueue, message_of
 
 
 @dataclass
@@ -26,6 +26,7 @@ class _Item:
     entry: Entry
     sent: bool = False
     times: int = 0
+    in_vain: int = 0
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -42,16 +43,19 @@ class OutboxMachine(RuleBasedStateMachine):
             max_bytes=max_bytes,
             full="drop" if kind == "drop" else "wait",
             confirm=kind == "confirm",
+            max_resends=3,
         )
         self.outbox = OutboxQueue(self.policy)
         self.items: list[_Item] = []
         self.accepted = self.dropped = self.resent = 0
+        self.given_up: list[bytes] = []
 
     @property
     def waiting(self) -> list[_Item]:
         return [item for item in self.items if not item.sent]
 
-    @rule(payload=st.binary(max_size=20), keep_first=st.booleans())
+    # ASCII, as it may be text.
+    @rule(payload=st.text("ab", max_size=20).map(str.encode), keep_first=st.booleans())
     def put(self, payload: bytes, keep_first: bool) -> None:
         entry = (self.accepted % 2 + 1, payload)
         if len(payload) > self.policy.max_bytes:
@@ -110,6 +114,22 @@ class OutboxMachine(RuleBasedStateMachine):
         for item in self.items:
             item.sent = False
 
+    @precondition(lambda self: self.policy.confirm)
+    @rule()
+    def reconnect_in_vain(self) -> None:
+        found = self.outbox.give_up()
+        for item in self.items:
+            item.in_vain += item.sent
+        lost = [item for item in self.items if item.in_vain >= 3]
+        # Those that were sent too often are the first ones.
+        assert self.items[: len(lost)] == lost
+        del self.items[: len(lost)]
+        assert [(each.message, each.sends) for each in found] == [
+            (message_of(item.entry), 3) for item in lost
+        ]
+        self.given_up += [item.entry[1] for item in lost]
+        self.reconnect()
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         if not hasattr(self, "outbox"):
@@ -126,6 +146,16 @@ class OutboxMachine(RuleBasedStateMachine):
         assert outbox.waiting == len(self.waiting)
         assert outbox.dropped == self.dropped
         assert outbox.resent == self.resent
+        assert outbox.undelivered == len(self.given_up)
+        assert outbox.unsent == len(self.items) + len(self.given_up)
+        messages = [
+            text.encode() if isinstance(text, str) else text for text in outbox.unsent_messages()
+        ]
+        payloads = [*self.given_up, *(item.entry[1] for item in self.items)]
+        # Within the bounds, once more.
+        assert messages == payloads[len(payloads) - len(messages) :]
+        assert len(messages) <= 2 * self.policy.max_messages
+        assert sum(map(len, messages)) <= 2 * self.policy.max_bytes
 
 
 TestOutbox = OutboxMachine.TestCase

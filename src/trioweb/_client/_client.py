@@ -185,6 +185,9 @@ class Client:
         Cancellation: a cancelled `send` has accepted nothing; one that returns has, and no
         cancellation takes that back.  Checkpoint: a cancellation point always; lets others
         run whenever it waits and every 16 messages.
+        Concurrency: any number of tasks may send.  Who waits for room has its turn in the order
+        of the calls, whatever the sizes, and what one message costs does not grow with their
+        number.
         """
         entry = encode_payload(message)
         self._life.outbox.check_size(len(entry[1]))

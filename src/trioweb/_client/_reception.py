@@ -131,7 +131,7 @@ class Reception:
             with trio.move_on_at(deadline):
                 await self._signal.wait_change()
                 return
-            if self._look() <= trio.current_time():
+            if not self.makes_way and self._look() <= trio.current_time():
                 self._jam.tell()
                 self._tell_of_jam()
 
