@@ -3,6 +3,7 @@
 from ._client import (
     Client,
     ClientStatistics,
+    Dial,
     Event,
     Lost,
     Messages,
@@ -65,6 +66,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatistics",
     "Deflate",
+    "Dial",
     "Event",
     "GaveUp",
     "HandshakeFailed",

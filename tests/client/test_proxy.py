@@ -124,6 +124,16 @@ def test_no_proxy_leads_to_this_machine(
     assert (found(f"ws://{f'[{host}]' if ':' in host else host}:8000/") is None) is local
 
 
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_settings_of_the_system_are_asked_where_it_has_any(
+    monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://system:1"})
+    assert found("wss://example.org/") is None
+    monkeypatch.setattr("sys.platform", platform)
+    assert found("wss://example.org/") == "http://system:1"
+
+
 # A bad one is told, without who we are.
 
 
