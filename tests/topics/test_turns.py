@@ -11,6 +11,7 @@ import trio
 from tests.topics.support import TRANSPORTS, Peer, Peers, Transport, publish, received, settle
 from trioweb import ConnectionClosed, Hub, Limits, Retain, Topic, open_hub
 from trioweb._topics import Slow
+from trioweb._topics._log import BLOCK_BYTES
 
 
 @asynccontextmanager
@@ -121,3 +122,24 @@ async def test_handler_need_not_wait_for_a_subscription_that_was_left(
     with topic.subscribe(peer.connection):
         await take_turn(peer, topic)
     peer.connection.send_nowait("there is no other")
+
+
+async def test_handler_need_not_wait_for_whom_it_subscribes_to_a_hub_that_is_cancelled(
+    peers: Peers, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6: in a line that nobody serves any more nobody stands."""
+    peer = peers.open("kernel")
+    with trio.CancelScope() as scope:
+        async with open_hub() as hub:
+            topic = hub.topic("news")
+            publish(topic, 100, BLOCK_BYTES // 8)
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await settle()
+                with topic.subscribe(peer.connection, history=100) as subscription:
+                    assert subscription.lag > 0
+                    with trio.fail_after(60):
+                        for _ in range(20):
+                            await peer.connection.send("good-bye")
+                    await settle()
+    assert peer.messages.count("good-bye") == 20

@@ -44,7 +44,8 @@ class Turns:
         """*subscription* lags: have it written to when the link is free and its turn comes."""
         if self.line is _NOBODY:
             self.line = OrderedDict()
-        if not self.line:
+        # Where nobody is written to any more, nobody is kept waiting for that.
+        if not self.line and self._pump.is_running:
             self._link.stand_in_line(self)
         self.line[subscription] = None
         if self._link.is_free:
