@@ -91,3 +91,21 @@ async def test_bound_holds_for_what_is_kept_of_encodings(
             if topic.head % 20 == 0:
                 await hub.wait_caught_up()
         assert grown() - before <= 1.5 * MAX_BYTES
+
+
+@pytest.mark.parametrize("encode", [None, lambda publication: publication.message])
+async def test_publication_that_left_the_log_is_kept_nowhere_else(
+    peers: Peers, nursery: trio.Nursery, encode: Encode | None
+) -> None:
+    """But for the encodings of two blocks, which are counted."""
+    connection = await open_sink(peers, nursery)
+    async with open_hub() as hub:
+        topic = hub.topic("news", retain=Retain(max_messages=1))
+        topic.subscribe(connection, encode=encode)
+        before = grown()
+        for _ in range(12):
+            topic.publish(bytes(MAX_BYTES // 4))
+            await hub.wait_caught_up()
+        counted = hub._retention.size + hub._retention.shapes.size
+        assert counted <= (1 if encode is None else 3) * MAX_BYTES // 4 + 2000
+        assert grown() - before <= 1.2 * counted

@@ -161,6 +161,9 @@ class Shape:
         marks = [entry.skip for entry in block] if self._log.skips else []
         self.spent += len(block) >> 2
         chunk = Chunk(frames, end, marks)
+        if len(frames) == 1:
+            # Nothing was put together, and whoever keeps the frame may let go of it.
+            return chunk
         if len(self._chunks) >= _MAX_CHUNKS:
             self.drop_chunks()
         before = self._chunks.get(cursor)
