@@ -357,6 +357,38 @@ async def test_encoding_that_fails_when_a_link_has_drained_ends_its_subscribers_
     assert received(good, topic) == [1, 2]
 
 
+async def test_encoding_that_fails_leaves_nobody_behind_who_joined_meanwhile(
+    hub: Hub, peers: Peers
+) -> None:
+    """Invariant 12: nobody is left whom the pump would look at for ever."""
+    topic = hub.topic("news")
+    fails = False
+
+    def encode(publication: Publication) -> str:
+        if fails:
+            raise KeyError("no")
+        return str(publication.message)
+
+    late = peers.open(reading=False)
+    await late.clog()
+    crowd = [peers.open() for _ in range(200)]
+    for peer in crowd:
+        topic.subscribe(peer.connection, encode=encode)
+    publish(topic, 1)
+    await settle()
+    fails = True
+    publish(topic, 1)
+    while all(peer.connection.close_code is None for peer in crowd):
+        await trio.lowlevel.checkpoint()
+    assert any(peer.connection.close_code is None for peer in crowd)
+    topic.subscribe(late.connection, encode=encode, history=1)
+    late.resume()
+    for _ in range(1000):
+        await trio.lowlevel.checkpoint()
+    assert late.close == (1011, "encoding failed")
+    assert topic.subscribers == 0 and hub._pump.is_idle
+
+
 async def test_encoding_may_use_its_topic(hub: Hub, peers: Peers) -> None:
     """Invariant 9: it is called between a look and its use, and changes what was looked at."""
     topic = hub.topic("news", retain=Retain(max_messages=2))

@@ -484,6 +484,47 @@ async def test_latest_counts_alike_when_retention_is_short(hub: Hub, peers: Peer
     assert subscription.skipped == hub.statistics().skipped == 6
 
 
+@pytest.mark.parametrize("marked", [False, True])
+async def test_latest_counts_the_newest_too_when_it_came_of_age(
+    hub: Hub, peers: Peers, autojump_clock: trio.testing.MockClock, marked: bool
+) -> None:
+    """Invariant 4: a peer that could not take even that is not told that it has everything."""
+    topic = hub.topic("prices", slow="latest", retain=Retain(max_age=5))
+    peer = peers.open(reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    for _ in range(3):
+        topic.publish("x", skip="somebody else" if marked else None)
+    await trio.sleep(6)
+    assert topic.retained == 0
+    peer.resume()
+    await settle()
+    assert received(peer) == []
+    assert (subscription.cursor, subscription.skipped) == (3, 3)
+    assert hub.statistics().skipped == 3
+
+
+async def test_latest_gets_only_the_newest_of_a_burst_after_all_had_been_busy(
+    hub: Hub, peers: Peers
+) -> None:
+    """What is written to several at once is looked at anew when they are free again."""
+    topic = hub.topic("prices", slow="latest")
+    crowd = [peers.open(reading=False) for _ in range(2)]
+    for peer in crowd:
+        await peer.clog()
+    subscriptions = [topic.subscribe(peer.connection) for peer in crowd]
+    for _ in range(2):  # nobody can be written to in the second pass
+        publish(topic, 1)
+        await settle()
+    for peer in crowd:
+        peer.resume()
+    await settle()
+    publish(topic, 5)
+    await settle()
+    assert [received(peer) for peer in crowd] == [[2, 7], [2, 7]]
+    assert [subscription.skipped for subscription in subscriptions] == [5, 5]
+
+
 async def test_latest_gets_only_the_newest_of_history(hub: Hub, peers: Peers) -> None:
     topic = hub.topic("price", slow="latest")
     publish(topic, 5)

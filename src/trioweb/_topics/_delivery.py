@@ -72,7 +72,7 @@ class Members:
         return [*self.ready, *self._waiting, *aside]
 
     def add(self, subscription: Subscription) -> None:
-        """Have *subscription* among those that a pass writes to."""
+        """Have *subscription*, which is READY, among those that a pass writes to."""
         self.ready[subscription] = None
         self._any_latest |= subscription._slow == "latest"
 
@@ -229,14 +229,15 @@ class Members:
         begin = max(cursor, log.first - 1)
         cost = COST_OF_WRITE
         newest, missed = head, head - 1 - cursor
-        if log.skips:
+        if log.skips or begin == head:
+            # Who is meant stands in the log alone, and even the newest may have come of age.
             entries = log.between(begin, head)
             meant = [e.offset for e in entries if e.skip is None or e.skip != subscription._key]
             newest = meant[-1] if meant else 0
             missed = begin - cursor + len(meant[:-1])
             cost += len(entries)
         frame = b""
-        if newest >= log.first:
+        if newest:
             [frame] = self.shape.frames([log[newest]])
             cost += self.shape.spent + (len(frame) >> 8)
             self.shape.spent = 0
@@ -268,10 +269,12 @@ class Members:
     def _fail(self, error: Exception) -> Iterator[int]:
         """The shape's encoding has raised: that ends its subscribers, and nobody else."""
         logger.error("error in an encoding of a topic", exc_info=error)
-        for subscription in self.subscriptions:
-            if subscription._place is not GONE:
-                subscription._link.close(CloseCode.INTERNAL_ERROR, "encoding failed")
-            yield _COST_OF_CLOSE
+        # Others may join while others run, and nobody would write to them.
+        while subscriptions := self.subscriptions:
+            for subscription in subscriptions:
+                if subscription._place is not GONE:
+                    subscription._link.close(CloseCode.INTERNAL_ERROR, "encoding failed")
+                yield _COST_OF_CLOSE
 
 
 def _cut(

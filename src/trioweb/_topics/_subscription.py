@@ -152,7 +152,7 @@ class Subscription:
         self._place = place
         match place:
             case Place.READY:
-                members.ready[self] = None
+                members.add(self)
             case Place.ASIDE:
                 members.add_aside(self)
                 turns.stand_in_line(self)
