@@ -346,6 +346,9 @@ async def test_proxy_may_be_spoken_to_over_tls(
     ) as connection:
         await connection.send("through")
         assert await connection.ping() >= 0
+        # The proxy's is nobody's business.
+        assert (connection.certificate is not None) is (scheme == "wss")
+        assert connection.secure is (scheme == "wss")
     assert door.asked == [(HOST, 8443)]
     assert b"Proxy-Authorization" in proxy.heads[0] and len(proxy.seen) == 1
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
@@ -127,13 +127,17 @@ class Opener:
         server = f"{target.host}:{target.port}"
         way = _Way(server)
         stream: trio.abc.Stream | None = None
+        certificate: Mapping[str, Any] | None = None
         established = None
         try:
             with trio.move_on_at(deadline):
                 stream = await self._reach(target, way)
                 if target.secure:
                     way.phase = "TLS handshake"
-                    stream = await _secure(stream, self.ssl_context, target.host, server)
+                    secured = await _secure(stream, self.ssl_context, target.host, server)
+                    # Of the server, where the proxy has one, too.
+                    certificate = secured.tls.certificate()
+                    stream = secured
                 way.phase = "opening handshake"
                 switch = await connect(
                     stream,
@@ -151,7 +155,7 @@ class Opener:
                     remote=remote,
                     local=local,
                     secure=target.secure,
-                    certificate=stream.tls.certificate() if isinstance(stream, TlsStream) else None,
+                    certificate=certificate,
                 )
                 established = Established(stream, request, switch)
                 return established
