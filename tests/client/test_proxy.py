@@ -96,13 +96,15 @@ def test_cgi_has_no_say_in_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         ("other", True),
         ("notexample.org", True),
         ("[2001:db8::1]", True),
+        ("[2001:db8::2]", False),
+        ("[2001:db8::3]", False),
     ],
 )
 def test_no_proxy_is_the_standard_librarys(
     monkeypatch: pytest.MonkeyPatch, host: str, goes: bool
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://h:1")
-    monkeypatch.setenv("no_proxy", ".example.org, other:8000")
+    monkeypatch.setenv("no_proxy", ".example.org, other:8000,[2001:db8::2],2001:DB8::3")
     assert (found(f"ws://{host}/") is not None) is goes
     monkeypatch.setenv("no_proxy", "*")
     assert found(f"ws://{host}/") is None

@@ -69,6 +69,7 @@ NETWORK = [
     ConnectFailed("refused"),
     HandshakeFailed("silence"),
     TryAgain("busy"),
+    GaveUp(3, ConnectFailed("of another client")),
     OSError("no route"),
     TimeoutError("asyncio's and the system's"),
     trio.TooSlowError(),
@@ -105,6 +106,7 @@ def test_failure_of_the_network_is_worth_another_try_whoever_tells_of_it(error: 
     "error",
     [
         ValueError("a fault of the program"),
+        GaveUp(1, ValueError("of another client's callable")),
         KeyError("token"),
         named("mine", "ConnectError"),
         named("httpx", "UnsupportedProtocol"),

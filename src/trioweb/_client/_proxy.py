@@ -114,7 +114,8 @@ def find_proxy(owner: str, target: Target) -> Proxy | None:
     else:
         return None
     host = f"[{target.host}]" if ":" in target.host else target.host
-    if proxy_bypass(f"{host}:{target.port}"):
+    # An IPv6 address stands in NO_PROXY with brackets and without.
+    if proxy_bypass(f"{host}:{target.port}") or proxy_bypass(target.host):
         return None
     if "://" not in url:
         # As people write it who know that there is but one kind.

@@ -17,6 +17,7 @@ from .._errors import (
     CloseCode,
     ConnectFailed,
     ConnectionClosed,
+    GaveUp,
     HandshakeRejected,
     ProxyRefused,
     TriowebError,
@@ -89,6 +90,8 @@ def is_worth_retry(error: Exception) -> bool:
             return not untrusted
         case TryAgain():
             return True
+        case GaveUp(last=last):  # another client's
+            return is_worth_retry(last)
         case _:
             return _is_passing(error)
 
