@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 import pytest
+import python_socks
 import trio
 from aiohttp.client_reqrep import ConnectionKey
 
@@ -90,6 +91,9 @@ NETWORK = [
     aiohttp.ClientPayloadError(),
     aiohttp.ClientHttpProxyError(None, (), status=503),  # type: ignore[arg-type]
     aiohttp.ClientResponseError(None, (), status=504),  # type: ignore[arg-type]
+    python_socks.ProxyError("503 Service Unavailable", error_code=503),
+    python_socks.ProxyError("Host unreachable", error_code=4),
+    python_socks.ProxyError("the connection was closed"),
     urllib.error.URLError("no route"),
     urllib.error.HTTPError("http://h/", 503, "busy", Message(), None),
     ExceptionGroup("both", [OSError("a"), ExceptionGroup("", [trio.TooSlowError()])]),
@@ -113,6 +117,7 @@ def test_failure_of_the_network_is_worth_another_try_whoever_tells_of_it(error: 
         named("httpx", "HTTPStatusError"),
         status_error("httpx", "HTTPStatusError", 401),
         aiohttp.InvalidURL("x"),
+        python_socks.ProxyError("407 Proxy Authentication Required", error_code=407),
         aiohttp.ClientResponseError(None, (), status=404),  # type: ignore[arg-type]
         ExceptionGroup("both", [OSError("a"), KeyError("b")]),
     ],

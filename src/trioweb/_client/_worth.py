@@ -51,6 +51,7 @@ _NETWORK_ERRORS: Final = frozenset(
         ),
         ("aiohttp", "ClientConnectionError"),
         ("aiohttp", "ClientPayloadError"),
+        ("python_socks", "ProxyError"),
     }
 )
 # That a server did answer, and where such an error has the status.
@@ -59,6 +60,8 @@ _STATUS_ERRORS: Final = {
     ("aiohttp", "ClientResponseError"): ("status",),
     ("requests", "HTTPError"): ("response", "status_code"),
     ("urllib", "HTTPError"): ("code",),
+    # That of a proxy; SOCKS' own codes are far below.
+    ("python_socks", "ProxyError"): ("error_code",),
 }
 
 
@@ -127,7 +130,8 @@ def _is_passing(error: Exception) -> bool:
             status: Any = error
             for attribute in _STATUS_ERRORS[name]:
                 status = getattr(status, attribute, None)
-            return isinstance(status, int) and _is_passing_status(status)
+            if isinstance(status, int):
+                return _is_passing_status(status)
     if isinstance(error, (OSError, *_TRIO_ERRORS)):
         return True
     return not _NETWORK_ERRORS.isdisjoint(names)
