@@ -25,7 +25,7 @@ from trioweb import (
     open_hub,
 )
 from trioweb._topics import Slow
-from trioweb._topics._log import OVERHEAD_BYTES
+from trioweb._topics._log import BLOCK_BYTES, OVERHEAD_BYTES
 
 # Publishing.
 
@@ -523,6 +523,17 @@ async def test_latest_gets_only_the_newest_of_a_burst_after_all_had_been_busy(
     await settle()
     assert [received(peer) for peer in crowd] == [[2, 7], [2, 7]]
     assert [subscription.skipped for subscription in subscriptions] == [5, 5]
+
+
+async def test_latest_gets_only_the_newest_of_large_publications(hub: Hub, peers: Peers) -> None:
+    """Each of which is written alone."""
+    topic = hub.topic("prices", slow="latest")
+    crowd = [peers.open("kernel", max_bytes=2**20) for _ in range(2)]
+    for peer in crowd:
+        topic.subscribe(peer.connection)
+    publish(topic, 3, 2 * BLOCK_BYTES)
+    await settle()
+    assert [received(peer) for peer in crowd] == [[3], [3]]
 
 
 async def test_latest_gets_only_the_newest_of_history(hub: Hub, peers: Peers) -> None:

@@ -23,6 +23,7 @@ from ._subscription import ASIDE, GONE, READY, Subscription, logger
 
 # Costs are those of `_shape`: quarters of a microsecond.
 _COST_OF_CLOSE: Final = 128
+_COST_OF_MOVE: Final = 6
 # What is spent between two chances for others to run: half a millisecond.
 _COST_PER_YIELD: Final = 2048
 
@@ -99,11 +100,14 @@ class Members:
         group = self._aside.get(subscription.cursor >> _GROUP_BITS, ())
         return subscription in self._waiting or subscription in group
 
-    def furthest_back(self, head: int) -> int:
-        """The least cursor of those set aside that need all that they lack; *head* without any."""
+    def furthest_back(self) -> tuple[int | None, int]:
+        """The least cursor of those set aside that need all that they lack, None without any; and
+        what it costs to ask."""
         if not self._aside:
-            return head
-        return min(subscription.cursor for subscription in self._aside[min(self._aside)])
+            return None, 1
+        group = self._aside[min(self._aside)]
+        cost = len(self._aside) + len(group) >> 2
+        return min(subscription.cursor for subscription in group), cost + 1
 
     def behind(self, first: int) -> list[Subscription]:
         """Those set aside that need what lies before *first*."""
@@ -170,13 +174,17 @@ class Members:
             elif link.writable and subscription.cursor >= log.first - 1:
                 chunk = self.shape.chunk(subscription.cursor)
                 # Of a single publication, that is the newest.
-                if not self._any_latest or len(chunk.frames) == 1:
+                if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
                     at, data, end, skips = subscription.cursor, chunk.data, chunk.end, chunk.skips
                     frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
             while subscription.cursor < head and link.writable and subscription._place is READY:
                 cost += self.step(subscription)
+                if cost >= _COST_PER_YIELD:
+                    yield cost
+                    cost, at = 0, -1
             if subscription.cursor < head and subscription._place is READY:
                 subscription._move(ASIDE)
+                cost += _COST_OF_MOVE
         yield cost
 
     def serve(self, subscription: Subscription) -> int:

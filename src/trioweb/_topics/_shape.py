@@ -26,6 +26,8 @@ _CHUNK_OVERHEAD: Final = 400
 # Costs are in quarters of a microsecond, as measured: a small write takes 4 µs, a KiB more of it 1.
 COST_OF_WRITE: Final = 16
 _COST_OF_ENCODING: Final = 8
+# What is encoded without a chance for others to run: a few hundred small publications.
+_ENCODED_AT_ONCE: Final = 2048
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -41,15 +43,20 @@ class Chunk:
     Attributes:
         data: its bytes; `frames` are the same, one for each publication.
         end: the offset that they reach.
+        is_cut: whether they end before their block does, since to encode more would have taken
+            too long.
         skips: whom some of it is not for; `marks` says for each publication.
         size: how many bytes of memory this takes.
     """
 
-    __slots__ = ("data", "end", "frames", "marks", "size", "skips")
+    __slots__ = ("data", "end", "frames", "is_cut", "marks", "size", "skips")
 
-    def __init__(self, frames: list[bytes], end: int, marks: list[str | None]) -> None:
+    def __init__(
+        self, frames: list[bytes], end: int, marks: list[str | None], *, is_cut: bool
+    ) -> None:
         self.frames = frames
         self.end = end
+        self.is_cut = is_cut
         self.marks = marks
         self.skips = frozenset([mark for mark in marks if mark is not None]) if marks else _NOBODY
         # A single frame is the log's own object, or counted where it was encoded.
@@ -121,6 +128,7 @@ class Shape:
         "_chunks",
         "_encode",
         "_form",
+        "_is_over",
         "_log",
         "_newest",
         "_older",
@@ -139,6 +147,7 @@ class Shape:
         is_logs = encode is None and form == SERVER_FORM
         self._newest: _Frames | None = None if is_logs else _Frames(-1)
         self._older = _Frames(-1)
+        self._is_over = False
         self.spent = 0
 
     @property
@@ -147,22 +156,25 @@ class Shape:
         return self._encode, self._form
 
     def chunk(self, cursor: int) -> Chunk:
-        """What lies behind *cursor*, up to the end of its block.
+        """What lies behind *cursor*, up to the end of its block, or of what can be encoded at once.
 
         NOTE: This calls the user's `encode`, which may do anything: look again at what you have
         looked at before.
         """
         known = self._chunks.get(cursor)
+        if known is not None and known.is_cut:
+            return known
         block = self._log.block_after(cursor)
-        end = block[-1].offset
-        if known is not None and known.end == end:
+        if known is not None and known.end == block[-1].offset:
             return known
         frames = self.frames(block)
-        marks = [entry.skip for entry in block] if self._log.skips else []
-        self.spent += len(block) >> 2
-        chunk = Chunk(frames, end, marks)
-        if len(frames) == 1:
-            # Nothing was put together, and whoever keeps the frame may let go of it.
+        count = len(frames)
+        marks = [entry.skip for entry in block[:count]] if self._log.skips else []
+        self.spent += count >> 2
+        chunk = Chunk(frames, cursor + count, marks, is_cut=count < len(block))
+        if count == 1 or self._is_over:
+            # Nothing was put together, and whoever keeps the frame may let go of it; or what was
+            # encoded has ended those whom it was for.
             return chunk
         if len(self._chunks) >= _MAX_CHUNKS:
             self.drop_chunks()
@@ -174,25 +186,31 @@ class Shape:
         return chunk
 
     def frames(self, entries: Sequence[Publication]) -> list[bytes]:
-        """The frames of *entries*, all of one block.  NOTE: as `chunk`."""
+        """The frames of *entries*, all of one block: at least of the first, and of as many as can
+        be encoded at once.  NOTE: as `chunk`."""
         if self._newest is None:
             return [entry.frame for entry in entries]
         table = self._table(self._newest, entries[0].block)
         known = table.by_offset
         frames: list[bytes] = []
-        size = 0
-        for entry in entries:
-            frame = known.get(entry.offset)
-            if frame is None:
-                message = entry.message if self._encode is None else self._encode(entry)
-                frame = encode_message(message, self._form)
-                known[entry.offset] = frame
-                size += len(frame) + _FRAME_OVERHEAD
-                self.spent += _COST_OF_ENCODING + (len(frame) >> 6)
-            frames.append(frame)
-        if size and table in (self._newest, self._older):
-            table.size += size
-            self._shapes.count(self, size)
+        size = cost = 0
+        try:
+            for entry in entries:
+                frame = known.get(entry.offset)
+                if frame is None:
+                    if cost >= _ENCODED_AT_ONCE:
+                        break
+                    message = entry.message if self._encode is None else self._encode(entry)
+                    frame = encode_message(message, self._form)
+                    known[entry.offset] = frame
+                    size += len(frame) + _FRAME_OVERHEAD
+                    cost += _COST_OF_ENCODING + (len(frame) >> 6)
+                frames.append(frame)
+        finally:
+            self.spent += cost
+            if table in (self._newest, self._older):
+                table.size += size
+                self._shapes.count(self, size)
         return frames
 
     def _table(self, newest: _Frames, block: int) -> _Frames:
@@ -216,6 +234,11 @@ class Shape:
         size, self._chunk_bytes = self._chunk_bytes, 0
         if size:
             self._shapes.count(self, -size)
+
+    def end(self) -> None:
+        """Keep nothing from now on: there is nobody left whom it was for."""
+        self.drop()
+        self._is_over = True
 
     def drop(self) -> None:
         """Keep nothing; it is made again when it is needed."""

@@ -374,7 +374,7 @@ class Topic:
         self._hub._subscribers -= 1
         members = subscription._members
         if not members:
-            members.shape.drop()
+            members.shape.end()
             del self._members[members.shape.key]
         self._settle()
 
@@ -420,24 +420,31 @@ class Topic:
         yield _COST_OF_PASS
         for members in tuple(self._members.values()):
             yield from members.deliver(head)
+        if log is not self._log:
+            return  # an encoding has ended this life of the topic; another one has its own passes
         self._passed = head
         now = trio.current_time()
-        yield from self._let_go(min(self._log.floor(now), head + 1), now)
-        if log is self._log:  # nobody was left, and now it is forgotten
+        yield from self._let_go(min(log.floor(now), head + 1), now)
+        if log is self._log:  # as above, but by those who were too slow
             self._expect(now)
             self._hub._retention.settle(self)
 
     def _let_go(self, floor: int, now: float) -> Iterator[int]:
         """Drop what lies before *floor*, unless somebody needs it who still has time."""
         log = self._log
-        cursors = [members.furthest_back(log.head) for members in self._members.values()]
-        cursors += [reader.cursor for reader in self._readers]
-        needed = max(log.first, min(cursors, default=log.head) + 1)
+        cursor = min((reader.cursor for reader in self._readers), default=log.head)
+        for members in tuple(self._members.values()):
+            least, cost = members.furthest_back()
+            if least is not None:
+                cursor = min(cursor, least)
+            yield cost
+        needed = max(log.first, cursor + 1)
         if needed < floor:
             floor = max(needed, self._overdue(floor, now))
         else:
             self._late.clear()
         for members in tuple(self._members.values()):
+            yield 1
             # Who could be written to waits for the pump, and not the pump for it.
             for subscription in members.behind(floor):
                 if subscription._link.is_free:
@@ -447,6 +454,7 @@ class Topic:
             self._trim(min(floor, log.first + _TRIMMED_AT_ONCE))
             yield _TRIMMED_AT_ONCE
         for members in tuple(self._members.values()):
+            yield 1
             for subscription in members.behind(log.first):
                 if subscription._place is ASIDE and subscription.cursor < log.first - 1:
                     yield members.judge(subscription)
