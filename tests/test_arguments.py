@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from trioweb._arguments import (
+    awaitable,
     check_async,
     check_headers,
     check_kind,
+    check_passes_on,
     check_texts,
     is_token,
     shown,
@@ -238,4 +240,30 @@ def test_check_headers_takes_a_mapping_and_keeps_what_is_there_now() -> None:
 def test_check_headers_refuses_what_is_no_pairs(headers: Any) -> None:
     with pytest.raises(TypeError, match=r"^test: (each of )?headers must be") as caught:
         check_headers("test", headers)
+    assert "SECRET" not in str(caught.value)
+
+
+# What passes on what is async.
+
+
+async def _answer() -> int:
+    return 7
+
+
+async def test_awaitable_is_let_through() -> None:
+    assert await awaitable("url()", _answer()) == 7
+
+
+@pytest.mark.parametrize(("value", "text"), [("SECRET", "a str"), (None, "None")])
+def test_result_that_cannot_be_awaited_is_told_by_name_and_kind(value: object, text: str) -> None:
+    with pytest.raises(TypeError, match=rf"^url must be .* `async def url\(\)`; .* {text}$"):
+        awaitable("url()", value)
+
+
+@pytest.mark.parametrize("value", [3, "SECRET", ()])
+def test_what_may_pass_on_must_be_callable(value: object) -> None:
+    check_passes_on("f", "dial(host, port)", None)
+    check_passes_on("f", "dial(host, port)", print)
+    with pytest.raises(TypeError, match=r"^f: dial must be an async function or None") as caught:
+        check_passes_on("f", "dial(host, port)", value)
     assert "SECRET" not in str(caught.value)

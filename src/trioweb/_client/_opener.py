@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from .._arguments import check_async, check_headers, check_kind
+from .._arguments import awaitable, check_headers, check_kind, check_passes_on
 from .._connection import Connection
 from .._deflate import check_compression
 from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, causes, is_os_error
@@ -94,7 +94,7 @@ class Opener:
         check_kind(owner, "ssl_context", self.ssl_context, ssl.SSLContext, optional=True)
         check_kind(owner, "limits", self.limits, Limits)
         check_compression(self.compression)
-        check_async(owner, "dial(host, port)", self.dial, optional=True)
+        check_passes_on(owner, "dial(host, port)", self.dial)
         check_kind(owner, "redirects", self.redirects, int)
         if self.redirects < 0:
             raise ValueError(f"{owner}: redirects={self.redirects} must not be below 0")
@@ -204,7 +204,8 @@ class Opener:
         return find_proxy(self.owner, target) if self.dial is None else None
 
     async def _dial(self, host: str, port: int) -> trio.abc.Stream:
-        stream = await (self.dial or trio.open_tcp_stream)(host, port)
+        dial = self.dial or trio.open_tcp_stream
+        stream: trio.abc.Stream = await awaitable("dial(host, port)", dial(host, port))
         # What is no stream could not be closed either.
         check_kind("dial", "what it returns", stream, trio.abc.Stream)
         return stream

@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from time import time
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
+from .._arguments import awaitable
 from .._connection import Connection, is_own_end
 from .._errors import (
     ClosedLocally,
@@ -172,11 +173,11 @@ class Supervisor:
         asking = "url"
         try:
             with trio.move_on_at(deadline):
-                url = await _ask(self._plan.url)
+                url = await _ask("url", self._plan.url)
                 asking = "headers"
-                headers: HeaderArgument = await _ask(self._plan.headers)
+                headers: HeaderArgument = await _ask("headers", self._plan.headers)
                 asking = "subprotocols"
-                subprotocols = await _ask(self._plan.subprotocols)
+                subprotocols = await _ask("subprotocols", self._plan.subprotocols)
                 asking = ""
             if asking:
                 return ConnectFailed(f"{asking} was not through within {seconds:g} s")
@@ -217,7 +218,7 @@ class Supervisor:
         try:
             # NOTE: within the `try`, as errors may come with this scope's own cancellation.
             with trio.move_on_at(deadline):
-                await self._plan.on_open(connection)
+                await awaitable("on_open(connection)", self._plan.on_open(connection))
                 return None
         except Exception as exc:
             # Of the connection's own end, the link knows best.
@@ -248,9 +249,11 @@ class Supervisor:
 
 
 @disable_ki_protection
-async def _ask(value: _T | Callable[[], Awaitable[_T]]) -> _T:
+async def _ask(name: str, value: _T | Callable[[], Awaitable[_T]]) -> _T:
     """What a user gave, or has a callable of theirs give."""
-    return await value() if callable(value) else value
+    if callable(value):
+        return cast(_T, await awaitable(f"{name}()", value()))
+    return value
 
 
 def _cause_of(error: Exception) -> Exception:

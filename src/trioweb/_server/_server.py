@@ -18,7 +18,7 @@ from typing import Any, Final
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from .._arguments import check_kind, shown
+from .._arguments import awaitable, check_kind, shown
 from .._connection import Connection, is_own_end
 from .._deflate import Agreement, choose_offer
 from .._errors import CloseCode, OpenFailed, Reject
@@ -480,7 +480,7 @@ class Server:
         if not is_upgrade(request):
             if self._settings.http is None:
                 return Response(404, "there is only a WebSocket here\n")
-            response = await self._settings.http(request)
+            response = await awaitable("http(request)", self._settings.http(request))
             if not isinstance(response, Response):
                 raise TypeError(f"http must return a Response, not {shown(response)}")
             return response
@@ -518,7 +518,7 @@ class Server:
         """What the application's `admit` says, which lets in with None or Accept alone."""
         if self._settings.admit is None:
             return _ACCEPT
-        accepted = await self._settings.admit(request)
+        accepted = await awaitable("admit(request)", self._settings.admit(request))
         if accepted is None:
             return _ACCEPT
         if not isinstance(accepted, Accept):
@@ -576,7 +576,7 @@ class Server:
         code = CloseCode.NORMAL
         try:
             try:
-                await self._settings.handler(connection)
+                await awaitable("handler(connection)", self._settings.handler(connection))
             except Exception as exc:
                 code = self._contain(exc, connection)
             except BaseExceptionGroup as group:
