@@ -169,6 +169,7 @@ async def test_subscribers_that_never_read_are_evicted_and_delay_nobody(
                 topic.publish(f"{number:1000}")
                 assert await healthy.frame() == Frame(TEXT, f"{number:1000}".encode())
             assert trio.current_time() == begun
+            await trio.sleep(topic.retain.patience + 0.01)
             assert hub.statistics().evicted == _CROWD
             await trio.sleep(_CLOSE_TIMEOUT + 0.01)
             await trio.testing.wait_all_tasks_blocked()

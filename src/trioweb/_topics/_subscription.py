@@ -18,6 +18,8 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from trio.lowlevel import enable_ki_protection
+
 from .._connection import Connection
 from .._waitable import check_thread
 
@@ -106,6 +108,7 @@ class Subscription:
         """How many publications the peer is behind."""
         return self.topic.head - self.cursor
 
+    @enable_ki_protection
     def close(self) -> None:
         """Leave the topic.  Idempotent; the end of the connection calls it, too.
 
@@ -140,6 +143,8 @@ class Subscription:
         """What a publication names that is not for this peer."""
         return self.connection.peer if self._peer is None else self._peer
 
+    # An interrupt between two of these lines would leave tables that do not agree.
+    @enable_ki_protection
     def _move(self, place: Place) -> None:
         """Stand at *place* from now on."""
         members, turns = self._members, self._turns
@@ -159,6 +164,7 @@ class Subscription:
             case Place.GONE:
                 turns.remove(self)
 
+    @enable_ki_protection
     def _pass_over(self, cursor: int, count: int) -> None:
         """Go on behind *cursor*; *count* publications up to there were for this peer."""
         is_aside = self._place is ASIDE

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .._chance import random_bytes
 from .._connection import Connection
@@ -125,6 +126,8 @@ class Topic:
         """Publications retained."""
         return self._log.head + 1 - self._log.first
 
+    # An interrupt in the middle of these would leave what only in part has happened.
+    @enable_ki_protection
     def publish(
         self,
         message: Message | bytearray | memoryview,
@@ -173,6 +176,7 @@ class Topic:
             self._expect(now)
         return offset
 
+    @enable_ki_protection
     def subscribe(
         self,
         connection: Connection,
