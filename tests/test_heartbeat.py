@@ -181,6 +181,33 @@ async def test_a_client_asks_a_busy_server_too(
     assert (ours.latency is None) == (message is not None)
 
 
+@pytest.mark.parametrize("heard", [0, 3, 9.9, 14, 27])
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_client_gives_a_server_no_less_time_for_being_asked_often(
+    heard: float, answers: bool, ends: Ends, autojump_clock: trio.testing.MockClock
+) -> None:
+    """From its last byte on, the interval and the timeout."""
+    ours, peer = ends.ours(), ends.raw()
+    monitor = Monitor(Heartbeat(interval=10, timeout=20), keeps_alive=True)
+    monitor.add(ours)
+    ends.nursery.start_soon(monitor.run)
+    begun = last = trio.current_time()
+
+    @ends.nursery.start_soon
+    async def answer() -> None:
+        nonlocal last
+        while (frame := await peer.frame()) is not None:
+            if frame.opcode == PING and answers and trio.current_time() <= begun + heard:
+                await peer.send(Frame(PONG, frame.payload))
+                last = trio.current_time()
+
+    await trio.sleep(heard)
+    await peer.send(Frame(TEXT, b"tick"))
+    last = trio.current_time()
+    await ours.receive()
+    assert await lost_at(ours) == pytest.approx(last + 30, abs=0.5)
+
+
 async def test_a_peer_without_pongs_lives_by_its_messages_and_costs_nothing(
     ends: Ends, watch: Watch, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -4,8 +4,8 @@ A link that was silent for the interval is sent one ping (or the user's message)
 if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
 timeout of the last byte heard from it; among many others, up to 2 % later.
 
-A client asks each interval, even a server that is never silent: servers, brokers and proxies close
-what sends nothing, and the latency is known by that.
+A client asks each interval, even a server that is not silent: servers, brokers and proxies close
+what sends nothing, and the latency is known by that.  Nothing is held against such a server.
 
 A link that does not read, because its inbox is full, is not judged by what it does not see, but by
 whether the peer's machine confirms what is written.
@@ -138,19 +138,28 @@ class Monitor:
         elif link.asked_at is not None:
             # An answer may be followed by silence, so look again after the interval, too.
             self._push(min(link.asked_at + timeout, now + interval), number, ping)
-        elif now < (due := min(link.heard_at, self._asked_at.get(number, math.inf)) + interval):
-            self._push(due, number, ping)
-        else:
+        elif now >= link.heard_at + interval:
             self._ask(link, number, ping, now)
+        else:
+            asked_at = self._asked_at.get(number, math.inf)
+            if now >= asked_at + interval:
+                ping = self._send(link, number, ping, now)
+                # It was heard less than an interval ago, so its time does not begin yet.
+                link.asked_at = None
+                asked_at = now
+            self._push(min(link.heard_at, asked_at) + interval, number, ping)
 
     def _ask(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
+        ping = self._send(link, number, ping, now)
+        self._push(now + min(self._heartbeat.interval, self._heartbeat.timeout), number, ping)
+
+    def _send(self, link: Link, number: int, ping: Ping | None, now: float) -> Ping | None:
         if ping is not None:
             # A peer may live without ever answering one: they must not add up.
             link.forget_ping(ping)
-        ping = link.ask(self._heartbeat.message)
         if self._keeps_alive:
             self._asked_at[number] = now
-        self._push(now + min(self._heartbeat.interval, self._heartbeat.timeout), number, ping)
+        return link.ask(self._heartbeat.message)
 
     def _look_at_paused(
         self, connection: Connection, pause: Pause, number: int, ping: Ping | None, now: float

@@ -60,7 +60,7 @@ class OutboxQueue:
         self._sends: Counter[int] = Counter()
         # The last of those that were given up, for whoever asks in the end; within the bounds,
         # too, as a client may live for long.
-        self._given_up: deque[Message] = deque()
+        self._given_up: list[Message] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -170,7 +170,7 @@ class OutboxQueue:
             len(self._given_up) > policy.max_messages
             or sum(map(len, self._given_up)) > policy.max_bytes
         ):
-            self._given_up.popleft()
+            del self._given_up[0]
         return found
 
     def _pop(self) -> None:
