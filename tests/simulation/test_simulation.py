@@ -11,6 +11,7 @@ import pytest
 
 from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.runner import Result, run, run_seed, run_seeds
+from tests.simulation.yardstick import measure_seed
 from tests.simulation.scenario import Scenario
 
 _ROOT = Path(__file__).parents[2]
@@ -58,3 +59,8 @@ def test_simulation_of_a_scenario_can_be_written_down() -> None:
 def test_simulation_catches_a_mutant(name: str) -> None:
     with mutated(name):
         assert any(run_seed(seed).violations for seed in _SEEDS)
+
+
+def test_yardstick_measures_the_same_run_alike_and_another_one_not() -> None:
+    assert measure_seed(3) == measure_seed(3)
+    assert measure_seed(3)[1:] != measure_seed(4)[1:]
