@@ -11,8 +11,8 @@ import pytest
 
 from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.runner import Result, run, run_seed, run_seeds
-from tests.simulation.yardstick import measure_seed
 from tests.simulation.scenario import Scenario
+from tests.simulation.yardstick import measure_seed
 
 _ROOT = Path(__file__).parents[2]
 _SEEDS = range(200)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -52,6 +53,7 @@ class Witness:
         self._hash = hashlib.sha256()
         # Streams have numbers, in the order in which they are first used.
         self._numbers: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._next = itertools.count()
 
     @property
     def digest(self) -> str:
@@ -88,7 +90,9 @@ class Witness:
             yield
 
     def _see(self, stream: object, event: str, *facts: object) -> None:
-        self.note(self._numbers.setdefault(stream, len(self._numbers)), event, *facts)
+        if stream not in self._numbers:
+            self._numbers[stream] = next(self._next)
+        self.note(self._numbers[stream], event, *facts)
 
     def _seen(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """*method*, with what it is given and what it gives hashed."""
