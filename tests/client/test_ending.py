@@ -118,6 +118,13 @@ def test_unsent_has_giving_up_as_its_cause_even_if_it_was_being_closed(
     assert unsent.__cause__.last is _LAST
 
 
+def test_unsent_tells_of_giving_up_too() -> None:
+    """As its cause; so leaving the block has nothing to add."""
+    ending = ended(Phase.GAVE_UP, "a")
+    assert isinstance(ending.tell_unsent(), Unsent)
+    assert ending.owed() is None
+
+
 @pytest.mark.parametrize("phase", _PHASES)
 def test_iterating_ends_quietly_unless_the_client_gave_up(phase: Phase) -> None:
     assert ended(phase).is_quiet == (phase is not Phase.GAVE_UP)

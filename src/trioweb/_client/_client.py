@@ -134,7 +134,8 @@ class Client:
 
         For a feed with a gap, say, that wants a fresh connection.  Neither `Retry` nor a
         Retry-After is asked, and the server is given no more than a second for its Close.
-        Returns when the session is over; `wait_open` waits for the next.
+        Returns when the session is over; `wait_open` waits for the next.  An attempt that is
+        under way goes on.
 
         Args:
             code, reason: told to the server; see `Connection.aclose`.

@@ -131,7 +131,12 @@ class Ending:
             return None
         self._told.add(Unsent)
         error = Unsent(self._outbox.unsent, self._outbox.unsent_messages())
-        error.__cause__ = self._failure if self._given_up is None else self._gave_up()
+        if self._given_up is None:
+            error.__cause__ = self._failure
+        else:
+            # Which tells of that, too.
+            error.__cause__ = self._gave_up()
+            self._told.add(GaveUp)
         return error
 
     def owed(self) -> TriowebError | None:

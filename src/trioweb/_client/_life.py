@@ -71,7 +71,7 @@ class Life:
         if self.ending.phase is Phase.OPEN:
             self.ending.take(Event.CLOSE)
             self.room.close()
-            if self.outbox.unsent:
+            if len(self.outbox):
                 self.supervisor.hurry()
             try:
                 await trio.lowlevel.checkpoint()
