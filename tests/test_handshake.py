@@ -32,13 +32,12 @@ from trioweb._handshake import (
     Switch,
     accept,
     accept_token,
-    check_request_headers,
-    check_subprotocols,
     check_upgrade,
     connect,
     is_upgrade,
 )
 from trioweb._http import BadHead, parse_request, read_head
+from trioweb._offers import check_request_headers, check_subprotocols
 from trioweb._url import parse_url
 from trioweb.testing import stream_pair
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import trio
 
 from .._errors import single_cause
-from .._handshake import check_request_headers, check_subprotocols
+from .._offers import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
 from .._server._origins import Origins
 from ._connect import connect

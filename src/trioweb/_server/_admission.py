@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from .._arguments import check_kind
-from .._handshake import check_request_headers, check_subprotocols
 from .._http import Request
+from .._offers import check_request_headers, check_subprotocols
 
 
 @dataclass(frozen=True, slots=True)
