@@ -122,7 +122,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("limits", None, "limits must be of type Limits, not None"),
     ("compression", True, "compression"),
     ("dial", 5, "dial must be an async function or None: .*, not 5"),
-    ("dial", lambda host, port: None, "dial must be an async function"),
     ("redirects", True, "redirects must be of type int, not True"),
     ("redirects", None, "redirects must be of type int, not None"),
     ("redirects", -1, "redirects=-1 must not be below 0"),
@@ -156,6 +155,16 @@ async def test_wrong_argument_is_named_at_once(
             async with opening(**{"url": URL, "dial": refuse, name: value}):
                 raise AssertionError("the block was entered")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+async def test_dial_that_returns_nothing_to_await_is_named(
+    autojump_clock: MockClock, opening: Callable[..., Any]
+) -> None:
+    """It may be any function that passes on what is async, so this is seen when it is called."""
+    with pytest.raises(TypeError, match=r"dial must be an async function: .* it returned None"):
+        async with opening(URL, dial=lambda host, port: None):
+            await trio.sleep_forever()
 
 
 @pytest.mark.parametrize(
