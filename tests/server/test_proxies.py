@@ -165,7 +165,7 @@ async def test_limit_for_each_host_counts_the_remote(
         await peer.stream.aclose()
     await trio.testing.wait_all_tasks_blocked()
     assert site.server.statistics().refused == {503: 2}
-    assert site.server._hosts == {"198.51.100.7": 2, "198.51.100.8": 1, PROXY: 2}
+    assert site.server._places._hosts == {"198.51.100.7": 2, "198.51.100.8": 1, PROXY: 2}
 
 
 async def test_peer_that_comes_by_itself_is_judged_before_it_asks(nursery: trio.Nursery) -> None:

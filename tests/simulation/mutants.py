@@ -15,7 +15,7 @@ from trioweb._client._retry import Schedule
 from trioweb._client._sending import Sender
 from trioweb._heartbeat import Monitor
 from trioweb._link import Link
-from trioweb._server._server import Server
+from trioweb._server._handling import Handling
 from trioweb._topics._subscription import Subscription
 
 _begin = Confirmation.begin
@@ -60,7 +60,7 @@ def _skip_in_silence(self: Subscription, cursor: int, count: int) -> None:
     self.cursor = max(self.cursor, cursor)
 
 
-def _contain_nothing(self: Server, error: Exception, connection: Connection) -> NoReturn:
+def _contain_nothing(self: Handling, error: Exception, connection: Connection) -> NoReturn:
     raise _Leak from error
 
 
@@ -72,7 +72,7 @@ MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
     "deaths do not shrink the window": (Confirmation, "begin", _keep_the_window),
     "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),
     "skipped publications are not counted": (Subscription, "_pass_over", _skip_in_silence),
-    "a handler's error is not contained": (Server, "_contain", _contain_nothing),
+    "a handler's error is not contained": (Handling, "_contain", _contain_nothing),
 }
 
 

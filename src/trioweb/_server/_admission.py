@@ -6,12 +6,13 @@ business.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from .._arguments import check_kind
-from .._http import Request
+from .._http import Request, Response
 from .._offers import check_request_headers, check_subprotocols
 
 
@@ -35,6 +36,22 @@ class Accept:
         check_kind("Accept", "subprotocol", self.subprotocol, str, optional=True)
         if self.subprotocol is not None:
             check_subprotocols("Accept", [self.subprotocol])
+
+
+class Refused(Exception):
+    """A request is refused with `response`; `reason` is for the log, at `level`."""
+
+    def __init__(self, response: Response, reason: str, level: int = logging.INFO) -> None:
+        super().__init__(reason)
+        self.response = response
+        self.reason = reason
+        self.level = level
+
+    @classmethod
+    def because(cls, reason: str, *, retry_after: int) -> Refused:
+        """This server cannot take it now."""
+        headers = [("Retry-After", str(retry_after))]
+        return cls(Response(503, f"{reason}\n", headers), reason)
 
 
 Admit: TypeAlias = Callable[[Request], Awaitable[Accept | None]]

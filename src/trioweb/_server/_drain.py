@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -20,6 +21,19 @@ from .._topics import Hub, Subscription
 _LOOK_SECONDS: Final = 0.05
 # Others run in between; a look takes about a microsecond, a Close some twenty.
 _LOOKS_PER_CHECKPOINT: Final = 32
+
+
+@dataclass(slots=True)
+class Stop:
+    """How far the soft stop of a server has come.
+
+    Attributes:
+        is_refusing: new connections are refused.
+        farewell: what every connection is to be told, once it has begun.
+    """
+
+    is_refusing: bool = False
+    farewell: tuple[int, str] | None = None
 
 
 async def say_good_bye(

@@ -1,0 +1,63 @@
+"""What a server counts, and how that is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .._topics import HubStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """What a server has seen.
+
+    Attributes:
+        connections: open now.
+        opening: streams accepted that are not connections yet, or never will be.
+        opened: connections so far.
+        refused: requests refused so far, by HTTP status; 0 counts the ones that went away
+            before there was anybody to answer, but for those that sent nothing at all, and those
+            for whose TLS handshake there was no room.
+        answered: plain HTTP requests answered so far, by status.
+        closed: connections ended so far, by close code.
+        handler_errors: calls of the handler, `admit` and `http` that ended with an error of
+            their own.
+        hub: the statistics of the hub that was passed to `serve`, if one was.
+    """
+
+    connections: int
+    opening: int
+    opened: int
+    refused: Mapping[int, int]
+    answered: Mapping[int, int]
+    closed: Mapping[int, int]
+    handler_errors: int
+    hub: HubStatistics | None
+
+
+class Counts:
+    """What has happened so far; see `ServerStatistics`."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.refused: Counter[int] = Counter()
+        self.answered: Counter[int] = Counter()
+        self.closed: Counter[int] = Counter()
+        self.handler_errors = 0
+
+    def told(
+        self, *, connections: int, opening: int, hub: HubStatistics | None
+    ) -> ServerStatistics:
+        """Them, and with them what there is now."""
+        return ServerStatistics(
+            connections=connections,
+            opening=opening,
+            opened=self.opened,
+            refused=dict(self.refused),
+            answered=dict(self.answered),
+            closed=dict(self.closed),
+            handler_errors=self.handler_errors,
+            hub=hub,
+        )

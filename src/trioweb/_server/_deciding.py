@@ -1,0 +1,100 @@
+"""What becomes of a request: what the server's own rules and the user's callables say of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from trio.lowlevel import disable_ki_protection
+
+from .._arguments import awaitable, shown
+from .._errors import Reject
+from .._handshake import is_upgrade
+from .._http import Request, Response, format_address
+from ._admission import Accept, Refused, choose_subprotocol
+from ._counts import Counts
+from ._drain import Stop
+from ._settings import Settings
+
+_logger = logging.getLogger("trioweb.server")
+
+# What an upgrade gets unless `admit` says otherwise.
+_ACCEPT: Final = Accept()
+
+
+class Judge:
+    """Decides on requests that have passed every check, one after the other."""
+
+    def __init__(self, settings: Settings, counts: Counts, stop: Stop) -> None:
+        self._settings = settings
+        self._counts = counts
+        self._stop = stop
+        self._has_told_of_subprotocols = False
+
+    async def decide(self, request: Request) -> Accept | Response:
+        """Ask the application about *request*; what it raises concerns nobody else."""
+        try:
+            try:
+                return await self._ask(request)
+            except Reject as exc:
+                reason = exc.body.decode(errors="replace").strip()
+                raise Refused(Response(exc.status, exc.body, exc.headers), reason) from None
+        except Refused:
+            raise
+        except Exception as exc:
+            self._counts.handler_errors += 1
+            _logger.exception("error while answering %r", request)
+            raise Refused(Response(500, "internal error\n"), "internal error") from exc
+
+    @disable_ki_protection
+    async def _ask(self, request: Request) -> Accept | Response:
+        if not is_upgrade(request):
+            if self._settings.http is None:
+                return Response(404, "there is only a WebSocket here\n")
+            response = await awaitable("http(request)", self._settings.http(request))
+            if not isinstance(response, Response):
+                raise TypeError(f"http must return a Response, not {shown(response)}")
+            return response
+        origins = self._settings.origins
+        if complaint := origins.complaint(request):
+            # Whoever set this server up, and left out a page, looks here for the reason.
+            level = logging.WARNING if origins.is_new(request) else logging.INFO
+            raise Refused(Response(403, "This Origin may not connect.\n"), complaint, level)
+        accepted = await self._admit(request)
+        # Not before: a drain may have begun while `admit` made up its mind.
+        if self._stop.is_refusing:
+            raise Refused.because("restarting", retry_after=1)
+        accepted = choose_subprotocol(request, accepted, self._settings.subprotocols)
+        if accepted.subprotocol is None and request.subprotocols:
+            self._tell_of_subprotocols(request)
+        return accepted
+
+    def _tell_of_subprotocols(self, request: Request) -> None:
+        """Say that none was chosen of those that the peer of *request* offers.
+
+        Browsers fail such a connection (WHATWG, WebSockets, 4.1), and cannot say why.
+        """
+        # Once: other peers do not mind, and may be many.  Not what they offer, where some send
+        # their token.
+        level = logging.DEBUG if self._has_told_of_subprotocols else logging.WARNING
+        self._has_told_of_subprotocols = True
+        _logger.log(
+            level,
+            "%s: offers subprotocols, and none is chosen; a browser closes the connection then: "
+            "subprotocols= (--subprotocol) says which are spoken here",
+            format_address(request.remote),
+        )
+
+    async def _admit(self, request: Request) -> Accept:
+        """What the application's `admit` says, which lets in with None or Accept alone."""
+        if self._settings.admit is None:
+            return _ACCEPT
+        accepted = await awaitable("admit(request)", self._settings.admit(request))
+        if accepted is None:
+            return _ACCEPT
+        if not isinstance(accepted, Accept):
+            raise TypeError(
+                "admit must return an Accept or None to let the peer in, or raise Reject; it "
+                f"returned {shown(accepted)}"
+            )
+        return accepted

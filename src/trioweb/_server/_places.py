@@ -1,0 +1,163 @@
+"""Room: which streams and connections there are, and how many more there may be.
+
+A stream has a place from when it is accepted until it is no more.  A connection's is free once its
+transport is closed, whatever its handler does yet.  Knows nothing of what goes over a stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Final
+
+import trio
+
+from .._connection import Connection
+from .._http import Address, Request
+from .._link import Link
+from .._policy import Limits, bound
+from ._admission import Refused
+from ._proxies import Proxies, Visitor
+from ._spares import Spares, asks_for_health
+
+# To be refused over TLS, a peer must get through its handshake first.  So many times the
+# limits may be there in all; whoever comes then is closed instead.
+TLS_MARGIN: Final = 2
+
+CROWDED: Final = "too many connections"
+
+
+class Places:
+    """The places of one server.
+
+    Args:
+        limits: those of `max_connections` and `max_connections_per_host` are kept here.
+        proxies: who says for whom a stream counts.
+        has_spares: whether there are some beyond the limit, for questions after the server's
+            health.
+
+    Attributes:
+        streams: those that have a place.
+        bereft: handlers that run on although their connections have given back their places.
+        undecided: streams of which nobody knows yet what they want.
+    """
+
+    def __init__(self, limits: Limits, proxies: Proxies, *, has_spares: bool) -> None:
+        self._limits = limits
+        self._proxies = proxies
+        self._has_spares = has_spares
+        self.streams = 0
+        self.bereft = 0
+        self.undecided = 0
+        self._connections: dict[Link, Visitor] = {}
+        self._hosts: Counter[str] = Counter()
+        # Those of them that are there beyond the limit.
+        self._spares = Spares()
+        self._left = trio.Event()
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open now."""
+        visitors = self._connections.values()
+        return tuple(visitor.connection for visitor in visitors if visitor.connection is not None)
+
+    @property
+    def opening(self) -> int:
+        """Streams that are no connections yet, or never will be."""
+        return self.streams - self.opened
+
+    @property
+    def opened(self) -> int:
+        """How many connections are open now."""
+        return len(self._connections)
+
+    def meet(self, remote: Address) -> Visitor:
+        """Count a stream from *remote*, which has its place already, for its host, too."""
+        visitor = self._proxies.meet(remote)
+        self._hosts[visitor.host] += 1
+        return visitor
+
+    def move_in(self, connection: Connection, visitor: Visitor) -> None:
+        """*visitor* has become *connection*."""
+        visitor.connection = connection
+        self._connections[connection.link] = visitor
+
+    def let_go(self, link: Link) -> None:
+        """The transport of *link* is closed: its place is free, whatever its handler does yet."""
+        visitor = self._connections.pop(link, None)
+        if visitor is not None:
+            self.bereft += 1
+            self._give_back(visitor)
+
+    def leave(self, visitor: Visitor | None) -> None:
+        """The task of a stream has come to its end."""
+        if visitor is not None and visitor.connection is not None:
+            self.bereft -= 1
+        else:
+            self._give_back(visitor)
+        self._left.set()
+        self._left = trio.Event()
+
+    async def wait_left(self, *, with_undecided: bool) -> None:
+        """Wait until there is no stream and no handler any more, but for those streams, maybe, of
+        which nobody knows what they want."""
+        while self.streams + self.bereft > (0 if with_undecided else self.undecided):
+            await self._left.wait()
+
+    def release(self, scope: trio.CancelScope) -> None:
+        """What runs in *scope* has no use for a spare any more, if it had one."""
+        self._spares.release(scope)
+
+    def identify(self, visitor: Visitor, request: Request) -> None:
+        """Count *visitor* for the host that *request* comes from, if only its proxy was known."""
+        before = visitor.host
+        self._proxies.identify(visitor, request)
+        if visitor.host != before:
+            self._forget(before)
+            self._hosts[visitor.host] += 1
+            self._check_room(visitor.host)
+
+    def _forget(self, host: str) -> None:
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+
+    def _check_room(self, host: str) -> None:
+        if excess := self.excess(host):
+            raise Refused.because(excess, retry_after=5)
+
+    def find_room(self, scope: trio.CancelScope, host: str) -> bool:
+        """See that there is room for *host*; return whether that is only one of the spares."""
+        excess = self.excess(host)
+        if not excess:
+            return False
+        if excess is not CROWDED or not self._has_spares:
+            raise Refused.because(excess, retry_after=5)
+        self._spares.take(scope)
+        return True
+
+    def check_spare(self, scope: trio.CancelScope, host: str, request: Request) -> None:
+        """Refuse *request* unless it asks for the server's health, or there is room by now."""
+        if not self.excess(host, more=1):
+            self._spares.release(scope)
+        elif not asks_for_health(request):
+            raise Refused.because(CROWDED, retry_after=5)
+
+    def excess(self, host: str, margin: int = 1, more: int = 0) -> str:
+        """What there is too much of for *host*, at *margin* times the limits and with so many
+        *more* streams; "" if nothing."""
+        limits = self._limits
+        streams = self.streams - len(self._spares) + more
+        if streams > margin * bound(limits.max_connections):
+            return CROWDED
+        limit = limits.max_connections_per_host
+        # A Unix socket tells nothing of its peer's host, and a trusted proxy not yet.
+        if limit is not None and host and self._hosts[host] > margin * limit:
+            return "too many connections from this address"
+        return ""
+
+    def _give_back(self, visitor: Visitor | None) -> None:
+        """Give back the place of a stream that is no more."""
+        self.streams -= 1
+        if visitor is not None:
+            self._forget(visitor.host)
