@@ -293,6 +293,51 @@ async def test_admit_that_returns_none_lets_in_with_the_defaults(nursery: trio.N
     assert [connection.user for connection in site.server.connections] == [None]
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_peer_that_admit_knows_again_gets_none_of_its_own_after_a_reconnect(
+    is_known: bool, nursery: trio.Nursery
+) -> None:
+    """An identity that outlives the connection decides what `skip=` means."""
+
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        return trioweb.Accept(peer=request.query["device"] if is_known else None)
+
+    async with trioweb.open_hub() as hub:
+        topic = hub.topic("chat")
+
+        async def chat(connection: trioweb.Connection) -> None:
+            since = int(connection.request.query["since"])
+            with topic.subscribe(connection, since=(topic.epoch, since)):
+                async for message in connection:
+                    topic.publish(message, skip=connection)
+
+        site = await start(nursery, chat, admit=admit, hub=hub)
+        ann, bob = await site.opened("/?device=a&since=0"), await site.opened("/?device=b&since=0")
+        await ann.send(Frame(TEXT, b"from ann"))
+        assert await bob.frame() == Frame(TEXT, b"from ann")
+        await ann.stream.aclose()
+        back = await site.opened("/?device=a&since=0")
+        await bob.send(Frame(TEXT, b"from bob"))
+        got = [await back.frame() for _ in range(1 if is_known else 2)]
+    assert got[-1] == Frame(TEXT, b"from bob")
+    assert (Frame(TEXT, b"from ann") in got) == (not is_known)
+
+
+async def test_connection_without_a_key_of_its_own_is_a_peer_of_its_own(
+    nursery: trio.Nursery,
+) -> None:
+    async def admit(request: trioweb.Request) -> trioweb.Accept:
+        return trioweb.Accept(peer=request.query.get("device"))
+
+    site = await start(nursery, wait, admit=admit)
+    await site.opened("/?device=a")
+    await site.opened("/")
+    await trio.testing.wait_all_tasks_blocked()
+    known, unknown = site.server.connections
+    assert known.peer == "a" != known.id
+    assert unknown.peer == unknown.id
+
+
 async def test_admit_that_rejects_is_answered_with_its_status_headers_and_body(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -395,6 +440,8 @@ async def test_http_that_returns_no_response_is_a_500(
         ({"subprotocol": 1}, TypeError),
         ({"subprotocol": ["v1"]}, TypeError),
         ({"headers": [("a b", "c")]}, ValueError),
+        ({"peer": 7}, TypeError),
+        ({"peer": ""}, ValueError),
         ({"headers": [("a", "b\r\nc: d")]}, ValueError),
         ({"headers": [("a", 1)]}, TypeError),
         ({"subprotocol": "a b"}, ValueError),

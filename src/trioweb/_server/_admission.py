@@ -24,11 +24,16 @@ class Accept:
         subprotocol: one of those the peer offers; None to let `subprotocols` decide.
         headers: (name, value) pairs or a mapping, kept as pairs, to send along with the 101.
         user: whatever the application knows of the peer; it becomes `connection.user`.
+        peer: a key of the peer that is the same on each of its connections, such as the id of a
+            user's device; it becomes `connection.peer`.  What a topic publishes with
+            `skip=connection` is then for this peer on none of them, neither now nor when it
+            resumes.  By default each connection is a peer of its own.
     """
 
     subprotocol: str | None = None
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
     user: Any = None
+    peer: str | None = None
 
     def __post_init__(self) -> None:
         # The 101's own headers are those of the request that asks for it.
@@ -36,6 +41,9 @@ class Accept:
         check_kind("Accept", "subprotocol", self.subprotocol, str, optional=True)
         if self.subprotocol is not None:
             check_subprotocols("Accept", [self.subprotocol])
+        check_kind("Accept", "peer", self.peer, str, optional=True)
+        if self.peer == "":
+            raise ValueError("Accept: peer '' must not be empty; None is for one without a key")
 
 
 class Refused(Exception):

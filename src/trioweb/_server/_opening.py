@@ -173,4 +173,5 @@ class Opening:
             subprotocol=accepted.subprotocol,
             extensions=extensions,
             user=accepted.user,
+            peer=accepted.peer,
         )
