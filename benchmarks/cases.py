@@ -228,8 +228,6 @@ CASES = {
         (Bar(("trio-websocket",), "≥", 1.5),),
         took=1.2,
         headline="opening handshakes in a second",
-        bound="The handshake is trio-websocket's own, behind a strict parser (h11) of the head. By "
-        "instructions (callgrind) those two alone are nearly what the bar leaves for all of it.",
     ),
     "idle": Case(
         "An idle connection to a server, with its heartbeat where it has one",

@@ -145,6 +145,22 @@ async def start(
     return Site(network, await nursery.start(serve))
 
 
+class Handing(trio.abc.Listener[trio.abc.Stream]):
+    """A listener to which *streams* come, and nobody else."""
+
+    def __init__(self, streams: Iterable[trio.abc.Stream]) -> None:
+        self._streams = list(streams)
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if not self._streams:
+            await trio.sleep_forever()
+        return self._streams.pop(0)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 async def echo(connection: trioweb.Connection) -> None:
     async for message in connection:
         await connection.send(message)

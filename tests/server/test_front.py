@@ -17,8 +17,8 @@ import trio.testing
 import trustme
 
 import trioweb
-from tests.server.support import Peer, echo, start, upgrade_head, wait
-from tests.support import PING, TEXT, Frame, tls_contexts
+from tests.server.support import Handing, Peer, echo, start, upgrade_head, wait
+from tests.support import PING, TEXT, Frame, Script, tls_contexts
 from trioweb._tls import TlsStream
 from trioweb.testing import Network, stream_pair
 
@@ -626,23 +626,53 @@ async def test_answer_goes_out_on_a_stream_without_half_close() -> None:
         async def aclose(self) -> None:
             await ours.aclose()
 
-    class Listener(trio.abc.Listener[NoHalfClose]):
-        async def accept(self) -> NoHalfClose:
-            await trio.lowlevel.checkpoint()
-            if accepted.is_set():
-                await trio.sleep_forever()
-            accepted.set()
-            return NoHalfClose()
-
-        async def aclose(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-    accepted = trio.Event()
     async with trio.open_nursery() as nursery:
-        serve = partial(trioweb.serve_listeners, wait, [Listener()], http=hello)
+        serve = partial(trioweb.serve_listeners, wait, [Handing([NoHalfClose()])], http=hello)
         await nursery.start(serve)
         assert (await Peer(theirs).ask(get())).body == b"hello"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (trio.BrokenResourceError("gone"), "gone"),
+        (trio.TooSlowError("the peer reads too slowly"), "the peer reads too slowly"),
+        (OSError("io"), "io"),
+    ],
+    ids=["gone", "slow", "io"],
+)
+async def test_peer_that_does_not_take_its_101_is_gone_while_opening(
+    error: Exception, text: str, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 2: and nobody else hears of it."""
+    caplog.set_level(logging.INFO, "trioweb")
+    streams = [Script([upgrade_head()], silent=True, fault=error)]
+    server: trioweb.Server = await nursery.start(
+        partial(trioweb.serve_listeners, wait, [Handing(streams)])
+    )
+    await trio.testing.wait_all_tasks_blocked()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"(no address): gone while opening: {text!r}"
+    ]
+    statistics = server.statistics()
+    assert (statistics.opened, statistics.handler_errors) == (0, 0)
+
+
+async def test_peer_that_does_not_read_its_101_has_the_time_of_an_opening_for_it(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 6."""
+    caplog.set_level(logging.INFO, "trioweb")
+    ours, theirs = stream_pair(100)
+    limits = trioweb.Limits(connect_timeout=7)
+    serve = partial(trioweb.serve_listeners, wait, [Handing([ours])], limits=limits)
+    await nursery.start(serve)
+    await theirs.send_all(upgrade_head())
+    await trio.sleep(6.9)
+    assert not caplog.records
+    await trio.sleep(0.2)
+    assert caplog.records[0].getMessage().endswith("'the peer reads too slowly'")
 
 
 # What is set on the sockets.

@@ -86,11 +86,11 @@ async def read_request(
     *,
     remote: Address,
     local: Address,
-) -> tuple[Request, bytes, bytes]:
+) -> tuple[Request, bytes]:
     """Read and parse a request's head of at most *max_bytes* by *deadline*.
 
     Returns:
-        The request, its head, and the bytes behind that.
+        The request, and the bytes behind its head.
 
     Raises:
         BadHead: it must be refused, with `status`.
@@ -113,7 +113,7 @@ async def read_request(
     request = parse_request(
         head, remote=remote, local=local, secure=wants_tls(stream), certificate=certificate
     )
-    return request, head, rest
+    return request, rest
 
 
 def check_request(request: Request) -> None:

@@ -9,8 +9,7 @@ import trio
 
 from .._connection import Connection
 from .._deflate import Agreement, choose_offer
-from .._errors import OpenFailed
-from .._handshake import accept, is_upgrade
+from .._handshake import encode_switch, is_upgrade
 from .._http import Address, BadHead, Request, Response, brief, format_address
 from .._link import Link
 from .._outgoing import Spawn
@@ -91,7 +90,7 @@ class Opening:
                         raise EOFError(f"sent away without a TLS handshake: {excess}")
                     await shake_tls(stream, deadline)
                 is_spare = self._places.find_room(scope, visitor.host)
-                request, head, rest = await read_request(
+                request, rest = await read_request(
                     stream,
                     deadline,
                     limits.max_request_bytes,
@@ -111,7 +110,7 @@ class Opening:
             else:
                 outcome = await self._judge.decide(request)
             if isinstance(outcome, Accept):
-                return await self._upgrade(stream, request, head, rest, outcome)
+                return await self._upgrade(stream, request, rest, outcome)
             response = outcome
         except BadHead as exc:
             response = refusal(exc)
@@ -123,7 +122,7 @@ class Opening:
             who = format_address(visitor.remote)
             _logger.debug("%s: gone without a byte", who)
             return None
-        except (EOFError, OSError, OpenFailed, trio.BrokenResourceError) as exc:
+        except (EOFError, OSError, trio.BrokenResourceError, trio.TooSlowError) as exc:
             self._counts.refused[0] += 1
             who = format_address(visitor.remote)
             _logger.info("%s: gone while opening: %s", who, brief(why_gone(exc)))
@@ -142,7 +141,7 @@ class Opening:
         _logger.log(level, "%s: refused with %d: %s", who, response.status, brief(reason))
 
     async def _upgrade(
-        self, stream: trio.abc.Stream, request: Request, head: bytes, rest: bytes, accepted: Accept
+        self, stream: trio.abc.Stream, request: Request, rest: bytes, accepted: Accept
     ) -> Connection:
         agreed: Agreement | None = None
         if self._settings.compression is not None:
@@ -150,13 +149,14 @@ class Opening:
             agreed = choose_offer(offers, self._settings.compression)
         extensions = "" if agreed is None else agreed.text
         assert isinstance(accepted.headers, tuple)
-        await accept(
-            Eager(stream, trio.current_time() + self._settings.limits.connect_timeout),
-            head,
+        switch = encode_switch(
+            request.headers["sec-websocket-key"].encode("ascii"),
             subprotocol=accepted.subprotocol,
             extensions=extensions,
             headers=accepted.headers,
         )
+        deadline = trio.current_time() + self._settings.limits.connect_timeout
+        await Eager(stream, deadline).send_all(switch)
         link = Link(
             stream,
             rest,

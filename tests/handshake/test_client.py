@@ -1,10 +1,8 @@
-"""The opening handshake: against trio-websocket itself, against peers made of bytes, and alone."""
+"""A client's opening handshake: against trio-websocket's server, and peers made of bytes."""
 
 from __future__ import annotations
 
-import base64
 import gc
-import itertools
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,319 +15,14 @@ import trio_websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import BINARY, TEXT, Frame, RawPeer, Script, Yields, encode, one_by_one
+from tests.handshake.support import ACCEPT, MAX_HEAD_BYTES
+from tests.support import BINARY, TEXT, Frame, RawPeer, Script, encode, one_by_one
 from tests.test_url import URLS
-from trioweb import (
-    Deflate,
-    HandshakeFailed,
-    HandshakeRejected,
-    Headers,
-    OpenFailed,
-    Request,
-    TriowebError,
-)
-from trioweb._handshake import (
-    Switch,
-    accept,
-    accept_token,
-    check_upgrade,
-    connect,
-    is_upgrade,
-)
-from trioweb._http import BadHead, parse_request, read_head
-from trioweb._offers import check_request_headers, check_subprotocols
+from trioweb import Deflate, HandshakeFailed, HandshakeRejected, OpenFailed, Request, TriowebError
+from trioweb._handshake import Switch, accept_token, check_upgrade, connect, encode_switch
+from trioweb._http import parse_request, read_head
 from trioweb._url import parse_url
 from trioweb.testing import stream_pair
-
-# RFC 6455 section 1.3.
-_KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
-_ACCEPT: Final = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-_MAX: Final = 16 * 2**10
-
-_UPGRADE: Final = {
-    "Host": "trioweb.test",
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Key": _KEY,
-    "Sec-WebSocket-Version": "13",
-}
-
-
-def test_accept_token_is_that_of_the_rfc() -> None:
-    assert accept_token(_KEY.encode()) == _ACCEPT
-
-
-# URLs.
-
-
-def test_subprotocol_that_may_be_a_token_is_not_shown_whole() -> None:
-    for names in (["bearer.0123456789abcdef=="], ["bearer.0123456789abcdef"] * 2):
-        with pytest.raises(ValueError, match=r"'bearer\.012345678…'"):
-            check_subprotocols("test", names)
-
-
-def test_check_subprotocols_takes_tokens() -> None:
-    check_subprotocols("test", [])
-    check_subprotocols("test", ("chat", "v1.json", "graphql-ws"))
-
-
-@pytest.mark.parametrize(
-    ("subprotocols", "error", "text"),
-    [
-        ("chat", TypeError, "test: subprotocols must be a collection of str, not a str"),
-        (["a", ""], ValueError, "test: subprotocol '' is not a token"),
-        (["a b"], ValueError, "test: subprotocol 'a b' is not a token"),
-        (["a,b"], ValueError, "test: subprotocol 'a,b' is not a token"),
-        (["a\r\nX: y"], ValueError, "is not a token"),
-        (["é"], ValueError, "is not a token"),
-        ([b"a"], TypeError, "test: each of subprotocols must be of type str, not a bytes"),
-        (["a", "b", "a"], ValueError, "test: subprotocols has 'a' twice"),
-    ],
-)
-def test_check_subprotocols_refuses_what_cannot_stand_in_the_header(
-    subprotocols: Any, error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=re.escape(text)):
-        check_subprotocols("test", subprotocols)
-
-
-def test_check_request_headers_takes_those_of_applications() -> None:
-    check_request_headers(
-        "test", [("Authorization", "Bearer x"), ("Cookie", "a=b"), ("Origin", "x")]
-    )
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Host",
-        "UPGRADE",
-        "connection",
-        "Content-Length",
-        "Transfer-Encoding",
-        "Sec-WebSocket-Key",
-        "sec-websocket-extensions",
-        "Sec-WebSocket-Protocol",
-    ],
-)
-def test_check_request_headers_keeps_those_of_the_handshake(name: str) -> None:
-    with pytest.raises(ValueError, match=f"test: header {name!r} belongs to the handshake itself"):
-        check_request_headers("test", iter([("X", "y"), (name, "z")]))
-
-
-def test_check_request_headers_refuses_what_cannot_be_sent() -> None:
-    with pytest.raises(ValueError, match=r"test: .* header 'X'"):
-        check_request_headers("test", [("X", "a\r\nHost: b")])
-
-
-# What a server refuses.
-
-
-def upgrade(changes: Mapping[str, str | None] | None = None, *more: tuple[str, str]) -> Request:
-    """A good upgrade with *changes* (None leaves a header out), and *more* behind it."""
-    headers = {**_UPGRADE, **(changes or {})}
-    pairs = [(name, value) for name, value in headers.items() if value is not None]
-    return Request("GET", "/", [*pairs, *more])
-
-
-_GOOD_UPGRADES: Mapping[str, Request] = {
-    "as the RFC has it": upgrade(),
-    "as Firefox has it": upgrade({"Connection": "keep-alive, Upgrade"}),
-    "in capitals": upgrade({"Connection": "UPGRADE", "Upgrade": "WebSocket"}),
-    "two Connection lines": upgrade(None, ("Connection", "keep-alive")),
-    "more upgrades": upgrade({"Upgrade": "h2c, websocket"}),
-    "subprotocols": upgrade({"Sec-WebSocket-Protocol": "chat, superchat"}),
-    "extensions": upgrade({"Sec-WebSocket-Extensions": "permessage-deflate; x=1"}),
-    "a port": upgrade({"Host": "trioweb.test:8000"}),
-    "IPv4": upgrade({"Host": "127.0.0.1:8000"}),
-    "IPv6": upgrade({"Host": "[::1]:8000"}),
-    "a name of IDNA 2008": upgrade({"Host": "xn--strae-oqa.example"}),
-    "a long name with its port": upgrade({"Host": "a" * 63 + ":8000"}),
-    "an underscore": upgrade({"Host": "my_service"}),
-}
-
-
-def encode_request(request: Request) -> bytes:
-    lines = [f"{name}: {value}" for name, value in request.headers.items_all()]
-    head = [f"{request.method} {request.target} HTTP/1.1", *lines, "", ""]
-    return "\r\n".join(head).encode("ascii")
-
-
-@pytest.mark.parametrize("request_", _GOOD_UPGRADES.values(), ids=_GOOD_UPGRADES)
-async def test_what_check_upgrade_passes_is_accepted(request_: Request) -> None:
-    """trio-websocket must not find a fault that we did not, for nobody would be told."""
-    head = encode_request(request_)
-    parsed = parse_request(head, remote="", local="")
-    assert is_upgrade(parsed)
-    check_upgrade(parsed)
-    transport = Script(silent=True)
-    await accept(transport, head, subprotocol=None, headers=())
-    status, headers = _parse_response(transport.sent)
-    assert status == "HTTP/1.1 101 Switching Protocols"
-    assert headers == {
-        "upgrade": "websocket",
-        "connection": "Upgrade",
-        "sec-websocket-accept": _ACCEPT,
-    }
-
-
-def _parse_response(data: bytes) -> tuple[str, Headers]:
-    assert data.endswith(b"\r\n\r\n")
-    status, *lines = data.decode("ascii").rstrip("\r\n").split("\r\n")
-    pairs = (line.partition(": ")[::2] for line in lines)
-    return status.strip(), Headers(pairs)
-
-
-_BAD_UPGRADES: Mapping[str, tuple[Request, int]] = {
-    "POST": (Request("POST", "/", _UPGRADE.items()), 405),
-    "HEAD": (Request("HEAD", "/", _UPGRADE.items()), 405),
-    "get": (Request("get", "/", _UPGRADE.items()), 405),
-    "no Connection": (upgrade({"Connection": None}), 400),
-    "another Connection": (upgrade({"Connection": "keep-alive"}), 400),
-    "nearly Upgrade": (upgrade({"Connection": "Upgrades"}), 400),
-    "no version": (upgrade({"Sec-WebSocket-Version": None}), 426),
-    "version 8": (upgrade({"Sec-WebSocket-Version": "8"}), 426),
-    "version 14": (upgrade({"Sec-WebSocket-Version": "14"}), 426),
-    "version 013": (upgrade({"Sec-WebSocket-Version": "013"}), 426),
-    "two versions": (upgrade(None, ("Sec-WebSocket-Version", "13")), 426),
-    "no key": (upgrade({"Sec-WebSocket-Key": None}), 400),
-    "an empty key": (upgrade({"Sec-WebSocket-Key": ""}), 400),
-    "two keys": (upgrade(None, ("Sec-WebSocket-Key", _KEY)), 400),
-    "a key of 15 bytes": (
-        upgrade({"Sec-WebSocket-Key": base64.b64encode(bytes(15)).decode()}),
-        400,
-    ),
-    "a key of 17 bytes": (
-        upgrade({"Sec-WebSocket-Key": base64.b64encode(bytes(17)).decode()}),
-        400,
-    ),
-    "a key without padding": (upgrade({"Sec-WebSocket-Key": _KEY.rstrip("=")}), 400),
-    "a key with a stray character": (upgrade({"Sec-WebSocket-Key": "!" + _KEY}), 400),
-    "no Host": (upgrade({"Host": None}), 400),
-    "a Host with a path": (upgrade({"Host": "a/b"}), 400),
-    "a Host with a user": (upgrade({"Host": "me@a"}), 400),
-    "a Host with a space": (upgrade({"Host": "a b"}), 400),
-    "two Hosts": (upgrade(None, ("Host", "b d")), 400),
-    "a subprotocol that is none": (upgrade({"Sec-WebSocket-Protocol": "a b"}), 400),
-    "a quoted subprotocol": (upgrade({"Sec-WebSocket-Protocol": 'a, "b"'}), 400),
-}
-
-
-@pytest.mark.parametrize(("request_", "status"), _BAD_UPGRADES.values(), ids=_BAD_UPGRADES)
-def test_check_upgrade_refuses_a_bad_one_with_its_status(request_: Request, status: int) -> None:
-    """RFC 6455 section 4.2.1."""
-    assert is_upgrade(request_)
-    with pytest.raises(BadHead) as caught:
-        check_upgrade(request_)
-    assert caught.value.status == status
-
-
-@pytest.mark.parametrize("value", [None, "", "h2c", "websockets", "web socket"])
-def test_is_upgrade_leaves_other_upgrades_alone(value: str | None) -> None:
-    assert not is_upgrade(upgrade({"Upgrade": value}))
-
-
-# Accepting.
-
-
-async def test_accept_sends_the_subprotocol_and_headers_it_is_given() -> None:
-    head = encode_request(upgrade({"Sec-WebSocket-Protocol": "a, b"}))
-    transport = Script(silent=True)
-    headers = [("X-Server", "one, two"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")]
-    await accept(transport, head, subprotocol="b", headers=headers)
-    _, answered = _parse_response(transport.sent)
-    assert answered["sec-websocket-protocol"] == "b"
-    assert answered["x-server"] == "one, two"
-    assert answered.get_all("set-cookie") == ["a=b", "c=d"]
-
-
-async def test_accept_sends_the_extensions_agreed_upon() -> None:
-    transport = Script(silent=True)
-    head = encode_request(upgrade({"Sec-WebSocket-Extensions": "permessage-deflate"}))
-    text = "permessage-deflate; server_no_context_takeover"
-    await accept(transport, head, subprotocol=None, extensions=text, headers=())
-    _, answered = _parse_response(transport.sent)
-    assert answered.get_all("sec-websocket-extensions") == [text]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "Sec-WebSocket-Key:{}",
-        "Sec-WebSocket-Key: \t {} \t",
-        "sec-websocket-key: {}",
-        "Sec-WebSocket-Key:\r\n {}\r\n\t",
-        "X: a\r\n Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Key: {}",
-    ],
-)
-async def test_accept_answers_the_key_however_it_is_written(line: str) -> None:
-    head = encode_request(upgrade({"Sec-WebSocket-Key": None}))
-    head = head[:-2] + line.format(_KEY).encode() + b"\r\n\r\n"
-    check_upgrade(parse_request(head, remote="", local=""))
-    transport = Script(silent=True)
-    await accept(transport, head, subprotocol=None, headers=())
-    assert _parse_response(transport.sent)[1]["sec-websocket-accept"] == _ACCEPT
-
-
-async def test_accept_can_be_cancelled_while_the_peer_does_not_read(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """Invariant 6: the deadline is the caller's."""
-    ours, _theirs = stream_pair(10)
-    with trio.move_on_after(5) as scope:
-        await accept(ours, encode_request(upgrade()), subprotocol=None, headers=())
-    assert scope.cancelled_caught
-    assert trio.current_time() == 5
-
-
-async def _serve(transport: trio.abc.Stream, **options: Any) -> tuple[Request, bytes]:
-    """What a server does: read, check, accept."""
-    head, rest = await read_head(transport, _MAX)
-    request = parse_request(head, remote="", local="")
-    check_upgrade(request)
-    await accept(transport, head, **{"subprotocol": None, "headers": (), **options})
-    return request, rest
-
-
-async def test_accept_opens_a_connection_for_trio_websockets_client() -> None:
-    ours, theirs = stream_pair()
-    opened: list[trio_websocket.WebSocketConnection] = []
-
-    async with trio.open_nursery() as nursery:
-
-        async def ask() -> None:
-            opened.append(
-                await trio_websocket.wrap_client_stream(
-                    nursery,
-                    theirs,  # type: ignore[arg-type]  # any stream will do
-                    "trioweb.test",
-                    "/lobby?uid=1",
-                    subprotocols=["chat", "superchat"],
-                    extra_headers=[(b"X-Client", b"1")],
-                )
-            )
-
-        nursery.start_soon(ask)
-        request, rest = await _serve(ours, subprotocol="superchat", headers=[("X-Server", "2")])
-        await trio.testing.wait_all_tasks_blocked()
-
-        assert (request.path, request.query) == ("/lobby", {"uid": "1"})
-        assert request.headers["x-client"] == "1"
-        assert request.subprotocols == ("chat", "superchat")
-        [connection] = opened
-        assert connection.subprotocol == "superchat"
-        assert (b"x-server", b"2") in connection.handshake_headers
-        # And from here on nothing of the handshake stands between the two.
-        peer = RawPeer(ours, is_client=False)
-        peer.unparsed = rest
-        await peer.send(Frame(TEXT, b"to them"))
-        assert await connection.get_message() == "to them"
-        await connection.send_message(b"to us")
-        assert await peer.frame() == Frame(BINARY, b"to us")
-        nursery.cancel_scope.cancel()
-
-
-# Connecting.
 
 
 def answering(template: str, *, behind: bytes = b"") -> Callable[[bytes], list[bytes]]:
@@ -371,7 +64,7 @@ async def _connect(
         subprotocols=subprotocols,
         headers=headers,
         compression=compression,
-        max_head_bytes=_MAX,
+        max_head_bytes=MAX_HEAD_BYTES,
     )
 
 
@@ -383,7 +76,7 @@ async def test_connect_sends_what_rfc_6455_asks_for() -> None:
         subprotocols=["chat", "v2"],
         headers=[("X-A", "1"), ("Cookie", "c=d")],
     )
-    head, rest = await read_head(Script([transport.sent]), _MAX)
+    head, rest = await read_head(Script([transport.sent]), MAX_HEAD_BYTES)
     assert rest == b""
     request = parse_request(head, remote="", local="")
     check_upgrade(request)
@@ -461,7 +154,7 @@ _BAD_ANSWERS: Mapping[str, tuple[str, str]] = {
     "no Connection": (_without("Connection"), "lacks Connection: Upgrade"),
     "another Connection": (_GOOD.replace(": Upgrade", ": close"), "lacks Connection: Upgrade"),
     "no accept": (_without("Sec-WebSocket-Accept"), "does not answer our key"),
-    "the accept of another key": (_GOOD.replace("@accept@", _ACCEPT), "does not answer our key"),
+    "the accept of another key": (_GOOD.replace("@accept@", ACCEPT), "does not answer our key"),
     "an empty accept": (_GOOD.replace("@accept@", ""), "does not answer our key"),
     "two accepts": (
         _GOOD.replace("\n\n", "\nSec-WebSocket-Accept: @accept@\n\n"),
@@ -493,7 +186,10 @@ _BAD_ANSWERS: Mapping[str, tuple[str, str]] = {
     "Latin-1": (_GOOD.replace("101", "10\xb9"), "not an HTTP/1.1 response: illegal status line"),
     "a frame at once": ("\x81\x05hello", "not an HTTP/1.1 head"),
     "a bare LF": ("HTTP/1.1 101 x\r\nX: \x0b", "not an HTTP/1.1 head"),
-    "too much": (_GOOD.replace("\n\n", "\nX: " + "x" * _MAX + "\n\n"), "head of more than"),
+    "too much": (
+        _GOOD.replace("\n\n", "\nX: " + "x" * MAX_HEAD_BYTES + "\n\n"),
+        "head of more than",
+    ),
     "hints and garbage": ("HTTP/1.1 103 Hints\n\n\x00", "not an HTTP/1.1 head"),
 }
 
@@ -502,7 +198,7 @@ _BAD_ANSWERS: Mapping[str, tuple[str, str]] = {
 async def test_connect_refuses_a_bad_answer_and_says_why(template: str, text: str) -> None:
     """Invariant 7; the peer then falls silent, and nothing waits for it."""
     answers = [answering(template)]
-    if len(template) < _MAX:
+    if len(template) < MAX_HEAD_BYTES:
         answers.append(split(answering(template)))
     for answer in answers:
         with pytest.raises(HandshakeFailed, match=re.escape(text)) as caught:
@@ -669,30 +365,21 @@ def _check_ours(error: OpenFailed) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-async def _open(side: str, transport: trio.abc.Stream) -> None:
-    if side == "client":
-        await _connect(transport)
-    else:
-        await accept(transport, encode_request(upgrade()), subprotocol=None, headers=())
-
-
-@pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize(
     "error",
     [trio.BrokenResourceError("gone"), trio.ClosedResourceError("shut"), OSError("io")],
     ids=str,
 )
-async def test_a_handshake_whose_transport_takes_nothing_fails(side: str, error: Exception) -> None:
+async def test_connect_fails_when_its_transport_takes_nothing(error: Exception) -> None:
     """Invariant 7."""
     with pytest.raises(HandshakeFailed, match=f"handshake failed: {error}") as caught:
-        await _open(side, Script(fault=error, silent=True))
+        await _connect(Script(fault=error, silent=True))
     assert caught.value.__cause__ is error
     _check_ours(caught.value)
 
 
-@pytest.mark.parametrize("side", ["client", "server"])
-async def test_a_handshake_that_trio_websocket_refuses_after_all_fails(
-    side: str, monkeypatch: pytest.MonkeyPatch
+async def test_connect_fails_when_trio_websocket_refuses_after_all(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It closes the stream then, and waits for ever."""
 
@@ -701,36 +388,10 @@ async def test_a_handshake_that_trio_websocket_refuses_after_all_fails(
         nursery.start_soon(stream.aclose)
         await trio.sleep_forever()
 
-    monkeypatch.setattr(trio_websocket, f"wrap_{side}_stream", refuse)
+    monkeypatch.setattr(trio_websocket, "wrap_client_stream", refuse)
     with pytest.raises(HandshakeFailed, match="trio-websocket refused the handshake") as caught:
-        await _open(side, Script(silent=True))
+        await _connect(Script(silent=True))
     _check_ours(caught.value)
-
-
-async def test_accept_fails_where_trio_websocket_finds_a_fault_that_nobody_did() -> None:
-    head = encode_request(upgrade()).replace(_KEY.encode(), b"a\0b")
-    transport = Script(silent=True)
-    with pytest.raises(HandshakeFailed, match="trio-websocket refused the handshake") as caught:
-        await accept(transport, head, subprotocol=None, headers=())
-    _check_ours(caught.value)
-    assert not transport.sent
-
-
-@pytest.mark.parametrize("when", ["parking", "resuming"])
-async def test_accept_leaves_nothing_behind_when_it_is_cancelled(when: str) -> None:
-    """Not even the reader that it runs by hand; `filterwarnings` would tell of it."""
-    head = encode_request(upgrade())
-    for at in itertools.count():
-        transport = Script(silent=True)
-        with trio.CancelScope() as scope:
-            yields = Yields(at, when, scope.cancel)
-            await yields.run(accept(transport, head, subprotocol=None, headers=()))
-        assert transport.sent == b"" or not scope.cancelled_caught
-        gc.collect()
-        if not yields.acted:
-            break
-    assert at > 2
-    assert transport.sent
 
 
 async def test_connect_opens_a_connection_to_trio_websockets_server() -> None:
@@ -787,15 +448,20 @@ async def test_connect_is_told_when_trio_websockets_server_refuses() -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [1, 65536])
-async def test_connect_and_accept_understand_each_other(max_bytes: int) -> None:
+async def test_connect_understands_the_answer_of_a_server_of_ours(max_bytes: int) -> None:
     ours, theirs = stream_pair(max_bytes)
     served: list[Request] = []
 
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            request, rest = await _serve(theirs, subprotocol="b", headers=[("X-S", "1")])
+            head, rest = await read_head(theirs, MAX_HEAD_BYTES)
             assert rest == b""
+            request = parse_request(head, remote="", local="")
+            check_upgrade(request)
+            key = request.headers["sec-websocket-key"].encode()
+            switch = encode_switch(key, subprotocol="b", headers=[("X-S", "1")])
+            await theirs.send_all(switch)
             served.append(request)
 
         nursery.start_soon(serve)
