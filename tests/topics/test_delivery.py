@@ -251,6 +251,23 @@ async def test_encodings_are_kept_for_two_blocks_only_and_counted(hub: Hub, peer
     assert shapes.size == 0
 
 
+async def test_encoding_that_ends_whom_it_is_for_leaves_nothing_that_is_kept(
+    hub: Hub, peers: Peers
+) -> None:
+    """Invariant 8: what was encoded for nobody is not counted, nor does it hold the log."""
+    topic = hub.topic("news")
+
+    def encode(publication: Publication) -> str:
+        subscription.close()
+        return str(publication.message)
+
+    subscription = topic.subscribe(peers.open().connection, encode=encode)
+    publish(topic, 3)
+    await settle()
+    assert topic.subscribers == 0
+    assert not hub._retention.shapes._sizes
+
+
 async def test_encodings_of_very_many_subscribers_are_bounded_together(peers: Peers) -> None:
     """Invariant 17: an encoding for each subscriber does not multiply what a topic takes."""
     async with open_hub(max_bytes=2**20) as hub:

@@ -149,17 +149,27 @@ class Members:
         for subscription in tuple(self.ready):
             if cost >= _COST_PER_YIELD:
                 yield cost
-                # Others have run: the log may have moved on.
-                cost, at = 0, -1
+                # Others have run, and what was the newest need not be that any more.
+                cost, at = 0, -1 if self._any_latest else at
             # NOTE: These lines are what a delivery costs beyond the write itself.
             if subscription._place is not READY:
                 continue  # it left, or was set aside, while others ran
             link = subscription._link
-            if (
-                subscription.cursor == at
-                and link.writable
-                and not (skips and subscription._key in skips)
-            ):
+            cursor = subscription.cursor
+            if cursor != at:
+                if cursor >= head:
+                    cost += 1
+                    continue  # it joined, or was written to, while others ran
+                if link.writable and cursor >= log.first - 1:
+                    chunk = self.shape.chunk(cursor)
+                    cost, self.shape.spent = cost + self.shape.spent, 0
+                    if subscription._is_gone:
+                        continue  # what encodes may have done anything
+                    # Of a single publication, that is the newest.
+                    if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
+                        at, data, end, skips = cursor, chunk.data, chunk.end, chunk.skips
+                        frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
+            if cursor == at and link.writable and not (skips and subscription._key in skips):
                 cost += price
                 taken = link.offer(data)
                 if taken == size:
@@ -168,20 +178,11 @@ class Members:
                         continue
                 else:
                     _cut(subscription, frames, range(at + 1, end + 1), taken)
-            elif subscription.cursor >= head:
-                cost += 1
-                continue  # it joined, or was written to, while others ran
-            elif link.writable and subscription.cursor >= log.first - 1:
-                chunk = self.shape.chunk(subscription.cursor)
-                # Of a single publication, that is the newest.
-                if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
-                    at, data, end, skips = subscription.cursor, chunk.data, chunk.end, chunk.skips
-                    frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
             while subscription.cursor < head and link.writable and subscription._place is READY:
                 cost += self.step(subscription)
                 if cost >= _COST_PER_YIELD:
                     yield cost
-                    cost, at = 0, -1
+                    cost, at = 0, -1 if self._any_latest else at
             if subscription.cursor < head and subscription._place is READY:
                 subscription._move(ASIDE)
                 cost += _COST_OF_MOVE

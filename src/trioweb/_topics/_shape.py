@@ -191,26 +191,25 @@ class Shape:
         if self._newest is None:
             return [entry.frame for entry in entries]
         table = self._table(self._newest, entries[0].block)
-        known = table.by_offset
+        known, encode, form = table.by_offset, self._encode, self._form
         frames: list[bytes] = []
         size = cost = 0
-        try:
-            for entry in entries:
-                frame = known.get(entry.offset)
-                if frame is None:
-                    if cost >= _ENCODED_AT_ONCE:
-                        break
-                    message = entry.message if self._encode is None else self._encode(entry)
-                    frame = encode_message(message, self._form)
-                    known[entry.offset] = frame
-                    size += len(frame) + _FRAME_OVERHEAD
-                    cost += _COST_OF_ENCODING + (len(frame) >> 6)
-                frames.append(frame)
-        finally:
-            self.spent += cost
-            if table in (self._newest, self._older):
-                table.size += size
-                self._shapes.count(self, size)
+        for entry in entries:
+            offset = entry.offset
+            if offset in known:
+                frames.append(known[offset])
+                continue
+            if cost >= _ENCODED_AT_ONCE:
+                break
+            message = entry.message if encode is None else encode(entry)
+            frame = known[offset] = encode_message(message, form)
+            frames.append(frame)
+            size += len(frame) + _FRAME_OVERHEAD
+            cost += _COST_OF_ENCODING + (len(frame) >> 6)
+        self.spent += cost
+        if size and table in (self._newest, self._older):
+            table.size += size
+            self._shapes.count(self, size)
         return frames
 
     def _table(self, newest: _Frames, block: int) -> _Frames:
