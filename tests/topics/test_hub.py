@@ -143,6 +143,21 @@ async def test_positions_are_remembered_in_a_bounded_table(peers: Peers) -> None
         assert list(hub._retention._positions) == [f"{number}" for number in range(80, 100)]
 
 
+async def test_positions_with_long_names_take_no_more_than_their_part(peers: Peers) -> None:
+    """Invariant 17: peers may choose the names of topics."""
+    async with open_hub(max_bytes=2**20) as hub:
+        for number in range(200):
+            with hub.topic(f"{number}".ljust(10_000)).publications():
+                pass
+        positions = hub._retention._positions
+        assert 10 <= len(positions) <= 13
+        last = hub.topic(next(reversed(positions)))
+        assert hub._retention.position(last.name) == (last.epoch, 0)
+        for name in tuple(positions):
+            hub.topic(name).publish("x")
+        assert hub._retention._positions_size == 0
+
+
 async def test_topic_with_a_log_is_not_forgotten(hub: Hub, peers: Peers) -> None:
     topic = hub.topic("news")
     epoch = topic.epoch

@@ -837,3 +837,22 @@ async def test_topic_names_itself(hub: Hub, peers: Peers) -> None:
     topic.subscribe(peers.open().connection)
     publish(topic, 2)
     assert repr(topic) == "<Topic 'news', head 2, 1 subscribers>"
+
+
+async def test_recovery_tells_of_the_life_that_subscribe_will_begin(
+    peers: Peers, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 15: whoever still holds a topic that was forgotten is not told of its old life."""
+    async with open_hub(linger=10) as hub:
+        topic = hub.topic("news", retain=Retain(max_age=1))
+        topic.publish("x")
+        before = (topic.epoch, topic.head)
+        await trio.sleep(5)
+        assert topic.recovery(before).recovered
+        topic.subscribe(peers.open().connection).close()
+        await trio.sleep(20)
+        recovery = topic.recovery(before)
+        assert not recovery.recovered
+        subscription = topic.subscribe(peers.open().connection, since=recovery.position)
+        assert subscription.recovered and subscription.cursor == 0
+        assert recovery.position.epoch == topic.epoch != before[0]

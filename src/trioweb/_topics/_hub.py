@@ -164,8 +164,9 @@ async def open_hub(
     """Open a hub for the length of the block.
 
     Args:
-        max_topics: topics with a log or subscribers at one time.  Beyond that the topic goes
-            that was without subscribers longest.
+        max_topics: topics with a log or subscribers at one time, each of which takes some 1.3 KiB
+            beside its publications.  Beyond that the topic goes that was without subscribers
+            longest.
         max_bytes: bytes of memory that the publications of all topics may take together, with
             what is kept of their encodings.  Beyond that topics without subscribers go first,
             the longest idle ahead; then the largest logs lose their oldest publications, which

@@ -8,6 +8,7 @@ position, for a while: so whoever missed nothing is told that nothing is missing
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 _SHAPES_PART: Final = 8
 # At the bound, so much more is trimmed than one publication needs: not each has to look again.
 _SPARE_PART: Final = 256
-# Positions are remembered of so many times the topics that there may be; each is some 250 bytes.
+# Positions are remembered of so many times the topics that there may be, while they take no more
+# than this part of the hub's bound; each is some 250 bytes and a name, which peers may choose.
 _POSITIONS_PER_TOPIC: Final = 2
+_POSITIONS_PART: Final = 8
+_POSITION_BYTES: Final = 250
 # Topics by the size of their logs, as powers of two of so many bytes.
 _SIZE_BITS: Final = 12
 
@@ -55,6 +59,7 @@ class Retention:
         self._by_size: list[dict[Topic, None]] = [{} for _ in range(64)]
         # (until when, epoch, head) of topics that have gone, in the order in which they went.
         self._positions: OrderedDict[str, tuple[float, str, int]] = OrderedDict()
+        self._positions_size = 0
 
     def add(self, topic: Topic) -> None:
         """*topic* is about to be used.
@@ -66,7 +71,8 @@ class Retention:
             if topic._forgotten:
                 topic._begin()
             self.make_room()
-            self._positions.pop(topic.name, None)
+            if topic.name in self._positions:
+                self._forget_position(topic.name)
             self.topics[topic.name] = topic
             self._idle[topic] = None
 
@@ -177,10 +183,20 @@ class Retention:
         self.size -= topic._log.size
         self.messages -= topic.retained
         now = trio.current_time()
-        while self._positions:
-            until, _, _ = next(iter(self._positions.values()))
-            if until > now and len(self._positions) < _POSITIONS_PER_TOPIC * self.max_topics:
-                break
-            self._positions.popitem(last=False)
         self._positions[topic.name] = (now + self._linger, topic.epoch, topic.head)
+        self._positions_size += _size_of_position(topic.name)
+        while (oldest := next(iter(self._positions))) != topic.name and (
+            self._positions[oldest][0] <= now
+            or len(self._positions) > _POSITIONS_PER_TOPIC * self.max_topics
+            or self._positions_size > self.max_bytes // _POSITIONS_PART
+        ):
+            self._forget_position(oldest)
         topic._forget()
+
+    def _forget_position(self, name: str) -> None:
+        del self._positions[name]
+        self._positions_size -= _size_of_position(name)
+
+
+def _size_of_position(name: str) -> int:
+    return _POSITION_BYTES + sys.getsizeof(name)

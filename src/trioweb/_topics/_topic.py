@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -65,7 +64,7 @@ class Topic:
         self.name = name
         self._hub = hub
         self._members: dict[tuple[Encode | None, WireForm], Members] = {}
-        self._readers: set[Publications] = set()
+        self._readers: dict[Publications, None] = {}
         self._news = Waitable()
         self._bind(retain, slow)
 
@@ -85,7 +84,7 @@ class Topic:
         self._passed = head
         self._look = False
         # When and where retention began, while somebody needs what lies before that.
-        self._late: deque[tuple[float, int]] = deque()
+        self._late: list[tuple[float, int]] = []
         # What the hub files it under.
         self._size_number: int | None = None
 
@@ -285,6 +284,8 @@ class Topic:
         Checkpoint: never.
         """
         check_place(since, history)
+        if self._forgotten:
+            self._begin()  # as whoever uses it next
         return self._find(since, history)
 
     def history(
@@ -355,13 +356,13 @@ class Topic:
     def _enter(self, reader: Publications, since: Since | None, history: int) -> tuple[int, int]:
         """Have a reader more; return its cursor and how many are known to be missing."""
         self._hub._use(self)
-        self._readers.add(reader)
+        self._readers[reader] = None
         self._hub._retention.settle(self)
         start = self._find(since, history)
         return start.position.offset, start.missing
 
     def _exit(self, reader: Publications) -> None:
-        self._readers.discard(reader)
+        self._readers.pop(reader, None)
         self._settle()
 
     def _read(self, cursor: int) -> Publication | None:
@@ -472,7 +473,7 @@ class Topic:
             # Nobody looked when it was due: the process stood still, for those who lag as well.
             late.clear()
         while late and late[0][0] + patience <= now:
-            _, overdue = late.popleft()
+            _, overdue = late.pop(0)
         # Not each time, or very many would be remembered.
         if not late or now >= late[-1][0] + patience / _LOOKS_PER_PATIENCE:
             late.append((now, floor))
