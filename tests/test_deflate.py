@@ -77,23 +77,23 @@ _CLIENT: Final = f"{_SERVER}; client_no_context_takeover"
 
 # What a client offers; the answer, and how the server then compresses and inflates.
 _OFFERS: Final[dict[str, tuple[str, int, int, bool]]] = {
-    "permessage-deflate": (_SERVER, 15, 15, True),
-    OFFER: (_CLIENT, 15, 15, False),
-    "permessage-deflate; client_max_window_bits": (_SERVER, 15, 15, True),
+    "permessage-deflate": (_SERVER, 12, 15, True),
+    OFFER: (_CLIENT, 12, 15, False),
+    "permessage-deflate; client_max_window_bits": (_SERVER, 12, 15, True),
     "permessage-deflate; client_max_window_bits=8": (
         f"{_SERVER}; client_max_window_bits=8",
-        15,
+        12,
         8,
         True,
     ),
     'permessage-deflate; client_max_window_bits="1\\0"': (
         f"{_SERVER}; client_max_window_bits=10",
-        15,
+        12,
         10,
         True,
     ),
-    "permessage-deflate; server_no_context_takeover": (_SERVER, 15, 15, True),
-    "permessage-deflate; client_no_context_takeover": (_CLIENT, 15, 15, False),
+    "permessage-deflate; server_no_context_takeover": (_SERVER, 12, 15, True),
+    "permessage-deflate; client_no_context_takeover": (_CLIENT, 12, 15, False),
     "permessage-deflate; server_max_window_bits=9": (
         f"{_SERVER}; server_max_window_bits=9",
         9,
@@ -102,32 +102,32 @@ _OFFERS: Final[dict[str, tuple[str, int, int, bool]]] = {
     ),
     " \t, ,permessage-deflate \t;\tserver_max_window_bits = 15 ; client_max_window_bits=12,,": (
         f"{_SERVER}; server_max_window_bits=15; client_max_window_bits=12",
-        15,
+        12,
         12,
         True,
     ),
     'x-other; a=1; b="; permessage-deflate, \\""; c, permessage-deflate': (
         _SERVER,
-        15,
+        12,
         15,
         True,
     ),
     # The first that can be taken is; what cannot be taken leaves the next to be tried.
     "permessage-deflate; server_max_window_bits=10, permessage-deflate": (
         f"{_SERVER}; server_max_window_bits=10",
-        10,
+        9,
         15,
         True,
     ),
-    "permessage-deflate; server_max_window_bits=8, permessage-deflate": (_SERVER, 15, 15, True),
+    "permessage-deflate; server_max_window_bits=8, permessage-deflate": (_SERVER, 12, 15, True),
     "permessage-deflate; x=1, permessage-deflate; client_no_context_takeover": (
         _CLIENT,
-        15,
+        12,
         15,
         False,
     ),
     # What comes behind it is nobody's business.
-    "permessage-deflate, ;;": (_SERVER, 15, 15, True),
+    "permessage-deflate, ;;": (_SERVER, 12, 15, True),
 }
 
 
@@ -137,6 +137,22 @@ def test_server_takes_the_first_offer_that_it_can(header: str) -> None:
     assert choose_offer(header, _POLICY) == Agreement(
         text, Compressor(_POLICY, our_bits), peer_bits, takeover
     )
+
+
+def test_windows_that_peers_choose_make_no_forms_of_their_own() -> None:
+    """Each form is compressed and kept once more, so peers must not decide how many there are."""
+    chosen: dict[int, set[int]] = {}
+    for bits in range(9, 16):
+        agreed = choose_offer(f"permessage-deflate; server_max_window_bits={bits}", _POLICY)
+        answered = read_answer(f"permessage-deflate; client_max_window_bits={bits}", _POLICY)
+        assert agreed is not None and agreed.compressor is not None
+        assert agreed.compressor == answered.compressor
+        chosen.setdefault(agreed.compressor.window_bits, set()).add(bits)
+    # Who says nothing is with those that allow all.
+    silent = choose_offer("permessage-deflate", _POLICY)
+    assert silent is not None and silent.compressor == Compressor(_POLICY, max(chosen))
+    assert len(chosen) == 2
+    assert all(window <= min(allowed) for window, allowed in chosen.items())
 
 
 _BAD_PARAMETERS: Final = (
@@ -198,10 +214,10 @@ def test_server_declines_what_it_cannot_take(header: str) -> None:
 
 # What a server answers to our offer, and how the client then compresses and inflates.
 _ANSWERS: Final = {
-    "permessage-deflate": (15, 15, True),
-    "permessage-deflate; server_no_context_takeover": (15, 15, False),
-    "permessage-deflate; client_no_context_takeover": (15, 15, True),
-    "permessage-deflate; server_max_window_bits=8": (15, 8, True),
+    "permessage-deflate": (12, 15, True),
+    "permessage-deflate; server_no_context_takeover": (12, 15, False),
+    "permessage-deflate; client_no_context_takeover": (12, 15, True),
+    "permessage-deflate; server_max_window_bits=8": (12, 8, True),
     "permessage-deflate; client_max_window_bits=9": (9, 15, True),
     # zlib cannot compress for it, so what we send stays as it is.
     "permessage-deflate; client_max_window_bits=8": (None, 15, True),
@@ -239,7 +255,8 @@ def test_client_takes_whatever_the_server_answers_to_its_like(offer: str) -> Non
     assert agreed is not None
     answered = read_answer(agreed.text, _POLICY)
     assert agreed.compressor is not None
-    assert answered.peer_bits == agreed.compressor.window_bits
+    # What is sent needs no larger window than the peer has.
+    assert answered.peer_bits >= agreed.compressor.window_bits
     assert not answered.peer_takeover
 
 
