@@ -1,8 +1,8 @@
 """Where chance comes from: the operating system, or a seed in a test that must repeat its run.
 
 Rules kept here: every random choice of trioweb is made from what this module gives, at the moment
-when it is needed; generators and bytes have seeds of their own, so that a message more does not
-change a client's jitter.
+when it is needed; generators, bytes and names have seeds of their own, so that a message more does
+not change a client's jitter, nor a level of the log what is sent.
 
 Must not know who asks.
 """
@@ -17,12 +17,13 @@ from typing import Final
 
 
 class _Chance:
-    """The two sources of a seed; None where the operating system is the source."""
+    """The sources of a seed; None where the operating system is the source."""
 
-    __slots__ = ("generators", "octets")
+    __slots__ = ("generators", "names", "octets")
 
     def __init__(self) -> None:
         self.generators: Random | None = None
+        self.names: Random | None = None
         self.octets: Random | None = None
 
 
@@ -36,6 +37,12 @@ def random_bytes(count: int) -> bytes:
     return os.urandom(count) if octets is None else octets.randbytes(count)
 
 
+def random_name() -> str:
+    """Return a name that nobody else has, for something that peers never see."""
+    names = _chance.names
+    return (os.urandom(8) if names is None else names.randbytes(8)).hex()
+
+
 def new_random() -> Random:
     """Return a generator of its own for somebody who was given none."""
     generators = _chance.generators
@@ -45,9 +52,10 @@ def new_random() -> Random:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Let all chance in this block, in every thread, follow from *seed*."""
-    before = _chance.generators, _chance.octets
+    before = _chance.generators, _chance.octets, _chance.names
     _chance.generators, _chance.octets = Random(f"{seed} generators"), Random(f"{seed} octets")
+    _chance.names = Random(f"{seed} names")
     try:
         yield
     finally:
-        _chance.generators, _chance.octets = before
+        _chance.generators, _chance.octets, _chance.names = before

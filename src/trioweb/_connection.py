@@ -12,7 +12,6 @@ from typing import Any
 import trio
 from trio.lowlevel import in_trio_run
 
-from ._chance import random_bytes
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
 from ._http import Address, Headers, Request, brief, format_address
@@ -44,7 +43,6 @@ class Connection(trio.abc.AsyncResource):
 
     __slots__ = (
         "__weakref__",
-        "_id",
         "_is_handed_over",
         "_peer",
         "_response_headers",
@@ -75,7 +73,6 @@ class Connection(trio.abc.AsyncResource):
         self.extensions = extensions
         self.user = user
         self._sends = 0
-        self._id: str | None = None
         self._peer = peer
         # What arrives belongs to somebody else.
         self._is_handed_over = False
@@ -89,11 +86,11 @@ class Connection(trio.abc.AsyncResource):
 
     @property
     def id(self) -> str:
-        """A random string that this connection has alone, for logs."""
-        # Made when first asked for: most connections are never asked.
-        if self._id is None:
-            self._id = random_bytes(8).hex()
-        return self._id
+        """A random string that this connection has alone, for logs.
+
+        Each record of `logging` that concerns one connection has it as `record.connection`.
+        """
+        return self.link.id
 
     @property
     def peer(self) -> str:

@@ -30,6 +30,7 @@ from ._connection import Connection
 from ._http import format_address
 from ._incoming import Ping, Replies, reply_key
 from ._link import END_OF_TRANSPORT, Link
+from ._logs import log
 from ._policy import Heartbeat
 
 _logger = logging.getLogger("trioweb")
@@ -109,9 +110,10 @@ class Monitor:
                     # NOTE: no connection in a variable here, which would keep it until the next
                     # look.
                     self._look(number, ping, now, is_held_up)
-                except Exception:
+                except Exception as exc:
                     # All connections depend on this task: one that fails is watched no more.
-                    _logger.exception("unexpected error while watching a connection")
+                    text = "unexpected error while watching a connection"
+                    log(_logger, logging.ERROR, self._connections[number], text, error=exc)
                 looks += 1
                 if looks % _LOOKS_PER_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
@@ -173,7 +175,10 @@ class Monitor:
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
         if not pause.is_told and not link.has_room():
             pause.is_told = True
-            _logger.warning(
+            log(
+                _logger,
+                logging.WARNING,
+                link,
                 "%s: nothing was received from a full inbox for %.0f s",
                 format_address(connection.remote),
                 now - pause.since,

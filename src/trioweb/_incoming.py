@@ -308,7 +308,7 @@ class Incoming(Outgoing):
             ping = self._pings.pop(key)
             ping.round_trip = self.latency = now - ping.sent_at
             if ping.on_pong is not None:
-                call_back(ping.on_pong)
+                call_back(ping.on_pong, self)
             if key == payload:
                 break
         if not self._pings:

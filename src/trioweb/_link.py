@@ -252,7 +252,7 @@ class Link(Incoming):
         hooks = self._close_hooks
         self._close_hooks = self._drain_hooks = None
         for hook in (hooks or {}).values():
-            call_back(hook)
+            call_back(hook, self)
 
     def break_off(self, reason: str) -> None:
         # NOTE: no hook is called from here, as those who write do not expect that.
@@ -305,7 +305,7 @@ class Link(Incoming):
                 await self._read()
                 await self._finish()
         except Exception as exc:
-            self.lost(describe(exc))
+            self.lost(describe(exc, self))
         finally:
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)
@@ -401,7 +401,7 @@ class Link(Incoming):
                     await trio.sleep(_LAST_READ_SECONDS)
                     self.ping()
         except Exception as exc:
-            self.break_off(describe(exc))
+            self.break_off(describe(exc, self))
 
     async def _let_go(self) -> None:
         """Keep what the transport still has, and close it, as it cannot be written to."""
@@ -414,7 +414,7 @@ class Link(Incoming):
                     else:
                         break
         except Exception as exc:
-            self.hold_end(describe(exc))
+            self.hold_end(describe(exc, self))
         self.hold_end(self.broken)
         await self._close_transport()
         if self._has_only_end():

@@ -24,6 +24,8 @@ from typing import Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._chance import random_name
+from ._logs import log
 from ._policy import Limits
 from ._tls import RECORD_BYTES, Tls, TlsStream
 from ._waitable import Waitable
@@ -63,27 +65,27 @@ class Spawn(Protocol):
     def __call__(self, task: Callable[[], Awaitable[None]], /) -> object: ...
 
 
-def describe(error: Exception) -> str:
-    """What went wrong with a transport, in as few words as there are.
+def describe(error: Exception, link: Outgoing) -> str:
+    """What went wrong with the transport of *link*, in as few words as there are.
 
     Streams are anybody's, and many links share a nursery: none may end the others.  So what
     no stream should raise is logged, and otherwise treated as what one may.
     """
     if not isinstance(error, (OSError, trio.BrokenResourceError, trio.ClosedResourceError)):
-        _logger.error("unexpected error of a transport", exc_info=error)
+        log(_logger, logging.ERROR, link, "unexpected error of a transport", error=error)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
-def call_back(callback: Callable[[], object]) -> None:
-    """Call what somebody else left here to be called.
+def call_back(callback: Callable[[], object], link: Outgoing) -> None:
+    """Call what somebody else left with *link* to be called.
 
     It runs in a task that many links depend on, so an error of its own is logged and ends there.
     """
     try:
         callback()
-    except Exception:
-        _logger.exception("error in what a link calls back")
+    except Exception as exc:
+        log(_logger, logging.ERROR, link, "error in what a link calls back", error=exc)
 
 
 def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
@@ -127,6 +129,7 @@ class Outgoing(Waitable):
         "_close_hooks",
         "_drain_hooks",
         "_fileno",
+        "_id",
         "_is_draining",
         "_line",
         "_queue",
@@ -172,6 +175,7 @@ class Outgoing(Waitable):
         # like a peer that does not read.
         self._room = limits.send_bytes if self._fileno is None else 0
         self._spawn = spawn
+        self._id: str | None = None
         self._close_hooks: dict[object, Callable[[], None]] | None = None
         self._drain_hooks: dict[object, Callable[[], None]] | None = None
         # Made when first needed: most connections never queue anything.
@@ -183,6 +187,14 @@ class Outgoing(Waitable):
         # ever because `write` always queues more before that.
         self._line: set[object] | None = None
         self.held = False
+
+    @property
+    def id(self) -> str:
+        """A random string that this link has alone."""
+        # Made when first asked for: most are never asked.
+        if self._id is None:
+            self._id = random_name()
+        return self._id
 
     def abort(self, reason: str) -> None:
         """End the link at once."""
@@ -378,7 +390,7 @@ class Outgoing(Waitable):
             seconds = self.limits.write_timeout
             self.abort(f"the peer took nothing for {seconds:g} s (Limits.write_timeout)")
         except Exception as exc:
-            self.break_off(describe(exc))
+            self.break_off(describe(exc, self))
         except BaseException:
             # What is left of a frame is gone, so nothing may follow it.
             self.break_off("writing was cancelled")
@@ -390,7 +402,7 @@ class Outgoing(Waitable):
             self.changed()
         if self.is_free and self._drain_hooks is not None:
             for hook in tuple(self._drain_hooks.values()):
-                call_back(hook)
+                call_back(hook, self)
 
     async def _write_records(self, frame: bytes) -> None:
         assert self._tls is not None

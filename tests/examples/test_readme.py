@@ -21,7 +21,7 @@ import trioweb
 from tests.examples.support import PATIENCE, ROOT
 
 README = (ROOT / "README.md").read_text()
-SERVER, CLIENT, RESILIENT, FEED, TEST = re.findall(
+SERVER, CLIENT, RESILIENT, FEED, LOG, TEST = re.findall(
     r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
 )
 
@@ -108,6 +108,17 @@ async def test_readme_feed_goes_on_where_a_peer_left(port: int) -> None:
             assert json.loads(await again.receive())[:2] == [epoch, offset]
         async with trioweb.open_connection(f"{url}?epoch=other&offset={offset}") as stranger:
             assert json.loads(await stranger.receive())[:2] == [epoch, 1]
+
+
+def test_readme_log_tells_connections_apart() -> None:
+    code = LOG + (
+        "logging.info('one', extra={'connection': '0123456789abcdef'})\nlogging.info('none')\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    one, none = done.stderr.splitlines()
+    assert one.endswith(" INFO [0123456789abcdef] one")
+    assert none.endswith(" INFO [-] none")
 
 
 def test_readme_test_passes(tmp_path: Path) -> None:

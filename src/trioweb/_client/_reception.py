@@ -15,6 +15,7 @@ import trio
 
 from .._errors import CloseCode, ClosedLocally
 from .._link import Link
+from .._logs import log
 from .._waitable import check_thread
 from ._events import Event, Lost, Opened
 from ._signal import Signal
@@ -177,7 +178,7 @@ class Reception:
         if forgotten and len(in_the_way) < len(self._streams):
             # Only what stands in a `with` block has asked for that, and will end.
             for stream in forgotten:
-                _logger.warning(
+                self._warn(
                     "%s has not been received from for %g s: it loses the oldest from now on, "
                     "instead of holding up the other streams",
                     stream,
@@ -187,8 +188,12 @@ class Reception:
             self._signal.changed()
             return
         text = self._describe_jam()
-        _logger.warning("nothing was received for %g s: %s", self._patience, text)
+        self._warn("nothing was received for %g s: %s", self._patience, text)
         self._waiting_room.refuse(text)
+
+    def _warn(self, text: str, *args: object) -> None:
+        link = None if self._session is None else self._session[1]
+        log(_logger, logging.WARNING, link, text, *args)
 
     def _discard(self) -> None:
         """Count what waits for a stream to have room, and drop it."""
@@ -234,7 +239,7 @@ class Reception:
         waits until they are received from, or what they hold up is more important.
         """
         if self._is_overdrawn():
-            _logger.warning("not connecting until what has arrived is received")
+            self._warn("not connecting until what has arrived is received")
             self._holds_up = True
             while self._holds_up and self._is_overdrawn():
                 await self._wait_change()

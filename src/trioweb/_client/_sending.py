@@ -15,6 +15,7 @@ from trio.lowlevel import enable_ki_protection
 from .._errors import OutboxFull
 from .._frames import encode_data
 from .._link import Link
+from .._logs import log
 from .._outgoing import State
 from ._confirmation import MAX_WINDOW, Confirmation
 from ._events import Undelivered
@@ -105,7 +106,10 @@ class Sender:
         # any message that is not confirmed, and what that ended in is not the path's fault.
         undelivered = [] if link.latency is None else self._outbox.give_up()
         for each in undelivered:
-            _logger.warning(
+            log(
+                _logger,
+                logging.WARNING,
+                link,
                 "a message of %d bytes was sent %d times and never confirmed: given up",
                 len(each.message),
                 each.sends,

@@ -25,6 +25,8 @@ from .._errors import (
     causes,
     single_cause,
 )
+from .._link import Link
+from .._logs import log
 from .._outgoing import State
 from .._policy import Heartbeat, Limits, Retry
 from ._events import Opened, Waiting
@@ -94,8 +96,9 @@ class Supervisor:
         self._schedule = Schedule(plan.retry, random)
         makers = (plan.url, plan.headers, plan.subprotocols)
         self._judge = Judge(plan.retry.worth, renews=any(map(callable, makers)))
-        # Whether the attempt led to a connection.
+        # Whether the attempt led to a connection; and what carried that, until its end is told.
         self._opened = False
+        self._last_link: Link | None = None
         # The wait for the next attempt; and whether it is the server that asks for it.
         self._nap = trio.CancelScope()
         self._is_asked_to_wait = False
@@ -119,17 +122,23 @@ class Supervisor:
             attempts = self._schedule.attempts
             if self._asked_at_once:
                 self._asked_at_once = False
-                _logger.info("%s; connecting again at once, as asked", describe(cause))
+                self._log(logging.INFO, "%s; connecting again at once, as asked", describe(cause))
                 continue
             delay = self._next_delay(cause)
             if delay is None:
-                _logger.warning("%s; giving up", describe(cause))
+                self._log(logging.WARNING, "%s; giving up", describe(cause))
                 return max(attempts, 1), cause
-            _logger.warning("%s; connecting again in %.1f s", describe(cause), delay)
+            text = "%s; connecting again in %.1f s"
+            self._log(logging.WARNING, text, describe(cause), delay)
             self._reception.tell(Waiting(cause, delay, attempts))
             self._is_asked_to_wait = seconds_to_wait(cause, time()) > 0
             with trio.CancelScope(deadline=trio.current_time() + delay) as self._nap:
                 await trio.sleep_forever()
+
+    def _log(self, level: int, text: str, *args: object) -> None:
+        """Log something of the last attempt, and of the connection that it led to."""
+        link, self._last_link = self._last_link, None
+        log(_logger, level, link, text, *args)
 
     def hurry(self) -> None:
         """Try at once, where the next attempt is waited for and the server has not asked for
@@ -192,7 +201,7 @@ class Supervisor:
         self._opened = True
         async with trio.open_nursery() as nursery:
             connection = opened.start(nursery, self._plan.heartbeat, self._plan.limits)
-            link = connection.link
+            link = self._last_link = connection.link
             failure = await self._greet(connection, deadline)
             if failure is None:
                 connection._hand_over()
@@ -233,7 +242,7 @@ class Supervisor:
         link = connection.link
         begun_at = trio.current_time()
         self.sessions += 1
-        _logger.info("connected: %r", connection)
+        log(_logger, logging.INFO, connection, "connected: %r", connection)
         self._signal.set_link(link)
         try:
             self._reception.begin(Opened(self.sessions, connection.subprotocol), link)

@@ -12,6 +12,7 @@ from .._connection import Connection, is_own_end
 from .._errors import CloseCode
 from .._heartbeat import Monitor
 from .._http import brief, format_address
+from .._logs import log
 from ._counts import Counts
 from ._drain import Stop
 from ._places import Places
@@ -81,7 +82,8 @@ class Handling:
         if is_own_end(error, connection):
             return CloseCode.NORMAL
         self._counts.handler_errors += 1
-        _logger.error("error in the handler of %r", connection, exc_info=error)
+        text = "error in the handler of %r"
+        log(_logger, logging.ERROR, connection, text, connection, error=error)
         return CloseCode.INTERNAL_ERROR
 
     def _report(self, connection: Connection) -> None:
@@ -90,4 +92,5 @@ class Handling:
         if link.close_code is not None:
             self._counts.closed[link.close_code] += 1
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
-        _logger.log(level, "%s: %s", format_address(connection.remote), brief(str(error)))
+        who = format_address(connection.remote)
+        log(_logger, level, connection, "%s: %s", who, brief(str(error)))

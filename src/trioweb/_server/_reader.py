@@ -24,6 +24,7 @@ import trio
 from .._errors import CloseCode
 from .._gone import has_gone
 from .._link import END_OF_TRANSPORT, Link
+from .._logs import log
 from .._outgoing import OPEN, describe
 
 _logger = logging.getLogger("trioweb")
@@ -100,7 +101,7 @@ class Reader:
                 self._epoll.register(fileno, events)
                 self._links[fileno] = link
         except OSError as exc:
-            link.abort(describe(exc))
+            link.abort(describe(exc, link))
 
     def _forget(self, fileno: int) -> None:
         if self._links.pop(fileno, None) is not None:
@@ -165,7 +166,7 @@ class Reader:
         except BlockingIOError:
             return
         except OSError as exc:
-            link.lost(describe(exc))
+            link.lost(describe(exc, link))
             return
         if not data:
             link.lost(END_OF_TRANSPORT)
@@ -192,7 +193,8 @@ class Reader:
 
 def _contain(error: Exception, link: Link) -> None:
     """End *link* alone for the *error* that reading from it has raised, which no link should."""
-    _logger.error("unexpected error while reading for a connection", exc_info=error)
+    text = "unexpected error while reading for a connection"
+    log(_logger, logging.ERROR, link, text, error=error)
     link.abort("internal error")
 
 

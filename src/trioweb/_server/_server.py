@@ -21,6 +21,7 @@ from .._errors import CloseCode
 from .._frames import check_close
 from .._heartbeat import Monitor
 from .._http import addresses, format_address
+from .._logs import log
 from .._nursery import open_hidden_nursery
 from .._tls import TlsStream
 from ._accepting import accept_streams, has_waiting
@@ -227,11 +228,13 @@ class Server:
             connection = await self._opening.open(stream, visitor, local)
             if connection is not None:
                 await self._handling.run(connection, visitor)
-        except Exception:
+        except Exception as exc:
             # Streams, and what `http` returns, are anybody's: none may end the others.
             self._counts.handler_errors += 1
             who = format_address(visitor.remote if visitor is not None else "")
-            _logger.exception("unexpected error while serving %s", who)
+            connection = visitor.connection if visitor is not None else None
+            text = "unexpected error while serving %s"
+            log(_logger, logging.ERROR, connection, text, who, error=exc)
         finally:
             self._places.leave(visitor)
             # Shielded, or a cancellation would take the place of what is on its way out.

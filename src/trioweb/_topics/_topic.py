@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from .._chance import random_bytes
 from .._connection import Connection
 from .._errors import Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
+from .._logs import log
 from .._policy import Message, Retain
 from .._waitable import Waitable, check_thread, wrong_thread
 from ._delivery import Members
@@ -395,7 +397,9 @@ class Topic:
 
     def _evicted(self, subscription: Subscription) -> None:
         self._hub._evicted += 1
-        logger.info("%r: evicted from %r, too slow", subscription.connection, self.name)
+        connection = subscription.connection
+        text = "%r: evicted from %r, too slow"
+        log(logger, logging.INFO, connection, text, connection, self.name)
 
     def _skipped(self, count: int) -> None:
         self._hub._skipped += count
