@@ -1,8 +1,9 @@
 """The client side: one connection, and the client that outlives connections."""
 
-from ._client import Client, ClientStatistics, open_client
+from ._client import Client, ClientStatistics
 from ._events import Event, Lost, Opened, Undelivered, Waiting
 from ._open import open_connection
+from ._open_client import open_client
 from ._opener import Dial
 from ._streams import Messages
 from ._worth import is_worth_retry

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import os
-import ssl
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from random import Random
 from typing import Any, Final, Literal, overload
 
 import trio
 from trio.lowlevel import in_trio_run
 
-from .._arguments import check_async, check_kind
-from .._chance import new_random
 from .._errors import CloseCode
 from .._frames import check_close, encode_payload
-from .._nursery import open_hidden_nursery, protected_block
 from .._outgoing import State
-from .._policy import Deflate, Heartbeat, Limits, Message, Outbox, Retry
+from .._policy import Message
 from .._waitable import wrong_thread
 from ._events import Event
 from ._life import Life
-from ._open import Offer
-from ._opener import DEFAULT_REDIRECTS, Dial, Opener
-from ._proxy import ENVIRONMENT
 from ._streams import Full, Messages
-from ._supervisor import HeadersArgument, OnOpen, Plan, SubprotocolsArgument, UrlArgument
 from ._worth import describe
 
 # `send` lets others run after so many messages that needed no waiting.
@@ -339,103 +330,3 @@ class Client:
         """
         check_close(code, reason)
         await self._life.close(code, reason)
-
-
-@protected_block
-async def open_client(
-    url: UrlArgument,
-    *,
-    retry: Retry = Retry(),
-    heartbeat: Heartbeat | None = Heartbeat(),
-    outbox: Outbox = Outbox(),
-    on_open: OnOpen | None = None,
-    receive: bool = True,
-    headers: HeadersArgument = (),
-    subprotocols: SubprotocolsArgument = (),
-    ssl_context: ssl.SSLContext | None = None,
-    limits: Limits = Limits(),
-    compression: Deflate | None = None,
-    dial: Dial | None = None,
-    redirects: int = DEFAULT_REDIRECTS,
-    proxy: str | None = ENVIRONMENT,
-    user_agent: str | None = None,
-    random: Random | None = None,
-) -> AsyncGenerator[Client]:
-    """Hold a client that connects, and connects again, for the length of the block.
-
-    The block begins at once: `wait_open` waits for the first connection, `send` does not
-    need one.
-
-    Args:
-        url: ws:// or wss://, or an async callable that is asked for it at each attempt.
-        retry: when to connect again, and when to give up.  A server's Retry-After is honoured
-            up to a day.
-        heartbeat: how a dead server is noticed; None for not at all.
-        outbox: what is kept of what is sent, and how surely.
-        on_open: `async def on_open(connection)`, run on each new connection before anything
-            else uses it, within the connect timeout; it may send and receive (log in,
-            subscribe, load a snapshot).  Afterwards the connection is the client's: receiving
-            from it raises, and its `wait_closed` only waits.
-        receive: False if this program only sends: what arrives is counted and dropped.
-        headers: sent along with the handshake; or an async callable, as `url`.
-        subprotocols: as for `open_connection`; or an async callable, as `url`.
-        ssl_context, limits, compression, dial, redirects, proxy, user_agent: as for
-            `open_connection`.
-        random: where the jitter comes from; for tests.
-
-    Yields:
-        The Client.  Leaving the block flushes for at most `Limits.close_timeout`, closes the
-        connection, and raises Unsent if that was not enough.  Leaving it by an exception or
-        cancellation does not flush; what was unsent is logged, and counted in `statistics`.  The
-        server is told 1011 if that was an error, and 1001 (going away) of a cancellation, Ctrl-C
-        or `sys.exit`.
-
-    Raises:
-        TypeError, ValueError: an argument cannot work; nothing was begun.
-        GaveUp: on leaving the block, if the client gave up and no call has said so.
-        Unsent: see above; also if the client gave up and a call has said so.
-        What the block raises comes out unchanged, and first; then what one of the user's own
-        callables raised, unless that is about the network (an OSError, a timeout, one of Trio's
-        resource errors or of an HTTP client's) or TryAgain: then the attempt has failed, and
-        `Retry` decides.
-
-    Cancellation: sends Close if the kernel takes it at once, and closes the transport.
-    """
-    opener = Opener(
-        "open_client", ssl_context, limits, compression, dial, redirects, proxy, user_agent
-    )
-    offer = Offer("open_client", ssl_context, user_agent)
-    for name, value in ("url", url), ("headers", headers), ("subprotocols", subprotocols):
-        if callable(value):
-            check_async("open_client", f"{name}()", value)
-    # What may be given only once is read now; what is made for each attempt is checked then.
-    headers = headers if callable(headers) else offer.headers(headers)
-    subprotocols = subprotocols if callable(subprotocols) else offer.subprotocols(subprotocols)
-    if not callable(url):
-        offer.visit(url, () if callable(headers) else headers, ())
-    check_async("open_client", "on_open(connection)", on_open, optional=True)
-    check_kind("open_client", "retry", retry, Retry)
-    check_kind("open_client", "heartbeat", heartbeat, Heartbeat, optional=True)
-    check_kind("open_client", "outbox", outbox, Outbox)
-    check_kind("open_client", "receive", receive, bool)
-    check_kind("open_client", "random", random, Random, optional=True)
-    plan = Plan(
-        url=url,
-        headers=headers,
-        subprotocols=subprotocols,
-        offer=offer,
-        opener=opener,
-        on_open=on_open,
-        retry=retry,
-        heartbeat=heartbeat,
-        limits=limits,
-    )
-    life = Life(plan, outbox, receive=receive, random=random or new_random())
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(life.supervise, nursery.cancel_scope)
-        try:
-            yield Client(life)
-            await life.leave()
-        except BaseException as exc:
-            life.abandon(exc)
-            raise
