@@ -166,9 +166,9 @@ class Connection(trio.abc.AsyncResource):
         """Send a message: text for str, binary for bytes.
 
         Waits while more than `Limits.send_bytes` are queued for the peer, or what a topic has
-        for it is next.  Returning means that the message will be written as long as the
-        transport works, a task's messages in the order of its calls; whether the peer has
-        received it, only the peer can tell.
+        for it is next; of several tasks that wait, the first is the first to send.  Returning
+        means that the message will be written as long as the transport works, a task's messages
+        in the order of its calls; whether the peer has received it, only the peer can tell.
 
         Args:
             message: mutable buffers are copied before this returns.
@@ -190,13 +190,13 @@ class Connection(trio.abc.AsyncResource):
             await _checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        while link.held or not link.writable:
+        # NOTE: no await between this look and the writing, so that cancelled means not sent.
+        if link.writable or link.takes_message:
+            link.write(frame)
+        else:
             link.check_writable()
-            if not link.held and link.buffered_amount <= link.limits.send_bytes:
-                break
-            await link.wait_change()
-        # NOTE: no await from here on, so that cancelled means not sent.
-        link.write(frame)
+            if not await link.wait_turn(frame):
+                raise link.error()
 
     def send_nowait(self, message: Message | bytearray | memoryview) -> None:
         """Send a message if that needs no waiting.  See `send`.
@@ -213,7 +213,7 @@ class Connection(trio.abc.AsyncResource):
         link = self.link
         frame = encode_message(message, link.form)
         link.check_writable()
-        if link.held or link.buffered_amount > link.limits.send_bytes:
+        if not link.takes_message:
             raise trio.WouldBlock
         link.write(frame)
 

@@ -5,9 +5,9 @@ and how it ends.  `Link.carry` reads, or while the link is open something that r
 links (`Reads`).
 
 NOTE: These rules hold between any two awaits.
-- Everything that waits, waits in `wait_change`, and everything that changes what somebody
-  may be waiting for calls `changed`; so there is one place to wake up, and no way to forget
-  one.  A waiter looks at the state again after it woke.
+- Who sends waits in `wait_turn`, where each is woken when its turn has come.  Everything else
+  that waits, waits in `wait_change`, and everything that changes what it may be waiting for calls
+  `changed`; a waiter looks at the state again after it woke.
 - `carry` alone closes the transport, and it ends within the close timeout of the moment at
   which `state` left OPEN.
 - A link that cannot be written to any more (`break_off`) keeps what has arrived, closes its
@@ -238,6 +238,7 @@ class Link(Incoming):
         self.close_reason = reason
         self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
         self._read_alone()
+        self.refuse_senders()
         self._call_close_hooks()
         self.changed()
 

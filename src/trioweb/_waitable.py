@@ -1,6 +1,9 @@
-"""Something that changes, and the tasks that wait for that."""
+"""Tasks that wait: all of them for any change of something, or each for its turn."""
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
 
 from trio.lowlevel import (
     Abort,
@@ -75,3 +78,67 @@ class Waitable:
             except RuntimeError:
                 raise wrong_thread() from None
             waiting.clear()
+
+
+class Waiter:
+    """A task in a line: the one that makes it."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task = current_task()
+
+
+_W = TypeVar("_W", bound=Waiter)
+
+
+class Line(Generic[_W]):
+    """Tasks in the order in which they came, each of which is woken when its turn has come.
+
+    NOTE: Who wakes a waiter does for it what it waited for, or notes in it why not.  A waiter that
+    is cancelled leaves the line at once, and one that was woken is cancelled too late.
+    """
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self) -> None:
+        self._waiters: OrderedDict[_W, None] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
+
+    @property
+    def first(self) -> _W:
+        """The one whose turn is next."""
+        return next(iter(self._waiters))
+
+    # See `Waitable.wait_change`.
+    @enable_ki_protection
+    async def wait(self, waiter: _W) -> None:
+        """Wait at the end of the line until woken.
+
+        Cancellation: the waiter was not woken.  Checkpoint: always.
+        """
+        waiters = self._waiters
+
+        def abort(_: RaiseCancelT) -> Abort:
+            del waiters[waiter]
+            return Abort.SUCCEEDED
+
+        waiters[waiter] = None
+        await wait_task_rescheduled(abort)
+
+    @enable_ki_protection
+    def wake(self) -> _W:
+        """Wake the first; return it.
+
+        Raises:
+            RuntimeError: called from another thread than that of Trio; nobody was woken.
+        """
+        waiter = self.first
+        try:
+            reschedule(waiter.task)
+        except RuntimeError:
+            raise wrong_thread() from None
+        del self._waiters[waiter]
+        return waiter

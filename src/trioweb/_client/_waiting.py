@@ -20,22 +20,14 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import trio
-from trio.lowlevel import (
-    Abort,
-    RaiseCancelT,
-    current_task,
-    enable_ki_protection,
-    reschedule,
-    wait_task_rescheduled,
-)
 
 from .._errors import NotReceiving, TriowebError
 from .._outgoing import OPEN
+from .._waitable import Line, Waiter
 from ._ending import Ending
 from ._outbox import Entry, OutboxQueue
 from ._signal import Signal
@@ -80,20 +72,19 @@ class Jam:
         self._told = True
 
 
-class _Waiter:
+class _Waiter(Waiter):
     """A task that waits.  `error` makes what it is to raise once woken; None: it is done."""
 
-    __slots__ = ("entry", "error", "number", "task")
+    __slots__ = ("entry", "error", "number")
 
     def __init__(self, *, entry: Entry = (0, b""), number: int = 0) -> None:
+        super().__init__()
         self.entry = entry
         self.number = number
         self.error: Callable[[], TriowebError] | None = None
-        self.task = current_task()
 
 
-# In the order in which they came; whoever is cancelled leaves it at once.
-_Line: TypeAlias = OrderedDict[_Waiter, None]
+_Line: TypeAlias = Line[_Waiter]
 
 
 class WaitingRoom:
@@ -117,9 +108,9 @@ class WaitingRoom:
         self._ending = ending
         self._why_stuck = why_stuck
         self._write = write
-        self._senders: _Line = OrderedDict()
-        self._flushers: _Line = OrderedDict()
-        self._openers: _Line = OrderedDict()
+        self._senders: _Line = Line()
+        self._flushers: _Line = Line()
+        self._openers: _Line = Line()
 
     @property
     def has_senders(self) -> bool:
@@ -160,7 +151,7 @@ class WaitingRoom:
             text = self._why_stuck()
             if text is not None:
                 raise NotReceiving(text)
-            await self._park(line, waiter)
+            await line.wait(waiter)
         except trio.Cancelled:
             # What was behind it may be smaller.
             self._write()
@@ -171,17 +162,6 @@ class WaitingRoom:
             # First: what ended the client may have cancelled the caller, too.
             await trio.lowlevel.checkpoint_if_cancelled()
             raise waiter.error()
-
-    # As `Waitable.wait_change`: who is cancelled must be off the line at once, as a message that
-    # is admitted is sent.
-    @enable_ki_protection
-    async def _park(self, line: _Line, waiter: _Waiter) -> None:
-        def abort(_: RaiseCancelT) -> Abort:
-            del line[waiter]
-            return Abort.SUCCEEDED
-
-        line[waiter] = None
-        await wait_task_rescheduled(abort)
 
     def stretch_inbox(self) -> None:
         """Let the inbox grow as far as those who wait need it, and read on if that helps."""
@@ -194,20 +174,17 @@ class WaitingRoom:
         outbox, senders = self._outbox, self._senders
         before = outbox.accepted
         while senders:
-            waiter = next(iter(senders))
-            if not outbox.has_room(len(waiter.entry[1])):
+            if not outbox.has_room(len(senders.first.entry[1])):
                 break
-            outbox.put(waiter.entry)
-            self._wake(senders, waiter)
+            outbox.put(senders.wake().entry)
         return outbox.accepted > before
 
     def look(self) -> None:
         """Wake those for whom what they wait for has come, but for senders."""
         while self._flushers:
-            waiter = next(iter(self._flushers))
-            if not self._outbox.is_settled(waiter.number):
+            if not self._outbox.is_settled(self._flushers.first.number):
                 break
-            self._wake(self._flushers, waiter)
+            self._flushers.wake()
         if self._is_open():
             self._wake_all(self._openers, None)
 
@@ -227,11 +204,4 @@ class WaitingRoom:
 
     def _wake_all(self, line: _Line, error: Callable[[], TriowebError] | None) -> None:
         while line:
-            waiter = next(iter(line))
-            waiter.error = error
-            self._wake(line, waiter)
-
-    @enable_ki_protection
-    def _wake(self, line: _Line, waiter: _Waiter) -> None:
-        del line[waiter]
-        reschedule(waiter.task)
+            line.wake().error = error
