@@ -244,6 +244,23 @@ async def test_pause_of_the_process_makes_nobody_slow(
     assert hub.statistics().evicted == 0
 
 
+async def test_process_that_is_always_late_has_slow_consumers_too(
+    hub: Hub, peers: Peers, mock_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 8: or the log would grow as long as somebody does not read."""
+    topic = hub.topic("news", retain=Retain(max_messages=5, patience=0.1), slow="skip")
+    peer = peers.open(reading=False)
+    await peer.clog()
+    subscription = topic.subscribe(peer.connection)
+    for _ in range(20):
+        publish(topic, 10)
+        await settle()
+        mock_clock.jump(0.2)
+        await settle()
+        assert topic.retained <= 5 + 4 * 10
+    assert subscription.skipped > 100
+
+
 async def test_readers_have_the_patience_of_the_topic_too(
     hub: Hub, autojump_clock: trio.testing.MockClock
 ) -> None:

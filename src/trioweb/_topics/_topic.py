@@ -49,6 +49,7 @@ class Topic:
         "_epoch",
         "_forgotten",
         "_hub",
+        "_is_spared",
         "_late",
         "_log",
         "_look",
@@ -87,6 +88,8 @@ class Topic:
         self._look = False
         # When and where retention began, while somebody needs what lies before that.
         self._late: list[tuple[float, int]] = []
+        # Whether that began anew, since the process had stood still.
+        self._is_spared = False
         # What the hub files it under.
         self._size_number: int | None = None
 
@@ -452,6 +455,7 @@ class Topic:
             floor = max(needed, self._overdue(floor, now))
         else:
             self._late.clear()
+            self._is_spared = False
         for members in tuple(self._members.values()):
             yield 1
             # Who could be written to waits for the pump, and not the pump for it.
@@ -473,11 +477,14 @@ class Topic:
         when the topic's patience began."""
         late, patience = self._late, self.retain.patience
         overdue = 0
-        if late and 0 < patience / 2 <= now - late[0][0] - patience:
+        if late and not self._is_spared and 0 < patience / 2 <= now - late[0][0] - patience:
             # Nobody looked when it was due: the process stood still, for those who lag as well.
+            # Once, as where it is always late nobody would ever be slow.
             late.clear()
+            self._is_spared = True
         while late and late[0][0] + patience <= now:
             _, overdue = late.pop(0)
+            self._is_spared = False
         # Not each time, or very many would be remembered.
         if not late or now >= late[-1][0] + patience / _LOOKS_PER_PATIENCE:
             late.append((now, floor))
