@@ -137,6 +137,19 @@ class Log:
         start = cursor + 1 - self.first + self._dead
         return cast("list[Publication]", self._entries[start : start + end - cursor])
 
+    def page(
+        self, now: float, after: int | None, count: int | None, *, reverse: bool
+    ) -> list[Publication]:
+        """Of what retention keeps, *count* at most behind *after*; in reverse, before it."""
+        first, head = self.floor(now), self.head
+        if reverse:
+            end = head if after is None else min(after - 1, head)
+            start = first - 1 if count is None else max(first - 1, end - count)
+            return list(reversed(self.between(start, end))) if start < end else []
+        start = first - 1 if after is None else max(after, first - 1)
+        end = head if count is None else min(head, start + count)
+        return list(self.between(start, end)) if start < end else []
+
     def block_after(self, cursor: int) -> Sequence[Publication]:
         """The publications behind *cursor* that share the block of the first of them."""
         entries = cast("list[Publication]", self._entries)

@@ -40,6 +40,31 @@ class Recovery:
     missing: int
 
 
+def find_start(epoch: str, first: int, head: int, since: Since | None, history: int) -> Recovery:
+    """Where somebody starts in a log.
+
+    Args:
+        epoch: of the topic's life.
+        first, head: the offsets of the oldest publication that is retained, and of the newest.
+        since, history: where it would like to start; see `Topic.subscribe`.
+    """
+    if since is None:
+        cursor = max(first - 1, head - history)
+        return Recovery(Position(epoch, cursor), recovered=True, missing=0)
+    if isinstance(since, tuple):
+        its_epoch, offset = since
+        is_ours = is_sure = its_epoch == epoch and offset <= head
+    else:
+        # The offset may be of another life, of which nothing else tells.
+        offset, is_ours, is_sure = since, since <= head, since == 0
+    if not is_ours:
+        offset = 0  # in another life; of this one the peer has nothing
+    cursor = max(offset, first - 1)
+    return Recovery(
+        Position(epoch, cursor), recovered=is_sure and cursor == offset, missing=cursor - offset
+    )
+
+
 def check_place(since: Since | None, history: int) -> None:
     """Raise ValueError unless *since* and *history* say where to start."""
     if not isinstance(history, int) or history < 0:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from .._link import Link
+from ._pass import make_pass
 from ._turns import Turns
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Pump:
             topic = next(iter(self._topics))
             work = self._passes.get(topic)
             if work is None:
-                work = self._passes[topic] = topic._pass()
+                work = self._passes[topic] = make_pass(topic)
             spent += self._go_on(topic, work)
         return spent
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -19,20 +17,14 @@ from .._policy import Message, Retain
 from .._waitable import Waitable, check_thread, wrong_thread
 from ._delivery import Members
 from ._log import Log, Publication, size_of
-from ._position import Position, Recovery, Since, check_place
+from ._pass import expect_next
+from ._position import Recovery, Since, check_place, find_start
 from ._reader import Publications
 from ._shape import Encode, Shape
-from ._subscription import ASIDE, Slow, Subscription, check_slow, logger
+from ._subscription import ASIDE, Slow, Subscription, check_peer, check_slow, logger
 
 if TYPE_CHECKING:
     from ._hub import Hub
-
-# What a pass costs that finds nobody to write to, in the units of `_shape`.
-_COST_OF_PASS: Final = 24
-# So many publications are dropped at a time; about as costly as so many of those units.
-_TRIMMED_AT_ONCE: Final = 512
-# Where retention began is remembered so many times within the patience of a topic.
-_LOOKS_PER_PATIENCE: Final = 8
 
 
 class Topic:
@@ -177,7 +169,7 @@ class Topic:
         else:
             # Nobody needs what goes.
             self._trim(log.floor(now))
-            self._expect(now)
+            expect_next(self, now)
         return offset
 
     @enable_ki_protection
@@ -312,37 +304,13 @@ class Topic:
         for name, value in (("after", after), ("count", count)):
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ValueError(f"history({name}={value!r}): must be 0 or more")
-        log = self._log
-        first, head = log.floor(trio.current_time()), log.head
-        if reverse:
-            end = head if after is None else min(after - 1, head)
-            start = first - 1 if count is None else max(first - 1, end - count)
-            return list(reversed(log.between(start, end))) if start < end else []
-        start = first - 1 if after is None else max(after, first - 1)
-        end = head if count is None else min(head, start + count)
-        return list(log.between(start, end)) if start < end else []
+        return self._log.page(trio.current_time(), after, count, reverse=reverse)
 
     def _find(self, since: Since | None, history: int) -> Recovery:
         """Where to start."""
         log = self._log
         first = log.floor(trio.current_time())
-        if since is None:
-            cursor = max(first - 1, log.head - history)
-            return Recovery(Position(self._epoch, cursor), recovered=True, missing=0)
-        if isinstance(since, tuple):
-            epoch, offset = since
-            is_ours = is_sure = epoch == self._epoch and offset <= log.head
-        else:
-            # The offset may be of another life, of which nothing else tells.
-            offset, is_ours, is_sure = since, since <= log.head, since == 0
-        if not is_ours:
-            offset = 0  # in another life; of this one the peer has nothing
-        cursor = max(offset, first - 1)
-        return Recovery(
-            Position(self._epoch, cursor),
-            recovered=is_sure and cursor == offset,
-            missing=cursor - offset,
-        )
+        return find_start(self._epoch, first, log.head, since, history)
 
     def _members_of(self, encode: Encode | None, form: WireForm) -> Members:
         members = self._members.get((encode, form))
@@ -418,78 +386,6 @@ class Topic:
         """Whether there is something that the last pass did not look at."""
         return self._look or self._log.head > self._passed
 
-    def _serve(self, subscription: Subscription) -> int:
-        """Write a chunk to a subscription whose turn it is; return the cost."""
-        return subscription._members.serve(subscription)
-
-    def _pass(self) -> Iterator[int]:
-        """Write to every member that can be written to, judge the others, drop what retention
-        does not keep.  Yields what that has cost, so that others can have their turns."""
-        self._look = False
-        # NOTE: What comes in during the pass is for the next one.
-        log = self._log
-        head = log.head
-        yield _COST_OF_PASS
-        for members in tuple(self._members.values()):
-            yield from members.deliver(head)
-        if log is not self._log:
-            return  # an encoding has ended this life of the topic; another one has its own passes
-        self._passed = head
-        now = trio.current_time()
-        yield from self._let_go(min(log.floor(now), head + 1), now)
-        if log is self._log:  # as above, but by those who were too slow
-            self._expect(now)
-            self._hub._retention.settle(self)
-
-    def _let_go(self, floor: int, now: float) -> Iterator[int]:
-        """Drop what lies before *floor*, unless somebody needs it who still has time."""
-        log = self._log
-        cursor = min((reader.cursor for reader in self._readers), default=log.head)
-        for members in tuple(self._members.values()):
-            least, cost = members.furthest_back()
-            if least is not None:
-                cursor = min(cursor, least)
-            yield cost
-        needed = max(log.first, cursor + 1)
-        if needed < floor:
-            floor = max(needed, self._overdue(floor, now))
-        else:
-            self._late.clear()
-            self._is_spared = False
-        for members in tuple(self._members.values()):
-            yield 1
-            # Who could be written to waits for the pump, and not the pump for it.
-            for subscription in members.behind(floor):
-                if subscription._link.is_free:
-                    floor = min(floor, subscription.cursor + 1)
-                yield 1
-        while log.first < floor:
-            self._trim(min(floor, log.first + _TRIMMED_AT_ONCE))
-            yield _TRIMMED_AT_ONCE
-        for members in tuple(self._members.values()):
-            yield 1
-            for subscription in members.behind(log.first):
-                if subscription._place is ASIDE and subscription.cursor < log.first - 1:
-                    yield members.judge(subscription)
-
-    def _overdue(self, floor: int, now: float) -> int:
-        """The place before which nobody may need anything any more: where retention began
-        when the topic's patience began."""
-        late, patience = self._late, self.retain.patience
-        overdue = 0
-        if late and not self._is_spared and 0 < patience / 2 <= now - late[0][0] - patience:
-            # Nobody looked when it was due: the process stood still, for those who lag as well.
-            # Once, as where it is always late nobody would ever be slow.
-            late.clear()
-            self._is_spared = True
-        while late and late[0][0] + patience <= now:
-            _, overdue = late.pop(0)
-            self._is_spared = False
-        # Not each time, or very many would be remembered.
-        if not late or now >= late[-1][0] + patience / _LOOKS_PER_PATIENCE:
-            late.append((now, floor))
-        return overdue
-
     def _trim(self, first: int) -> None:
         log = self._log
         size, count = log.size, first - log.first
@@ -506,22 +402,3 @@ class Topic:
         if self._members:
             self._look_again()
         return before - self._log.size
-
-    def _expect(self, now: float) -> None:
-        """See that there is another look when somebody's time is over, or a publication's."""
-        due = math.inf
-        if self.retain.max_age is not None:
-            first = self._log.floor(now)
-            if first <= self._log.head:
-                due = self._log[first].time + self.retain.max_age
-        if self._late:
-            due = min(due, self._late[0][0] + self.retain.patience)
-        if due < math.inf:
-            self._hub._pump.expect(self, due)
-
-
-def check_peer(peer: str | None) -> str | None:
-    """Raise unless *peer* is a key of a peer, or None."""
-    if peer is not None and not isinstance(peer, str):
-        raise TypeError(f"{peer!r}: the key of a peer must be a str; Connection.peer is one")
-    return peer

@@ -73,7 +73,7 @@ class Turns:
         while self.line and self._link.is_free and cost < budget:
             subscription, _ = self.line.popitem(last=False)
             self.line[subscription] = None  # behind the others
-            cost += subscription.topic._serve(subscription)
+            cost += subscription._members.serve(subscription)
         self._link.turn_over()
         return cost
 
