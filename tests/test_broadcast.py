@@ -263,3 +263,10 @@ async def test_slow_peer_on_a_topic_holds_up_nobody(
         await trio.sleep(11)
         assert site.server.statistics().connections == 1
         await stalled.stream.aclose()
+
+
+@pytest.mark.parametrize("path", ["/lobby", "/healthz", "/stats"])
+async def test_other_methods_than_get_and_head_are_answered_with_405(path: str) -> None:
+    async with broadcasting() as site:
+        answer = await get(site, path, "POST")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")

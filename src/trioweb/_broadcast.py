@@ -18,6 +18,7 @@ from ._errors import CloseCode, HubFull, Reject
 from ._http import Request, Response
 from ._policy import Retain
 from ._server import Accept, Server
+from ._server._front import ALLOW
 from ._topics import Hub, Topic
 
 MAX_TOPIC_BYTES: Final = 255
@@ -97,6 +98,8 @@ class Broadcast:
             await connection.aclose(CloseCode.TRY_AGAIN_LATER, "too many topics")
 
     async def http(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, "only GET and HEAD are answered\n", [ALLOW])
         match request.path:
             case "/healthz":
                 draining = self.server.draining

@@ -401,6 +401,9 @@ def parse_request(
         raise BadHead(400, "a request here has no body")
     if not event.http_version.startswith(b"1."):
         raise BadHead(505, "only HTTP/1 is spoken here")
+    # The one is for proxies, and what the other would send back may be a page's secrets.
+    if event.method in (b"CONNECT", b"TRACE"):
+        raise BadHead(501, "CONNECT and TRACE are not answered here")
     # RFC 6455 section 4.2.1.  In plain HTTP 1.0 is welcome: load balancers ask for health with it.
     if "upgrade" in names and event.http_version < b"1.1":
         raise BadHead(400, "an upgrade needs HTTP/1.1")

@@ -518,12 +518,45 @@ async def test_head_is_answered_like_get_but_without_a_body(nursery: trio.Nurser
     assert answer.headers["content-length"] == "5"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW"])
-async def test_other_methods_are_refused_with_405(method: str, nursery: trio.Nursery) -> None:
-    site = await start(nursery, wait, http=hello)
+METHODS = ["POST", "PUT", "DELETE", "OPTIONS", "BREW", "get"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_other_methods_are_refused_with_405_where_nobody_answers(
+    method: str, nursery: trio.Nursery
+) -> None:
+    site = await start(nursery, wait)
     answer = await site.ask(get(method=method))
     assert answer.status == 405
     assert answer.headers["allow"] == "GET, HEAD"
+    assert site.server.statistics().refused == {405: 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_http_is_asked_whatever_the_method(method: str, nursery: trio.Nursery) -> None:
+    async def http(request: trioweb.Request) -> trioweb.Response:
+        return trioweb.Response(200, f"{request.method} {request.path}")
+
+    site = await start(nursery, wait, http=http)
+    answer = await site.ask(get("/a", method=method))
+    assert (answer.status, answer.body) == (200, f"{method} /a".encode())
+
+
+@pytest.mark.parametrize("http", [None, hello])
+@pytest.mark.parametrize(
+    "head",
+    [
+        get(method="TRACE"),
+        b"CONNECT server:443 HTTP/1.1\r\nHost: server:443\r\n\r\n",
+        upgrade_head(method="CONNECT"),
+    ],
+)
+async def test_connect_and_trace_are_refused_with_501(
+    head: bytes, http: Any, nursery: trio.Nursery
+) -> None:
+    site = await start(nursery, wait, http=http)
+    assert (await site.ask(head)).status == 501
+    assert site.server.statistics().refused == {501: 1}
 
 
 async def _raise(request: trioweb.Request) -> trioweb.Response:

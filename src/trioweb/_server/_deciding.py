@@ -10,7 +10,7 @@ from trio.lowlevel import disable_ki_protection
 from .._arguments import awaitable, shown
 from .._errors import Reject
 from .._handshake import is_upgrade
-from .._http import Request, Response, format_address
+from .._http import BadHead, Request, Response, format_address
 from ._admission import Accept, Refused, choose_subprotocol
 from ._counts import Counts
 from ._drain import Stop
@@ -39,7 +39,7 @@ class Judge:
             except Reject as exc:
                 reason = exc.body.decode(errors="replace").strip()
                 raise Refused(Response(exc.status, exc.body, exc.headers), reason) from None
-        except Refused:
+        except (Refused, BadHead):
             raise
         except Exception as exc:
             self._counts.handler_errors += 1
@@ -50,6 +50,8 @@ class Judge:
     async def _ask(self, request: Request) -> Accept | Response:
         if not is_upgrade(request):
             if self._settings.http is None:
+                if request.method not in ("GET", "HEAD"):
+                    raise BadHead(405, "only GET and HEAD are answered")
                 return Response(404, "there is only a WebSocket here\n")
             response = await awaitable("http(request)", self._settings.http(request))
             if not isinstance(response, Response):

@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import trio
 
@@ -27,6 +27,9 @@ _Tls: TypeAlias = TlsStream | trio.SSLStream[Any]
 # its unread would send an RST, which may overtake the answer.
 _LINGER_SECONDS = 1.0
 _PIECE_BYTES = 64 * 2**10
+
+# What is answered where the application says nothing of methods: RFC 9110 section 15.5.6.
+ALLOW: Final = ("Allow", "GET, HEAD")
 
 # So much may wait unsent in the kernel, as much as a topic writes at a time.  Without a bound
 # the kernel takes megabytes for a peer that does not read, before anybody here notices.
@@ -117,7 +120,7 @@ async def read_request(
 
 
 def check_request(request: Request) -> None:
-    """Check that *request* is an upgrade without fault, or one that plain HTTP answers.
+    """Check that *request* is an upgrade without fault, or none at all.
 
     Raises:
         BadHead: it must be refused, with `status`.
@@ -126,14 +129,12 @@ def check_request(request: Request) -> None:
         check_upgrade(request)
     elif "sec-websocket-key" in request.headers and not request.headers.get("upgrade"):
         raise BadHead(426, "a WebSocket key, but no Upgrade: a proxy on the way must pass that on")
-    elif request.method not in ("GET", "HEAD"):
-        raise BadHead(405, "only GET and HEAD are answered")
 
 
 def refusal(error: BadHead) -> Response:
     """The answer to a head that cannot be taken."""
     headers = {
-        405: [("Allow", "GET, HEAD")],
+        405: [ALLOW],
         # RFC 6455 section 4.2.2: say which version would do.
         426: [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
     }

@@ -118,8 +118,9 @@ async def serve(
             to let it in, raise Reject to refuse it.  Anything else that it returns, and any
             other error, is logged, and the peer is refused with 500.  It is cancelled if the peer
             goes meanwhile.
-        http: `async def http(request) -> Response` for requests that are no upgrade;
-            without it they are answered with 404.
+        http: `async def http(request) -> Response` for requests that are no upgrade, whatever
+            their `request.method` is but for CONNECT and TRACE, which get 501; those with a body
+            get 400.  Without it GET and HEAD are answered with 404, and others with 405.
         origins: Origins that may connect besides the host asked for, as browsers send them
             ("https://example.com", with a port only if it is not the scheme's own); "*" for all.
             A page that is refused is told in the log, the first time at WARNING.
