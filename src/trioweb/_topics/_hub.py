@@ -173,7 +173,8 @@ async def open_hub(
             for a subscriber that still needs them is being too slow.
         linger: seconds for which the epoch and the head of a topic are remembered that nobody
             uses and that has no publication any more, so that whoever comes back and has missed
-            nothing is told so.  300, as many as a train is in a tunnel.
+            nothing is told so.  300, as many as a train is in a tunnel.  Of very many such topics
+            the last ones are: twice *max_topics*, in no more than an eighth of *max_bytes*.
 
     Leaving the block ends every subscription (the connections stay open).
 
