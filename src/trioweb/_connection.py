@@ -12,6 +12,7 @@ from typing import Any
 import trio
 from trio.lowlevel import in_trio_run
 
+from ._effort import A_TURN, EFFORT
 from ._errors import CloseCode, ConnectionClosed
 from ._frames import check_close, encode_message
 from ._http import Address, Headers, Request, brief, format_address
@@ -227,7 +228,8 @@ class Connection(trio.abc.AsyncResource):
 
         Cancellation: a cancelled `receive` has taken nothing.  Checkpoint: a cancellation
         point always; others run whenever it waits, which it does at least once for each
-        120 KiB that the peer sent.
+        120 KiB that the peer sent, and before it takes more when about a millisecond went
+        into publishing to topics.
         Concurrency: several tasks may receive; each message goes to one of them.
         """
         return self._next(None)
@@ -238,7 +240,7 @@ class Connection(trio.abc.AsyncResource):
         Raises, Cancellation, Checkpoint, Concurrency: as `receive`.
         """
         link = self.link
-        if link.inbox and not self._is_handed_over:
+        if link.inbox and EFFORT.spent < A_TURN and not self._is_handed_over:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(None)
@@ -258,7 +260,7 @@ class Connection(trio.abc.AsyncResource):
 
     async def _next(self, at_end: type[Exception] | None) -> Message:
         link = self.link
-        if link.inbox and not self._is_handed_over:
+        if link.inbox and EFFORT.spent < A_TURN and not self._is_handed_over:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(at_end)
@@ -268,8 +270,11 @@ class Connection(trio.abc.AsyncResource):
         return message
 
     async def _wait(self, at_end: type[Exception] | None) -> None:
-        """Return with something to take, or raise."""
+        """Let others run if that is due, and return with something to take, or raise."""
         link = self.link
+        if EFFORT.spent >= A_TURN and link.inbox:
+            await trio.lowlevel.checkpoint()
+        EFFORT.spent = 0
         # NOTE: whoever waited looks again, as another receiver may have been faster.
         while True:
             if self._is_handed_over:

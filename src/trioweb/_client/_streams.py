@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import trio
 
 from .._arguments import check_kind
+from .._effort import A_TURN, EFFORT
 from .._errors import Lagged
 from .._policy import check_positive
 from .._waitable import Waitable
@@ -214,7 +215,7 @@ class Messages(Generic[_Item]):
         Raises, Cancellation, Checkpoint: as `receive`.
         """
         items, stream = self._items, self._stream
-        if items and not stream.lagged:
+        if items and EFFORT.spent < A_TURN and not stream.lagged:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(None)
@@ -233,7 +234,7 @@ class Messages(Generic[_Item]):
     # NOTE: here and not in Stream: whoever waits keeps this object, and by that the stream.
     async def _next(self, at_end: type[Exception] | None) -> _Item:
         items, stream = self._items, self._stream
-        if items and not stream.lagged:
+        if items and EFFORT.spent < A_TURN and not stream.lagged:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(at_end)
@@ -245,8 +246,11 @@ class Messages(Generic[_Item]):
         return item
 
     async def _wait(self, at_end: type[Exception] | None) -> None:
-        """Return with something to take, or raise."""
+        """Let others run if that is due, and return with something to take, or raise."""
         stream = self._stream
+        if EFFORT.spent >= A_TURN and stream.items:
+            await trio.lowlevel.checkpoint()
+        EFFORT.spent = 0
         while True:
             if stream.lagged:
                 await _checkpoint_if_cancelled()

@@ -10,6 +10,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._chance import random_bytes
 from .._connection import Connection
+from .._effort import EFFORT
 from .._errors import Lagged
 from .._frames import SERVER_FORM, WireForm, encode_message
 from .._logs import log
@@ -20,7 +21,7 @@ from ._log import Log, Publication, size_of
 from ._pass import expect_next
 from ._position import Recovery, Since, check_place, find_start
 from ._reader import Publications
-from ._shape import Encode, Shape
+from ._shape import COST_OF_WRITE, Encode, Shape
 from ._subscription import ASIDE, Slow, Subscription, check_peer, check_slow, logger
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class Topic:
         log = self._log
         offset = log.append(frame, key, now)
         hub._published += 1
+        # As much as to write it once.
+        EFFORT.spent += COST_OF_WRITE + (size >> 8)
         retention.used(self)
         retention.resized(self, size, 1)
         if self._members or self._readers:
