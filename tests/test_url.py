@@ -38,6 +38,14 @@ URLS: Mapping[str, tuple[str, tuple[bool, str, int, str, str]]] = {
         "ws://[2001:DB8::1]:81",
         (False, "2001:db8::1", 81, "[2001:db8::1]:81", "/"),
     ),
+    "IPv6 on a link": (
+        "ws://[fe80::1%25eth0]:81",
+        (False, "fe80::1%eth0", 81, "[fe80::1]:81", "/"),
+    ),
+    "IPv6 on a link, as people write it": (
+        "wss://[FE80::1%Wlan-0.1]/",
+        (True, "fe80::1%Wlan-0.1", 443, "[fe80::1]", "/"),
+    ),
     "a name beyond ASCII": (
         "ws://bücher.example/",
         (False, "xn--bcher-kva.example", 80, "xn--bcher-kva.example", "/"),
@@ -57,6 +65,18 @@ def test_parse_url_takes_it_apart(url: str, expected: tuple[bool, str, int, str,
     found = (target.secure, target.host, target.port, target.authority, target.resource)
     assert found == expected
     assert target.headers == ()
+
+
+@pytest.mark.parametrize("zone", ["%", "%25", "%25a%0d", "%25a b", "%25%2f"])
+def test_parse_url_refuses_a_zone_that_is_none(zone: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a zone|must not contain spaces|not appear to be"):
+        parse_url(f"ws://[fe80::1{zone}]/")
+
+
+def test_name_of_a_server_has_no_zone() -> None:
+    """For its certificate: which link that is, only we know (RFC 6874 section 4)."""
+    assert parse_url("wss://[fe80::1%25eth0]/").name == "fe80::1"
+    assert parse_url("wss://host/").name == "host"
 
 
 @pytest.mark.parametrize(

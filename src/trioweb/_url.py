@@ -14,6 +14,8 @@ from ._errors import shown_url
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 # What may stand in Host, port included.
 HOST: Final = re.compile(r"[0-9A-Za-z_.:%\[\]\-~!$&'()*+,;=]+")
+# The name of a link of this machine, on which an IPv6 address is meant.
+_ZONE: Final = re.compile(r"%[0-9A-Za-z._~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,9 @@ class Target:
     `host` and `port` are what to dial, `authority` is the Host header, `resource` what the
     request line asks for; `headers` has the Authorization that a URL's user and password
     stand for.
+
+    The zone of an IPv6 address is a part of `host` alone: it means nothing to anybody but this
+    machine (RFC 6874 section 4).
     """
 
     secure: bool
@@ -31,6 +36,11 @@ class Target:
     authority: str
     resource: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """What the server is known as: `host` without a zone."""
+        return self.host.partition("%")[0] if ":" in self.host else self.host
 
     @property
     def url(self) -> str:
@@ -63,15 +73,22 @@ def parse_url(url: str) -> Target:
         raise ValueError(complaint + "the port must be from 1 to 65535")
     if "#" in url:
         raise ValueError(complaint + "must not have a fragment (RFC 6455 section 3)")
-    host = parts.hostname
+    host, zone = parts.hostname, ""
     try:
-        host = host if ":" in host else host.encode("idna").decode("ascii")
+        if ":" in host:
+            # RFC 6874 section 2: %25 begins it, and many write the % as it is.
+            host, percent, zone = host.partition("%")
+            zone = percent + zone.removeprefix("25")
+        else:
+            host = host.encode("idna").decode("ascii")
     except UnicodeError:
         raise ValueError(complaint + f"{host!r} is not a host name") from None
     default = _DEFAULT_PORTS[parts.scheme]
     bracketed = f"[{host}]" if ":" in host else host
     if not HOST.fullmatch(bracketed):
         raise ValueError(complaint + f"{host!r} is not a host name")
+    if zone and not _ZONE.fullmatch(zone):
+        raise ValueError(complaint + f"{zone!r} is not a zone, such as %25eth0 (RFC 6874)")
     resource = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if parts.query:
         resource += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
@@ -81,7 +98,7 @@ def parse_url(url: str) -> Target:
         headers = (("Authorization", "Basic " + base64.b64encode(user).decode()),)
     return Target(
         secure=parts.scheme == "wss",
-        host=host,
+        host=host + zone,
         port=port or default,
         authority=bracketed if port in (None, default) else f"{bracketed}:{port}",
         resource=resource,

@@ -188,6 +188,15 @@ def test_redirect_leads_where_the_location_says(
     assert found.secure is location.startswith("HTTPS")
 
 
+@pytest.mark.parametrize("location", ["/b", "//[fe80::1]:81/b", "ws://[fe80::1]:81/b"])
+def test_redirect_to_the_same_address_stays_on_its_link(location: str) -> None:
+    """The server cannot name the link, which only we know (RFC 6874 section 4)."""
+    old = visit("ws://[fe80::1%25eth0]:81/a", ("X-Token", "1"))
+    new = redirect(old, location)
+    assert (new.target.host, new.target.resource) == ("fe80::1%eth0", "/b")
+    assert new.headers == old.headers
+
+
 @pytest.mark.parametrize(
     "location",
     ["ws://", "mailto:x@y", "http://[::1", "http://host:99999/", "/with space", "file:///etc"],

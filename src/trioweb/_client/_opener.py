@@ -134,7 +134,7 @@ class Opener:
                 stream = await self._reach(target, way)
                 if target.secure:
                     way.phase = "TLS handshake"
-                    secured = await _secure(stream, self.ssl_context, target.host, server)
+                    secured = await _secure(stream, self.ssl_context, target.name, server)
                     # Of the server, where the proxy has one, too.
                     certificate = secured.tls.certificate()
                     stream = secured

@@ -85,6 +85,9 @@ def redirect(visit: Visit, location: str) -> Visit:
         raise HandshakeFailed(f"redirected to nowhere: {shown_url(location)!r}") from None
     if old.secure and not new.secure:
         raise HandshakeFailed(f"redirected from TLS to plain TCP, to {new.url}")
+    if new.host == old.name:
+        # The server cannot know which link of ours it is on.
+        new = replace(new, host=old.host)
     is_upgrade = new.secure and not old.secure and new.host == old.host
     if _place(new)[:3] != _place(old)[:3] and not is_upgrade:
         return Visit(new, (), ())
