@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -83,6 +83,16 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "--tls-key", "key.pem"], "needs --tls-cert"),
         (["serve", "--tls-cert", "missing.pem"], "missing.pem: No such file"),
         (["serve", "--host", "nobody..invalid"], "nobody..invalid:8000"),
+        (["serve", "--unix", "/nowhere/at/all"], "cannot listen on /nowhere/at/all: No such file"),
+        (["serve", "--unix", "x" * 200], "path too long"),
+        (["serve", "--unix", "s", "--unix-mode", "u=rw"], "'u=rw' is not a mode"),
+        (["serve", "--unix-mode", "0600"], "needs --unix"),
+        (["serve", "--unix", "s", "--port", "1"], "--host or --port and --unix: only one"),
+        (["serve", "--unix", "s", "--fd", "3"], "--unix and --fd: only one"),
+        (["serve", "--host", "::1", "--fd", "3"], "--host or --port and --fd: only one"),
+        (["serve", "--fd", "999"], "descriptor 999: Bad file descriptor"),
+        (["serve", "--fd", str(2**40)], "cannot listen"),
+        (["serve", "--fd", "three"], "'three' is not a whole number"),
         (["serve", "--host", "192.0.2.1", "--port", "7"], "192.0.2.1:7"),
         (["serve", "--host", "192.0.2.1", "--host", "[2001:db8::1]"], "[2001:db8::1]:8000"),
     ],
@@ -159,7 +169,7 @@ def test_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     async def listen(*arguments: object) -> object:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(_serve, "_listen", listen)
+    monkeypatch.setattr(_serve, "listen", listen)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["serve"])
 
@@ -170,7 +180,7 @@ def test_interrupt_before_it_serves_is_a_second_ctrl_c_already(
     async def listen(*arguments: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_serve, "_listen", listen)
+    monkeypatch.setattr(_serve, "listen", listen)
     assert main(["serve"]) == 130
 
 
@@ -202,10 +212,16 @@ class Serving:
     def __init__(self, process: trio.Process, url: str) -> None:
         self.process = process
         self.url = url
-        self.port = int(url.removesuffix("/").rpartition(":")[2])
         self.stderr = ""
+        self.has_said = trio.Event()  # something more there
+
+    @property
+    def port(self) -> int:
+        return int(self.url.removesuffix("/").rpartition(":")[2])
 
     async def peer(self) -> Peer:
+        if self.url.startswith("unix:"):
+            return Peer(await trio.open_unix_socket(self.url.removeprefix("unix:")))
         return Peer(await trio.open_tcp_stream("127.0.0.1", self.port))
 
     async def opened(self, path: str = "/") -> Peer:
@@ -225,11 +241,16 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(*arguments: str) -> AsyncGenerator[Serving]:
-    command = [sys.executable, "-m", "trioweb", "serve", "--port", "0", *arguments]
+async def serving(
+    *arguments: str,
+    where: Sequence[str] = ("--port", "0"),
+    program: Sequence[str] = (sys.executable, "-m", "trioweb"),
+    pass_fds: Sequence[int] = (),
+) -> AsyncGenerator[Serving]:
+    command = [*program, "serve", *where, *arguments]
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=pass_fds
         )
         assert process.stdout is not None and process.stderr is not None
         try:
@@ -246,6 +267,8 @@ async def serving(*arguments: str) -> AsyncGenerator[Serving]:
                 assert process.stderr is not None
                 async for data in process.stderr:
                     server.stderr += data.decode()
+                    server.has_said.set()
+                    server.has_said = trio.Event()
 
             yield server
         finally:
@@ -364,6 +387,144 @@ async def test_serve_listens_on_several_hosts() -> None:
         for host in "127.0.0.1", "127.0.0.2":
             peer = Peer(await trio.open_tcp_stream(host, server.port))
             assert (await peer.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
+
+
+@pytest.mark.network
+async def test_serve_listens_on_a_unix_socket_and_removes_it(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with serving("--unix-mode", "0600", where=["--unix", str(path)]) as server:
+        assert server.url == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert await server.get("/healthz") == (200, b"ok\n")
+        peer = await server.opened("/lobby")
+        await peer.send(Frame(TEXT, b"hello"))
+        assert await peer.frame() == Frame(TEXT, b"hello")
+        await peer.stream.aclose()
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+    assert not path.exists()
+
+
+@pytest.mark.network
+async def test_serve_listens_on_a_descriptor_that_it_was_given() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        async with serving(where=["--fd", str(number)], pass_fds=[number]) as server:
+            assert server.url == f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            assert await server.get("/healthz") == (200, b"ok\n")
+
+
+# What a service manager does before it becomes the program.
+_MANAGER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid() + int(sys.argv[2])), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, "-m", "trioweb", *sys.argv[3:]])
+"""
+
+
+@pytest.mark.network
+async def test_serve_listens_on_what_a_service_manager_passes_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        program = [sys.executable, "-c", _MANAGER, str(number), "0"]
+        async with serving(where=[], program=program, pass_fds=[number]) as server:
+            assert server.url == f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            assert await server.get("/healthz") == (200, b"ok\n")
+
+
+@pytest.mark.network
+async def test_serve_leaves_what_was_passed_on_to_another_process() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        program = [sys.executable, "-c", _MANAGER, str(number), "1"]
+        async with serving(program=program, pass_fds=[number]) as server:
+            assert server.port != listening.getsockname()[1]
+
+
+def test_socket_that_was_passed_on_excludes_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, complaint in ("1", "(LISTEN_FDS): only one"), ("one", "LISTEN_FDS='one'"):
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", count)
+        assert complaint in fails(capsys, "serve", "--port", "0")
+        assert not {"LISTEN_PID", "LISTEN_FDS"} & os.environ.keys()
+
+
+# The hang-up.
+
+
+async def _shown(server: Serving) -> bytes:
+    """The certificate that a client gets to see."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+    stream = trio.SSLStream(tcp, context, https_compatible=True)
+    await stream.do_handshake()
+    certificate = stream.getpeercert(binary_form=True)
+    await trio.aclose_forcefully(stream)
+    assert isinstance(certificate, bytes)
+    return certificate
+
+
+async def _wait_said(server: Serving, text: str) -> None:
+    with trio.fail_after(10):
+        while text not in server.stderr:
+            await server.has_said.wait()
+
+
+@pytest.mark.network
+async def test_sighup_has_the_certificate_read_again_and_a_bad_one_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    cert = tmp_path / "cert.pem"
+    certificates = [trustme.CA().issue_cert("127.0.0.1") for _ in range(2)]
+    expected = [
+        ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
+        for certificate in certificates
+    ]
+    certificates[0].private_key_and_cert_chain_pem.write_to_path(str(cert))
+    async with serving("--tls-cert", str(cert)) as server:
+        assert await _shown(server) == expected[0]
+        cert.write_text("no certificate\n")
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "the old certificate stays")
+        assert await _shown(server) == expected[0]
+        certificates[1].private_key_and_cert_chain_pem.write_to_path(str(cert))
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "was read again")
+        assert await _shown(server) == expected[1]
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+    assert f" ERROR trioweb: SIGHUP: --tls-cert {cert}: not a PEM certificate" in server.stderr
+
+
+@pytest.mark.network
+async def test_sighup_without_a_terminal_ends_nobody() -> None:
+    async with serving() as server:
+        peer = await server.opened()
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "no certificate that could be read again")
+        await peer.send(Frame(TEXT, b"still here"))
+        assert await peer.frame() == Frame(TEXT, b"still here")
+        await peer.stream.aclose()
+
+
+@pytest.mark.network
+def test_sighup_of_a_terminal_closes_softly() -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "trioweb", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("http://")
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            os.close(theirs)
+            os.close(ours)
 
 
 def _lines_of(handler: BackgroundHandler, reader: int, count: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -58,6 +59,12 @@ _port = _number(int, 0, 65535, "a port from 0 to 65535")
 _whole = _number(int, 1, 2**63, "a whole number from 1 on")
 _count = _number(int, 0, 2**63, "a whole number from 0 on")
 _seconds = _number(float, 0, 86400, "a number of seconds from 0 to 86400")
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("[0-7]{3,4}", text) or int(text, 8) > 0o777:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode such as 0660")
+    return int(text, 8)
 
 
 def _app_heartbeat(text: str) -> tuple[str, str | None]:
@@ -117,7 +124,8 @@ def _add_serve(commands: Any) -> None:
         help="run a broadcast server with a chat page",
         description="Run a broadcast server: every path is a topic, and what a client sends to "
         "ws://HOST/lobby reaches everyone on /lobby. With a browser, any path is a chat page; "
-        "/healthz says ok, /stats tells numbers as JSON. SIGTERM and Ctrl-C close softly.",
+        "/healthz says ok, /stats tells numbers as JSON. SIGTERM and Ctrl-C close softly; SIGHUP "
+        "reads the certificate again, or with a terminal closes softly, too.",
         formatter_class=_HelpFormatter,
     )
     command.set_defaults(run=serve)
@@ -129,7 +137,22 @@ def _add_serve(commands: Any) -> None:
         help="address or name to listen on; 0.0.0.0 for every IPv4 address, :: for every IPv6 one; "
         "may be repeated; otherwise 127.0.0.1",
     )
-    add("--port", type=_port, default=8000, help="port to listen on; 0 for any free one")
+    add("--port", type=_port, help="port to listen on; 0 for any free one; otherwise 8000")
+    add("--unix", metavar="PATH", help="listen on this Unix socket instead")
+    add(
+        "--unix-mode",
+        type=_mode,
+        metavar="MODE",
+        help="who may connect to it, as for chmod; otherwise 0660: its owner and group",
+    )
+    add(
+        "--fd",
+        action="append",
+        type=_count,
+        metavar="N",
+        help="listen on this descriptor instead, a listening socket that was passed on; may be "
+        "repeated. Those of a service manager (LISTEN_FDS) need no option",
+    )
     add(
         "--subprotocol",
         action="append",

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import ssl
 import sys
 from functools import partial
+from typing import Any, Final
 
 import trio
 
 from .._broadcast import Broadcast
 from .._errors import CloseCode
-from .._http import format_address
 from .._policy import Limits, Message
 from .._server import Server, serve_listeners
-from .._server._listening import open_listeners
 from .._topics import open_hub
+from ._sockets import describe, listen
 from ._terminal import UsageError
 from ._tls import load_certificate
 
-# Where to listen unless told otherwise: for this machine alone.
-_HOST = "127.0.0.1"
+_logger = logging.getLogger("trioweb")
+
+_SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
 # What each signal tells the peers: come back soon, or this server goes.
 _CLOSE_CODES: dict[int, CloseCode] = {
     signal.SIGTERM: CloseCode.SERVICE_RESTART,
     signal.SIGINT: CloseCode.GOING_AWAY,
 }
+if _SIGHUP is not None:
+    _CLOSE_CODES[_SIGHUP] = CloseCode.SERVICE_RESTART
 
 
 def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
@@ -54,7 +58,7 @@ async def serve(options: argparse.Namespace) -> int:
     )
     async with open_hub(max_topics=options.max_topics) as hub:
         broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo)
-        listeners = await _listen(options)
+        listeners = await listen(options)
         run = partial(
             serve_listeners,
             broadcast.handle,
@@ -68,7 +72,7 @@ async def serve(options: argparse.Namespace) -> int:
             limits=limits,
             hub=hub,
         )
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*_CLOSE_CODES) as signals:
             async with trio.open_nursery() as nursery:
 
                 async def serve_and_end(task_status: trio.TaskStatus[Server]) -> None:
@@ -76,12 +80,12 @@ async def serve(options: argparse.Namespace) -> int:
                     nursery.cancel_scope.cancel()
 
                 broadcast.server = await nursery.start(serve_and_end)
-                _announce(
-                    (options.host or [_HOST])[0], broadcast.server.port, secure=context is not None
-                )
-                close_code = _CLOSE_CODES[await signals.__anext__()]
+                _announce(listeners[0], options.host, secure=context is not None)
+                # A terminal that is closed takes its programs along.
+                while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():
+                    await _read_again(broadcast.server, options)
                 nursery.start_soon(
-                    broadcast.server.drain, options.grace, options.spread, close_code
+                    broadcast.server.drain, options.grace, options.spread, _CLOSE_CODES[number]
                 )
                 async for number in signals:
                     if number == signal.SIGINT:
@@ -89,25 +93,27 @@ async def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _listen(options: argparse.Namespace) -> list[trio.SocketListener]:
-    hosts = options.host or [_HOST]
+async def _read_again(server: Server, options: argparse.Namespace) -> None:
+    """Show whoever comes from now on what is in the certificate's files by now."""
+    if options.tls_cert is None:
+        _logger.info("SIGHUP: there is no certificate that could be read again")
+        return
     try:
-        return await open_listeners(options.port, hosts)
-    except (OSError, UnicodeError) as exc:  # the latter for a name that no host can have
-        where = ", ".join(format_address((host, options.port)) for host in hosts)
-        reason = getattr(exc, "strerror", None) or exc
-        raise UsageError(
-            f"cannot listen on {where}: {reason}; choose another --host or --port"
-        ) from exc
+        # In a thread: it takes tens of milliseconds, and more where files are far away.
+        context = await trio.to_thread.run_sync(_ssl_context, options.tls_cert, options.tls_key)
+    except UsageError as exc:
+        _logger.error("SIGHUP: %s; the old certificate stays", exc)
+    else:
+        server._ssl_context = context
+        _logger.info("SIGHUP: the certificate was read again")
 
 
-def _announce(host: str, port: int, *, secure: bool) -> None:
+def _announce(listener: trio.abc.Listener[Any], hosts: list[str] | None, *, secure: bool) -> None:
     """Say where to go; the URL stands alone on standard output, for scripts."""
-    address = format_address((host, port))
-    s = "s" if secure else ""
-    print(f"http{s}://{address}/", flush=True)
+    url, prefix = describe(listener, hosts, secure=secure)
+    print(url, flush=True)
     print(
-        f"Every path is a topic, for browsers and for ws{s}://{address}/… alike. "
+        f"Every path is a topic, for browsers and for {prefix}/… alike. "
         "Ctrl-C closes softly, a second one at once.",
         file=sys.stderr,
         flush=True,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +22,7 @@ from ._listening import open_listeners
 from ._reader import open_reader
 from ._server import Server
 from ._settings import Handler, Settings, settle
+from ._unix import open_unix_listener
 
 
 # All three close what they were given, or have opened, however they end.
@@ -83,9 +87,11 @@ async def _serve(
 @enable_ki_protection
 async def serve(
     handler: Handler,
-    port: int,
+    port: int | None = None,
     *,
     host: str | None = None,
+    unix: str | os.PathLike[str] | None = None,
+    reuse_port: bool = False,
     ssl_context: ssl.SSLContext | None = None,
     admit: Admit | None = None,
     http: Http | None = None,
@@ -108,9 +114,15 @@ async def serve(
             it returns, its connection is closed with 1000.  An exception closes it with
             1011 and is logged with its traceback; it never ends the server.  Letting the
             connection's own ConnectionClosed out is no error.
-        port: 0 for any free one, the same at all addresses; see `Server.port`.
+        port: 0 for any free one, the same at all addresses; see `Server.port`.  None for no TCP,
+            with *unix* alone.
         host: the address to listen on, or a name: then all of its addresses that this machine has;
             None for all of this machine.
+        unix: the path of a Unix socket to listen on, too, for its owner and its group (0660).  A
+            socket that is left over there, on which nobody listens, is removed, and this one at
+            the end, if it is still there.
+        reuse_port: other processes of the same user may listen on *port*, too; the kernel then
+            gives each of them a share of the connections.
         ssl_context: serve wss and https; `ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)`
             with a certificate loaded.  If it asks peers for certificates, `request.certificate`
             tells `admit`, `http` and the handler whose it is.
@@ -144,7 +156,7 @@ async def serve(
         After `Server.drain`; otherwise it runs until it is cancelled.
 
     Raises:
-        OSError: the port cannot be listened on.
+        OSError: the port or the path cannot be listened on; the error's text has the address.
         TypeError, ValueError: an argument cannot work; nothing was begun.
 
     Cancellation: every connection is sent Close 1001 if the kernel takes it at once, every
@@ -164,15 +176,31 @@ async def serve(
         compression=compression,
         hub=hub,
     )
-    check_kind("serve", "port", port, int)
-    if not 0 <= port <= 65535:
-        raise ValueError(f"serve: port {port} must be from 0 to 65535")
-    check_kind("serve", "host", host, str, optional=True)
-    listeners = await open_listeners(port, [host])
+    _check_place(port, host, unix, reuse_port)
+    listeners: list[trio.abc.Listener[Any]] = []
     try:
+        if port is not None:
+            listeners += await open_listeners(port, [host], reuse_port=reuse_port)
+        if unix is not None:
+            listeners.append(await open_unix_listener(os.fspath(unix)))
         await _serve(settings, listeners, task_status)
     finally:
         # Shielded, or a cancellation would take the place of what is on its way out.
         with trio.CancelScope(shield=True):
             for listener in listeners:
                 await trio.aclose_forcefully(listener)
+
+
+def _check_place(port: object, host: object, unix: object, reuse_port: object) -> None:
+    check_kind("serve", "port", port, int, optional=True)
+    if isinstance(port, int) and not 0 <= port <= 65535:
+        raise ValueError(f"serve: port {port} must be from 0 to 65535")
+    check_kind("serve", "host", host, str, optional=True)
+    check_kind("serve", "unix", unix, str, os.PathLike, optional=True)
+    check_kind("serve", "reuse_port", reuse_port, bool)
+    if port is None and unix is None:
+        raise TypeError("serve: needs a port, or unix=, the path of a Unix socket")
+    if port is None and (host is not None or reuse_port):
+        raise ValueError("serve: host and reuse_port are for a port, and there is none")
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError(f"serve: reuse_port is nothing that {sys.platform} has")

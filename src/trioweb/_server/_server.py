@@ -62,6 +62,8 @@ class Server:
         self._settings = settings
         self._nursery = nursery
         self._reader = reader
+        # What whoever comes from now on is shown.
+        self._ssl_context = settings.ssl_context
         heartbeat = settings.heartbeat
         self._monitor = Monitor(heartbeat) if heartbeat is not None else None
         self._counts = Counts()
@@ -222,8 +224,8 @@ class Server:
         try:
             bound_kernel_queue(stream)
             remote, local = addresses(stream)
-            if self._settings.ssl_context is not None:
-                stream = TlsStream(stream, self._settings.ssl_context, server_side=True)
+            if self._ssl_context is not None:
+                stream = TlsStream(stream, self._ssl_context, server_side=True)
             visitor = self._places.meet(remote)
             connection = await self._opening.open(stream, visitor, local)
             if connection is not None:
