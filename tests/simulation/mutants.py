@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import trio
 
-from trioweb import Connection
+from trioweb import Connection, Recovery, Topic
 from trioweb._client._confirmation import MAX_WINDOW, Confirmation
 from trioweb._client._outbox import OutboxQueue
 from trioweb._client._retry import Schedule
@@ -16,9 +18,14 @@ from trioweb._client._sending import Sender
 from trioweb._heartbeat import Monitor
 from trioweb._link import Link
 from trioweb._server._handling import Handling
+from trioweb._topics import Since
+from trioweb._topics._pump import Pump
+from trioweb._topics._retention import Retention
 from trioweb._topics._subscription import Subscription
 
 _begin = Confirmation.begin
+_serve = Pump._serve
+_find = Topic._find
 
 
 class _Leak(BaseException):
@@ -60,6 +67,22 @@ def _skip_in_silence(self: Subscription, cursor: int, count: int) -> None:
     self.cursor = max(self.cursor, cursor)
 
 
+def _serve_without_bound(self: Pump, budget: int) -> int:
+    return _serve(self, sys.maxsize)
+
+
+def _reserve_nothing(self: Retention, topic: Topic, size: int) -> None:
+    pass
+
+
+def _call_it_recovered(self: Topic, since: Since | None, history: int) -> Recovery:
+    return replace(_find(self, since, history), recovered=True)
+
+
+def _evict_in_silence(self: Topic, subscription: Subscription) -> None:
+    pass
+
+
 def _contain_nothing(self: Handling, error: Exception, connection: Connection) -> NoReturn:
     raise _Leak from error
 
@@ -72,6 +95,10 @@ MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
     "deaths do not shrink the window": (Confirmation, "begin", _keep_the_window),
     "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),
     "skipped publications are not counted": (Subscription, "_pass_over", _skip_in_silence),
+    "a judged subscriber is not counted": (Topic, "_evicted", _evict_in_silence),
+    "links are served without bound": (Pump, "_serve", _serve_without_bound),
+    "memory of topics in use is not bounded": (Retention, "reserve", _reserve_nothing),
+    "a forgotten position is called recovered": (Topic, "_find", _call_it_recovered),
     "a handler's error is not contained": (Handling, "_contain", _contain_nothing),
 }
 

@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import trio
 
+from trioweb import Topic
 from trioweb.testing import NetworkStream, RawPeer
 
 from .checks import Visit
-from .scenario import RESTART_PAUSE
+from .scenario import PORT, RESTART_PAUSE
 
 if TYPE_CHECKING:
     from .world import World
@@ -29,11 +30,12 @@ class OrderlyBackend:
     """The program of one such server, which knows no topic."""
 
     server = None
-    topic = None
+    hub = None
 
     def __init__(self, world: World, name: str) -> None:
         self.sick = False
         self._world = world
+        self.topics: dict[str, Topic] = {}
         self._host = world.network.host(name)
         self._stop = trio.Event()
 
@@ -42,7 +44,7 @@ class OrderlyBackend:
         while not self._world.over:
             self._stop = trio.Event()
             async with trio.open_nursery() as nursery:
-                listeners = [self._host.listen(80)]
+                listeners = [self._host.listen(PORT)]
                 nursery.start_soon(trio.serve_listeners, self._serve, listeners)
                 await self._stop.wait()
                 nursery.cancel_scope.cancel()

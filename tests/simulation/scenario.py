@@ -25,6 +25,7 @@ TroubleKind = Literal[
     "poison",  # a message on which the handler raises
     "cancel",  # a client is cancelled, and another one takes its place
     "leave",  # the same, but its block is left normally
+    "rush",  # readers come to a server and catch up, all at once
 ]
 
 Slow = Literal["evict", "skip", "latest"]
@@ -36,6 +37,15 @@ SPREAD: Final = 2.0
 RESTART_PAUSE: Final = 3.0  # until a drained server is back
 SLACK: Final = 2.0  # for what policies say nothing about: latency, a tick more
 
+PORT: Final = 80  # of every server, with TLS or without
+SERVERS: Final = ("north", "south")
+NEWS: Final = "news"  # what clients say, as text
+TICKS: Final = "ticks"  # what a server says by itself, in bursts, as bytes
+ARCHIVE: Final = "archive"  # what a server has said before anybody came, large
+
+# Rushes are only where there is something to come for.
+_TROUBLES: Final = tuple(kind for kind in get_args(TroubleKind) if kind != "rush")
+_AMPLE: Final = 64 * 2**20
 _CONDITIONS: Final = (
     Conditions(segment=1),
     Conditions(latency=2),
@@ -51,7 +61,9 @@ class Person:
 
     Args:
         confirm: `Outbox(confirm=True)`.
-        subscribes: it resumes the topic where it left it.
+        topics: it resumes these where it left them.
+        slow: what it asks for instead of the topics' own policy.
+        by_offset: it does not say of which epoch the offset is.
         outbox: messages that its outbox holds.
         size: about how many characters its messages have.
         fickle: what it waits for is often cancelled.
@@ -60,7 +72,9 @@ class Person:
 
     name: str
     confirm: bool = True
-    subscribes: bool = True
+    topics: tuple[str, ...] = (NEWS,)
+    slow: Slow | None = None
+    by_offset: bool = False
     outbox: int = 1000
     size: int = 20
     fickle: bool = False
@@ -78,6 +92,24 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A topic that takes many turns to catch up with, and those who do.
+
+    Args:
+        publications: how many a server has made of it when it begins.
+        size: bytes of each; every other one is text.
+        readers: come and leave together.  The first of them reads slowly, and the second
+            vanishes when it is half through.
+        max_bytes: that it retains.
+    """
+
+    publications: int
+    size: int
+    readers: int
+    max_bytes: int
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Everything that decides a run; what is left to chance in it comes from `seed`.
 
@@ -85,6 +117,9 @@ class Scenario:
         busy: seconds in which messages are sent and things go wrong.
         quiet: seconds after that, in which nothing may go wrong.
         pause: seconds between two messages of a client, on average.
+        secure: servers speak TLS.
+        max_hub_bytes, linger: of the servers' hubs.
+        ticks: seconds between two bursts of TICKS, on average; None for none.
         echo: who publishes gets it back.
         nap: seconds that a server takes for each message.
         orderly: servers answer a ping behind what they have handled; see `OrderlyBackend`.
@@ -93,12 +128,17 @@ class Scenario:
     """
 
     seed: int
-    servers: tuple[str, ...] = ("north",)
+    servers: tuple[str, ...] = SERVERS[:1]
     people: tuple[Person, ...] = (Person("ann"), Person("bob"))
     heartbeat: Heartbeat = Heartbeat()
     limits: Limits = Limits(close_timeout=5, connect_timeout=8)
+    secure: bool = False
+    max_hub_bytes: int = 64 * 2**20
+    linger: float = 300
     retain: Retain = Retain()
     slow: Slow = "evict"
+    ticks: float | None = None
+    archive: Archive | None = None
     echo: bool = True
     nap: float = 0
     orderly: bool = False
@@ -162,7 +202,7 @@ class _Choice:
         interval = one_of((20, 60, 300))
         busy = 60 + 2.0 * interval
         names = ("ann", "bob", "cas", "dan")[: one_of((2, 3, 3, 4))]
-        servers = one_of((("north",), ("north",), ("north", "south")))
+        servers = one_of((SERVERS[:1], SERVERS[:1], SERVERS))
         small = chance(0.5)
         slow: Slow = one_of(("evict", "skip", "latest"))
         calm = Scenario(
@@ -182,6 +222,10 @@ class _Choice:
                 patience=one_of((0, 0, 0, 1)),
             ),
             slow=slow,
+            secure=chance(0.2),
+            max_hub_bytes=one_of((_AMPLE, _AMPLE, 10_000)),
+            linger=one_of((300, 300, 5)),
+            ticks=one_of((None, busy / 8)),
             echo=chance(0.7),
             nap=one_of((0, 0, 0, 0.1)),
             conditions=Conditions(
@@ -191,16 +235,40 @@ class _Choice:
             ),
             max_bytes=one_of((1000, 4096)) if small else 65536,
             busy=busy,
-            quiet=8.0 * interval,
+            quiet=6.0 * interval,
             pause=busy / 6,
         )
         scenario = replace(calm, plan=self._plan(calm), troubles=self._troubles(calm))
+        if self._seed % 10 == 2:
+            return self._archived(scenario)
         return self._orderly(scenario) if self._seed % 5 == 4 else scenario
+
+    def _archived(self, scenario: Scenario) -> Scenario:
+        """The same with servers that have much to be caught up with, and room to write it."""
+        one_of = self._random.choice
+        archive = Archive(publications=30, size=20_000, readers=16, max_bytes=2**20)
+        rushes = tuple(
+            Trouble("rush", one_of(scenario.servers), self._moment(scenario)) for _ in range(2)
+        )
+        whole = archive.publications * archive.size
+        return replace(
+            scenario,
+            people=tuple(
+                replace(person, topics=(NEWS, TICKS), nap=0) for person in scenario.people
+            ),
+            limits=replace(scenario.limits, send_bytes=one_of((200, 65536, 65536))),
+            max_hub_bytes=one_of((_AMPLE, whole, whole // 2)),
+            ticks=scenario.busy / 8,
+            archive=archive,
+            conditions=Conditions(latency=one_of((None, 0.01))),
+            max_bytes=65536,
+            troubles=scenario.troubles + rushes,
+        )
 
     def _orderly(self, scenario: Scenario) -> Scenario:
         """The same with servers that work in order, and a network that is well."""
         people = (
-            replace(person, subscribes=False, nap=0, outbox=max(person.outbox, 20))
+            replace(person, topics=(), nap=0, outbox=max(person.outbox, 20))
             for person in scenario.people
         )
         timeout = scenario.heartbeat.timeout
@@ -211,6 +279,7 @@ class _Choice:
         return replace(
             scenario,
             people=tuple(people),
+            secure=False,
             nap=self._random.choice((0, 0.01, 0.15 * timeout, 0.75 * timeout)),
             orderly=True,
             max_resends=8,
@@ -223,7 +292,8 @@ class _Choice:
         return Person(
             name,
             confirm=chance(0.65),
-            subscribes=chance(0.8),
+            topics=one_of(((), (NEWS,), (NEWS, TICKS), (NEWS, TICKS), (TICKS,))),
+            slow=one_of((None, None, None, "evict", "skip", "latest")),
             outbox=one_of((3, 1000)),
             size=one_of((20, 300)) if small else 20,
             fickle=chance(0.3),
@@ -256,7 +326,7 @@ class _Choice:
         return fault
 
     def _troubles(self, calm: Scenario) -> tuple[Trouble, ...]:
-        kinds = self._some(get_args(TroubleKind))
+        kinds = self._some(_TROUBLES)
         people = tuple(person.name for person in calm.people)
         return tuple(
             Trouble(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -138,7 +139,8 @@ def measure_seed(seed: int) -> tuple[str, str, int]:
     """The name of a run of the simulation, its hash, and how many events are in that."""
     witness = Witness()
     with witness.watching(seed):
-        result, _ = run(Scenario.of(seed))
+        # What is encrypted is never the same twice.
+        result, _ = run(replace(Scenario.of(seed), secure=False))
     witness.note(str(result))
     return f"seed {seed}", witness.digest, witness.events
 
