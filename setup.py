@@ -12,8 +12,8 @@ from setuptools import Extension, setup
 
 stable_abi = not sysconfig.get_config_var("Py_GIL_DISABLED")
 mask = Extension(
-    "trioweb._mask_c",
-    ["src/trioweb/_mask_c.c"],
+    "trioweb._protocol._mask_c",
+    ["src/trioweb/_protocol/_mask_c.c"],
     define_macros=[("Py_LIMITED_API", "0x030b0000")] if stable_abi else [],
     py_limited_api=stable_abi,
     optional=True,

@@ -28,8 +28,8 @@ from tests.support import (
     inflated,
 )
 from trioweb import Connection, Deflate, Heartbeat, Limits, open_connection, open_hub
-from trioweb._deflate import Compressor
 from trioweb._handshake import accept_token
+from trioweb._protocol._deflate import Compressor
 from trioweb.testing import Network, RawPeer
 
 POLICY: Final = Deflate(min_bytes=20)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from tests.support import count_inflating, final_blocks
 from trioweb import CloseCode, Deflate
-from trioweb import _deflate as trioweb_deflate
-from trioweb._deflate import (
+from trioweb._errors import FrameError
+from trioweb._protocol import _deflate as trioweb_deflate
+from trioweb._protocol._deflate import (
     OFFER,
     Agreement,
     Compressor,
@@ -29,7 +30,6 @@ from trioweb._deflate import (
     choose_offer,
     read_answer,
 )
-from trioweb._errors import FrameError
 
 _POLICY: Final = Deflate(min_bytes=1)
 _TAIL: Final = b"\x00\x00\xff\xff"

@@ -36,10 +36,11 @@ from tests.support import (
     inflated,
     split_frame,
 )
-from trioweb import Deflate, _frames
-from trioweb._deflate import Compressor, Inflater
+from trioweb import Deflate
 from trioweb._errors import CloseCode, FrameError
-from trioweb._frames import (
+from trioweb._protocol import _frames
+from trioweb._protocol._deflate import Compressor, Inflater
+from trioweb._protocol._frames import (
     SERVER_FORM,
     WORK_PER_FEED,
     Decoder,
@@ -50,7 +51,7 @@ from trioweb._frames import (
     encode_frame,
     encode_message,
 )
-from trioweb._mask_python import mask as mask_in_python
+from trioweb._protocol._mask_python import mask as mask_in_python
 
 CONTINUATION: Final = 0x0
 Event = str | bytes | Frame

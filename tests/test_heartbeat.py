@@ -27,9 +27,9 @@ from tests.support import (
 )
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
 from trioweb._heartbeat import Monitor, heartbeat_replies
-from trioweb._http import Request
 from trioweb._incoming import reply_key
 from trioweb._link import Link
+from trioweb._protocol._http import Request
 from trioweb._server._reader import open_reader
 from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair

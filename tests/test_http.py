@@ -14,16 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import Script, one_by_one, open_streams
-from trioweb._http import (
+from trioweb._heads import addresses, read_head, read_response
+from trioweb._protocol._http import (
     BadHead,
     Headers,
     Request,
     Response,
-    addresses,
     format_address,
     parse_request,
-    read_head,
-    read_response,
 )
 
 _MAX: Final = 16 * 2**10

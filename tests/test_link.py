@@ -33,9 +33,9 @@ from tests.support import (
     open_streams,
 )
 from trioweb import ConnectionLost, Limits, State, _link
-from trioweb._frames import WORK_PER_FEED
 from trioweb._link import Link
 from trioweb._outgoing import kernel_fileno
+from trioweb._protocol._frames import WORK_PER_FEED
 from trioweb._server._reader import open_reader
 from trioweb.testing import MemoryStream, stream_pair
 

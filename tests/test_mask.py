@@ -15,19 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioweb import _mask_python
-from trioweb._mask_python import mask as mask_in_python
+from trioweb._protocol import _mask_python
+from trioweb._protocol._mask_python import mask as mask_in_python
 
 Mask = Callable[[bytes, bytes], bytes]
 
 KEY: Final = b"\x01\x80\xff\x00"
 
-_is_built: Final = importlib.util.find_spec("trioweb._mask_c") is not None
+_is_built: Final = importlib.util.find_spec("trioweb._protocol._mask_c") is not None
 mask_in_c: Final[Callable[..., bytes]] = (
-    importlib.import_module("trioweb._mask_c").mask if _is_built else mask_in_python
+    importlib.import_module("trioweb._protocol._mask_c").mask if _is_built else mask_in_python
 )
 needs_mask_in_c = pytest.mark.skipif(
-    not _is_built, reason="needs trioweb._mask_c, which was not built"
+    not _is_built, reason="needs trioweb._protocol._mask_c, which was not built"
 )
 _both = pytest.mark.parametrize(
     "mask",
@@ -131,7 +131,7 @@ def test_mask_in_c_keeps_nothing() -> None:
 def _choose() -> object:
     """What `_mask.py` chooses when it is imported for the first time."""
     source = Path(_mask_python.__file__).with_name("_mask.py")
-    spec = importlib.util.spec_from_file_location("trioweb._mask", source)
+    spec = importlib.util.spec_from_file_location("trioweb._protocol._mask", source)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -141,7 +141,7 @@ def _choose() -> object:
 def test_mask_is_in_python_where_the_one_in_c_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "trioweb._mask_c", None)
+    monkeypatch.setitem(sys.modules, "trioweb._protocol._mask_c", None)
     assert _choose() is mask_in_python
 
 
@@ -158,7 +158,7 @@ code = f'''
 import sys
 sys.path[:] = {sys.path!r}
 import trioweb
-from trioweb._mask import mask
+from trioweb._protocol._mask import mask
 print(type(mask).__name__, mask(b"data", bytes(4)))
 '''
 print(_interpreters.run_string(_interpreters.create(), code))

@@ -36,10 +36,10 @@ from ._errors import (
     TryAgain,
     Unsent,
 )
-from ._http import Headers, Request, Response
 from ._link import LinkStatistics as ConnectionStatistics
 from ._outgoing import State
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
+from ._protocol._http import Headers, Request, Response
 from ._server import Accept, Server, ServerStatistics, serve, serve_listeners
 from ._topics import (
     Hub,

@@ -15,8 +15,8 @@ from typing import Final
 
 from ._connection import Connection
 from ._errors import CloseCode, HubFull, Reject
-from ._http import Request, Response
 from ._policy import Retain
+from ._protocol._http import Request, Response
 from ._server import Accept, Server
 from ._server._front import ALLOW
 from ._topics import Hub, Topic

@@ -14,11 +14,11 @@ from trio.lowlevel import in_trio_run
 
 from ._effort import A_TURN, EFFORT
 from ._errors import CloseCode, ConnectionClosed
-from ._frames import check_close, encode_message
-from ._http import Address, Headers, Request, brief, format_address
 from ._link import Link, LinkStatistics
 from ._outgoing import OPEN, State
 from ._policy import Message
+from ._protocol._frames import check_close, encode_message
+from ._protocol._http import Address, Headers, Request, brief, format_address
 from ._waitable import wrong_thread
 
 # `send` lets others run after so many messages that the kernel took at once.

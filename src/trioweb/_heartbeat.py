@@ -27,11 +27,11 @@ import trio
 
 from ._arrears import Pause
 from ._connection import Connection
-from ._http import format_address
 from ._incoming import Ping, Replies, reply_key
 from ._link import END_OF_TRANSPORT, Link
 from ._logs import log
 from ._policy import Heartbeat
+from ._protocol._http import format_address
 
 _logger = logging.getLogger("trioweb")
 

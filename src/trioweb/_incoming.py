@@ -17,9 +17,11 @@ import trio
 
 from ._arrears import Arrears, Pause
 from ._chance import random_bytes
-from ._deflate import Agreement
 from ._errors import FrameError
-from ._frames import (
+from ._outgoing import OPEN, Outgoing, Spawn, call_back
+from ._policy import Limits, Message, bound
+from ._protocol._deflate import Agreement
+from ._protocol._frames import (
     CLIENT_FORM,
     PING,
     PONG,
@@ -31,8 +33,6 @@ from ._frames import (
     encode_frame,
     encode_message,
 )
-from ._outgoing import OPEN, Outgoing, Spawn, call_back
-from ._policy import Limits, Message, bound
 from ._tls import RECORD_BYTES, Tls
 
 # A peer that was quiet may send the messages of so long at once.

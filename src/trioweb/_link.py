@@ -28,7 +28,6 @@ from typing import Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._deflate import Agreement
 from ._errors import (
     CloseCode,
     ClosedByPeer,
@@ -37,11 +36,12 @@ from ._errors import (
     ConnectionLost,
     FrameError,
 )
-from ._frames import encode_close
 from ._gone import has_arrived, seconds_unconfirmed, wait_gone
 from ._incoming import Incoming, Replies
 from ._outgoing import OPEN, Spawn, State, call_back, describe, kernel_fileno
 from ._policy import Limits
+from ._protocol._deflate import Agreement
+from ._protocol._frames import encode_close
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
 # memory for each read, however little came.

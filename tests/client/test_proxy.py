@@ -19,7 +19,7 @@ from tests.support import HOST, tls_contexts
 from trioweb import ConnectFailed, GaveUp, ProxyRefused
 from trioweb._client import _trust
 from trioweb._client._proxy import ENVIRONMENT, Proxy, find_proxy, is_local, parse_proxy
-from trioweb._url import parse_url
+from trioweb._protocol._url import parse_url
 from trioweb.testing import RawPeer, no_leaks, stream_pair
 
 OPENINGS: Final[list[Callable[..., Any]]] = [trioweb.open_connection, trioweb.open_client]

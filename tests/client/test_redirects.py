@@ -14,7 +14,7 @@ import trioweb
 from tests.client.support import ONCE, Door, Serve, answer, answer_pings, stay
 from trioweb import GaveUp, HandshakeFailed, HandshakeRejected, OpenFailed
 from trioweb._client._redirects import Trail, Visit, redirect
-from trioweb._url import parse_url
+from trioweb._protocol._url import parse_url
 from trioweb.testing import RawPeer
 
 Opening = Callable[..., AbstractAsyncContextManager[object]]

@@ -34,8 +34,9 @@ from tests.support import (
 )
 from tests.test_frames import read, read_in_pieces, read_simply
 from trioweb import ConnectionClosed, Deflate, Limits, State
-from trioweb._deflate import Compressor, Inflater, choose_offer, read_answer
-from trioweb._http import BadHead, brief, parse_request, read_head, read_response
+from trioweb._heads import read_head, read_response
+from trioweb._protocol._deflate import Compressor, Inflater, choose_offer, read_answer
+from trioweb._protocol._http import BadHead, brief, parse_request
 from trioweb._server._front import check_request
 from trioweb._server._origins import Origins
 from trioweb._server._proxies import Proxies

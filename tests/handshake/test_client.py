@@ -20,8 +20,9 @@ from tests.support import BINARY, TEXT, Frame, RawPeer, Script, encode, one_by_o
 from tests.test_url import URLS
 from trioweb import Deflate, HandshakeFailed, HandshakeRejected, OpenFailed, Request, TriowebError
 from trioweb._handshake import Switch, accept_token, check_upgrade, connect, encode_switch
-from trioweb._http import parse_request, read_head
-from trioweb._url import parse_url
+from trioweb._heads import read_head
+from trioweb._protocol._http import parse_request
+from trioweb._protocol._url import parse_url
 from trioweb.testing import stream_pair
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.handshake.support import KEY, encode_request, upgrade
 from trioweb import Request
 from trioweb._handshake import check_upgrade, is_upgrade
-from trioweb._http import BadHead, parse_request
+from trioweb._protocol._http import BadHead, parse_request
 
 _GOOD_UPGRADES: Mapping[str, Request] = {
     "as the RFC has it": upgrade(),

@@ -17,8 +17,9 @@ from tests.handshake.support import ACCEPT, KEY, MAX_HEAD_BYTES, encode_request,
 from tests.support import BINARY, TEXT, Frame, RawPeer
 from trioweb import Headers, Request
 from trioweb._handshake import accept_token, check_upgrade, encode_switch
-from trioweb._http import parse_request, read_head
+from trioweb._heads import read_head
 from trioweb._offers import check_request_headers
+from trioweb._protocol._http import parse_request
 from trioweb.testing import stream_pair
 
 _Pairs = Sequence[tuple[str, str]]

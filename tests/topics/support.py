@@ -17,10 +17,10 @@ import trio
 
 from tests.support import filtered
 from trioweb import Connection, Limits, Topic
-from trioweb._frames import CLOSE, Decoder, decode_close
-from trioweb._http import Request
 from trioweb._link import Link
 from trioweb._outgoing import Spawn
+from trioweb._protocol._frames import CLOSE, Decoder, decode_close
+from trioweb._protocol._http import Request
 from trioweb.testing import stream_pair
 
 Transport: TypeAlias = Literal["kernel", "tls", "memory"]

@@ -22,7 +22,7 @@ from tests.topics.support import (
     settle,
 )
 from trioweb import Hub, Publication, Retain, Topic, open_hub
-from trioweb._frames import SERVER_FORM, encode_message
+from trioweb._protocol._frames import SERVER_FORM, encode_message
 from trioweb._topics import Slow
 from trioweb._topics._log import BLOCK_BYTES
 from trioweb._topics._pass import _COST_OF_PASS, make_pass

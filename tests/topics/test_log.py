@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trioweb import Retain
-from trioweb._frames import SERVER_FORM, encode_message
+from trioweb._protocol._frames import SERVER_FORM, encode_message
 from trioweb._topics._log import BLOCK_BYTES, BLOCK_MESSAGES, OVERHEAD_BYTES, Log
 
 # Around the bounds of the logs below, and around the size of a block.

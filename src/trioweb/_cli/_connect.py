@@ -33,7 +33,7 @@ from .._errors import (
     TriowebError,
 )
 from .._policy import Deflate, Limits, Message, Outbox, Retry
-from .._url import parse_url
+from .._protocol._url import parse_url
 from ._input import Input
 from ._report import Json, Report, Words
 from ._terminal import Notices, UsageError

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from .._http import format_address
+from .._protocol._http import format_address
 from .._server._inherited import adopt_listener, passed_descriptors
 from .._server._listening import open_listeners
 from .._server._unix import MODE, open_unix_listener

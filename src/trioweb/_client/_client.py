@@ -12,9 +12,9 @@ import trio
 from trio.lowlevel import in_trio_run
 
 from .._errors import CloseCode
-from .._frames import check_close, encode_payload
 from .._outgoing import State
 from .._policy import Message
+from .._protocol._frames import check_close, encode_payload
 from .._waitable import wrong_thread
 from ._events import Event
 from ._life import Life

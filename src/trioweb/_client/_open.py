@@ -17,7 +17,7 @@ from .._errors import CloseCode, leaving_code, shown_url, without_cancelled
 from .._nursery import open_hidden_nursery, protected_block
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits
-from .._url import Target, parse_url
+from .._protocol._url import Target, parse_url
 from ._opener import DEFAULT_REDIRECTS, Dial, Opener, has_header
 from ._proxy import ENVIRONMENT
 from ._redirects import Visit

@@ -19,15 +19,16 @@ import trio
 
 from .._arguments import awaitable, check_headers, check_kind, check_passes_on
 from .._connection import Connection
-from .._deflate import check_compression
 from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, causes, is_os_error
 from .._handshake import Switch, connect
+from .._heads import addresses
 from .._heartbeat import Monitor, heartbeat_replies
-from .._http import Request, addresses
 from .._link import Link
 from .._policy import Deflate, Heartbeat, Limits
+from .._protocol._deflate import check_compression
+from .._protocol._http import Request
+from .._protocol._url import Target
 from .._tls import TlsStream
-from .._url import Target
 from ._proxy import ENVIRONMENT, Proxy, find_proxy, parse_proxy
 from ._redirects import Trail, Visit
 from ._trust import default_context

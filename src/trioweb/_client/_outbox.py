@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from itertools import islice
 
-from .._frames import TEXT
 from .._policy import Message, Outbox
+from .._protocol._frames import TEXT
 from ._events import Undelivered
 
 # opcode and payload of a frame.

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from .._arguments import wrong
 from .._errors import shown_url
-from .._url import Target
+from .._protocol._url import Target
 
 ENVIRONMENT: Final = "environment"
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}

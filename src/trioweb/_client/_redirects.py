@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urldefrag, urljoin
 
 from .._errors import HandshakeFailed, HandshakeRejected, shown_url
-from .._url import Target, parse_url
+from .._protocol._url import Target, parse_url
 
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}

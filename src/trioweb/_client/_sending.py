@@ -13,10 +13,10 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._errors import OutboxFull
-from .._frames import encode_data
 from .._link import Link
 from .._logs import log
 from .._outgoing import State
+from .._protocol._frames import encode_data
 from ._confirmation import MAX_WINDOW, Confirmation
 from ._events import Undelivered
 from ._outbox import Entry, OutboxQueue

@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from .._errors import ConnectFailed, ProxyRefused, first_words
-from .._http import BadHead, read_response
+from .._heads import read_response
+from .._protocol._http import BadHead
 from ._proxy import Proxy
 
 # RFC 1928 section 6: the one reply that will be the same the next time.

@@ -22,11 +22,12 @@ from typing import Final, TypeVar
 import trio
 import trio_websocket
 
-from .._deflate import OFFER, Agreement, read_answer
 from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves
-from .._http import Headers, read_response
+from .._heads import read_response
 from .._policy import Deflate
-from .._url import Target
+from .._protocol._deflate import OFFER, Agreement, read_answer
+from .._protocol._http import Headers
+from .._protocol._url import Target
 from ._switch import EXTENSIONS, accept_token, encode_switch
 
 _T = TypeVar("_T")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 
 from .._arguments import is_token
-from .._http import BadHead, Request
-from .._url import HOST
+from .._protocol._http import BadHead, Request
+from .._protocol._url import HOST
 
 
 def check_upgrade(request: Request) -> None:

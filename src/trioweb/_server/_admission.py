@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from .._arguments import check_kind
-from .._http import Request, Response
 from .._offers import check_request_headers, check_subprotocols
+from .._protocol._http import Request, Response
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from trio.lowlevel import disable_ki_protection
 from .._arguments import awaitable, shown
 from .._errors import Reject
 from .._handshake import is_upgrade
-from .._http import BadHead, Request, Response, format_address
+from .._protocol._http import BadHead, Request, Response, format_address
 from ._admission import Accept, Refused, choose_subprotocol
 from ._counts import Counts
 from ._drain import Stop

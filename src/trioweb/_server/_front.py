@@ -16,7 +16,8 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import trio
 
 from .._handshake import check_upgrade, is_upgrade
-from .._http import Address, BadHead, Request, Response, parse_request, read_head
+from .._heads import read_head
+from .._protocol._http import Address, BadHead, Request, Response, parse_request
 from .._tls import TlsStream, describe_tls
 from ._eager import Eager
 

@@ -11,8 +11,8 @@ from .._arguments import awaitable
 from .._connection import Connection, is_own_end
 from .._errors import CloseCode
 from .._heartbeat import Monitor
-from .._http import brief, format_address
 from .._logs import log
+from .._protocol._http import brief, format_address
 from ._counts import Counts
 from ._drain import Stop
 from ._places import Places

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from .._http import format_address
+from .._protocol._http import format_address
 
 # What says that an address is not one of this machine's, though a name has it.
 _ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})

@@ -8,11 +8,11 @@ from functools import partial
 import trio
 
 from .._connection import Connection
-from .._deflate import Agreement, choose_offer
 from .._handshake import encode_switch, is_upgrade
-from .._http import Address, BadHead, Request, Response, brief, format_address
 from .._link import Link
 from .._outgoing import Spawn
+from .._protocol._deflate import Agreement, choose_offer
+from .._protocol._http import Address, BadHead, Request, Response, brief, format_address
 from ._admission import Accept, Refused
 from ._counts import Counts
 from ._deciding import Judge

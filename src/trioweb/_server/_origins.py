@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import urlsplit
 
-from .._http import Request
+from .._protocol._http import Request
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 # As browsers write it, RFC 6454 section 6.2.

@@ -13,9 +13,9 @@ from typing import Final
 import trio
 
 from .._connection import Connection
-from .._http import Address, Request
 from .._link import Link
 from .._policy import Limits, bound
+from .._protocol._http import Address, Request
 from ._admission import Refused
 from ._proxies import Proxies, Visitor
 from ._spares import Spares, asks_for_health

@@ -18,11 +18,12 @@ from trio.lowlevel import enable_ki_protection
 from .._arguments import check_kind
 from .._connection import Connection
 from .._errors import CloseCode
-from .._frames import check_close
+from .._heads import addresses
 from .._heartbeat import Monitor
-from .._http import addresses, format_address
 from .._logs import log
 from .._nursery import open_hidden_nursery
+from .._protocol._frames import check_close
+from .._protocol._http import format_address
 from .._tls import TlsStream
 from ._accepting import accept_streams, has_waiting
 from ._counts import Counts, ServerStatistics

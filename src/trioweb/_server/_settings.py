@@ -9,11 +9,11 @@ from typing import TypeAlias
 
 from .._arguments import check_async, check_kind, check_texts
 from .._connection import Connection
-from .._deflate import check_compression
 from .._heartbeat import heartbeat_replies
 from .._incoming import Replies, reply_key
 from .._offers import check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits, check_message
+from .._protocol._deflate import check_compression
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http

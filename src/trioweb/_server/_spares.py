@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from .._handshake import is_upgrade
-from .._http import Request
+from .._protocol._http import Request
 
 # Probes come from a few places, every few seconds; and peers that are silent cost no more.
 _SPARES: Final = 16

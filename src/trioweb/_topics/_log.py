@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final, cast
 
-from .._frames import decode_message
 from .._policy import Message, Retain
+from .._protocol._frames import decode_message
 
 # Delivery is cut into blocks of at most this size (or one publication), at places that all
 # subscribers share, so that they share the bytes, too.

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from .._frames import SERVER_FORM, WireForm, encode_message
 from .._policy import Message
+from .._protocol._frames import SERVER_FORM, WireForm, encode_message
 from ._log import Log, Publication
 
 Encode: TypeAlias = Callable[[Publication], Message]

@@ -12,9 +12,9 @@ from .._chance import random_bytes
 from .._connection import Connection
 from .._effort import EFFORT
 from .._errors import Lagged
-from .._frames import SERVER_FORM, WireForm, encode_message
 from .._logs import log
 from .._policy import Message, Retain
+from .._protocol._frames import SERVER_FORM, WireForm, encode_message
 from .._waitable import Waitable, check_thread, wrong_thread
 from ._delivery import Members
 from ._log import Log, Publication, size_of

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import trio
 
 from .._chance import random_bytes
-from .._frames import encode_frame
 from .._handshake import accept_token
-from .._mask import mask
+from .._protocol._frames import encode_frame
+from .._protocol._mask import mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 try:
     # By name: a linter of sources, which does not find this one, would take it for the package.
-    _module = import_module("trioweb._mask_c")
+    _module = import_module("trioweb._protocol._mask_c")
 except ImportError:
     from . import _mask_python as _module
 

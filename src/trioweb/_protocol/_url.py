@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from ._arguments import shown
-from ._errors import shown_url
+from .._arguments import shown
+from .._errors import shown_url
 
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 # What may stand in Host, port included.

@@ -19,11 +19,11 @@ from operator import length_hint
 from types import FunctionType
 from typing import Final
 
-from ._chance import random_bytes
+from .._chance import random_bytes
+from .._errors import CloseCode, FrameError, is_wire_code
+from .._policy import Message
 from ._deflate import Compressor, Inflater
-from ._errors import CloseCode, FrameError, is_wire_code
 from ._mask import mask
-from ._policy import Message
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ._errors import CloseCode, FrameError
-from ._policy import Deflate
+from .._errors import CloseCode, FrameError
+from .._policy import Deflate
 
 if TYPE_CHECKING:
     from zlib import _Compress, _Decompress

@@ -82,7 +82,7 @@ static PyModuleDef_Slot slots[] = {
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "trioweb._mask_c",
+    .m_name = "trioweb._protocol._mask_c",
     .m_methods = methods,
     .m_slots = slots,
 };
