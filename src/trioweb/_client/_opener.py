@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import trio
@@ -251,6 +250,9 @@ async def _secure(
 
 @cache
 def default_user_agent() -> str:
+    # Here, because importing it takes 15 ms.
+    from importlib.metadata import version
+
     return f"trioweb/{version('trioweb')}"
 
 
