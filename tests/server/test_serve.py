@@ -322,7 +322,9 @@ async def test_error_of_a_listener_is_not_lost_when_the_server_is_cancelled(
         async def aclose(self) -> None:
             await trio.lowlevel.checkpoint()
 
-    async def open_listeners(port: int, hosts: object) -> list[trio.abc.Listener[Any]]:
+    async def open_listeners(
+        port: int, hosts: object, *, reuse_port: bool
+    ) -> list[trio.abc.Listener[Any]]:
         return [Broken()]
 
     monkeypatch.setattr("trioweb._server._serve.open_listeners", open_listeners)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from .._topics import HubStatistics
+
+# Peers choose from 2,000 codes of their own: were all told, they would decide how long the loop
+# is held by telling, and how many series a monitoring system keeps.
+_MAX_CODES: Final = 100
+# RFC 6455 section 7.4.2.
+_FIRST_OF_APPLICATIONS: Final = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,8 @@ class ServerStatistics:
             before there was anybody to answer, but for those that sent nothing at all, and those
             for whose TLS handshake there was no room.
         answered: plain HTTP requests answered so far, by status.
-        closed: connections ended so far, by close code.
+        closed: connections ended so far, by close code.  Of the codes from 3000 on, which
+            applications choose, some 100 are told apart; 0 counts the further ones.
         handler_errors: calls of the handler, `admit` and `http` that ended with an error of
             their own.
         hub: the statistics of the hub that was passed to `serve`, if one was.
@@ -46,6 +54,13 @@ class Counts:
         self.answered: Counter[int] = Counter()
         self.closed: Counter[int] = Counter()
         self.handler_errors = 0
+
+    def count_close(self, code: int) -> None:
+        """A connection has ended with *code*."""
+        is_new = code not in self.closed
+        if is_new and code >= _FIRST_OF_APPLICATIONS and len(self.closed) >= _MAX_CODES:
+            code = 0
+        self.closed[code] += 1
 
     def told(
         self, *, connections: int, opening: int, hub: HubStatistics | None

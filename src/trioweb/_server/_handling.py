@@ -90,7 +90,7 @@ class Handling:
         link = connection.link
         error = link.error()
         if link.close_code is not None:
-            self._counts.closed[link.close_code] += 1
+            self._counts.count_close(link.close_code)
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
         who = format_address(connection.remote)
         log(_logger, level, connection, "%s: %s", who, brief(str(error)))
