@@ -90,7 +90,8 @@ async def main(name: str, url: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A chat in a terminal.")
     parser.add_argument("name")
-    parser.add_argument("--url", default="ws://127.0.0.1:8000/")
+    url = "ws://127.0.0.1:8000/"
+    parser.add_argument("--url", default=url, help=f"of chat_server.py (default: {url})")
     arguments = parser.parse_args()
     # Each failed attempt is a warning; this chat tells of the connection itself.
     logging.getLogger("trioweb").setLevel(logging.ERROR)

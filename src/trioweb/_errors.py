@@ -156,7 +156,8 @@ class ProxyRefused(ConnectFailed):
 
     Attributes:
         status: the HTTP status that it answered with; None if it speaks SOCKS.
-        denied: it does not let us, or nobody, go there, and will not the next time.
+        denied: in SOCKS, which has no status, that it does not know us, or lets nobody go there,
+            and will not the next time.  False for a status.
     """
 
     def __init__(self, text: str, status: int | None = None, *, denied: bool = False) -> None:

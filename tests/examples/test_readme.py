@@ -21,7 +21,7 @@ import trioweb
 from tests.examples.support import PATIENCE, ROOT
 
 README = (ROOT / "README.md").read_text()
-SERVER, CLIENT, RESILIENT, FEED, LOG, TEST = re.findall(
+SERVER, CLIENT, RESILIENT, FEED, STOP, LOG, TEST = re.findall(
     r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
 )
 
@@ -108,6 +108,19 @@ async def test_readme_feed_goes_on_where_a_peer_left(port: int) -> None:
             assert json.loads(await again.receive())[:2] == [epoch, offset]
         async with trioweb.open_connection(f"{url}?epoch=other&offset={offset}") as stranger:
             assert json.loads(await stranger.receive())[:2] == [epoch, 1]
+
+
+@pytest.mark.network
+async def test_readme_server_stops_softly_when_it_is_told_to(port: int) -> None:
+    with program(STOP, port) as server, trio.fail_after(PATIENCE):
+        await wait_listening(port)
+        async with trioweb.open_connection(f"ws://127.0.0.1:{port}/") as connection:
+            await connection.send("hello")
+            assert await connection.receive() == "hello"
+            server.send_signal(signal.SIGTERM)
+            await connection.wait_closed()
+        assert connection.close_code == 1012
+        assert server.wait(PATIENCE) == 0
 
 
 def test_readme_log_tells_connections_apart() -> None:

@@ -217,8 +217,8 @@ def _add_connect(commands: Any) -> None:
         "that arrive, and tell on standard error what happens to the connection. When it is "
         "lost, connect again, and send then what was typed meanwhile. The end of the input "
         "(Ctrl-D in a terminal) ends it once everything is sent.",
-        epilog="Exit code: 0 for a normal end, 1 if it gave up or could not send everything, "
-        "2 for what can be mended on the command line or in the input.",
+        epilog="Exit code: 0 for a normal end, and Ctrl-C is one, 1 if it gave up or could not "
+        "send everything, 2 for what can be mended on the command line or in the input.",
         formatter_class=_HelpFormatter,
     )
     command.set_defaults(run=connect)

@@ -79,6 +79,7 @@ class Client:
         return None if link is None else link.latency
 
     def statistics(self) -> ClientStatistics:
+        """What the client has been through, up to now."""
         outbox = self._life.outbox
         return ClientStatistics(
             attempts=self._life.supervisor.attempts,

@@ -118,6 +118,7 @@ class Server:
         return self._places.connections
 
     def statistics(self) -> ServerStatistics:
+        """What the server has been through, up to now, with its hub's numbers if it has one."""
         hub = self._settings.hub
         return self._counts.told(
             connections=self._places.opened,
@@ -139,7 +140,7 @@ class Server:
         Every connection is sent Close as soon as it has got what its topics had published by then,
         which is at once for all that keep up.  Then its handler may end.  What of all that has not
         ended after *grace*, subscribers that lag, handlers, requests and closing handshakes, is
-        cut off.  `serve` returns when all is done.
+        cut off.  Then this returns, and `serve` a moment later, when all is closed and counted.
 
         Upgrades are answered with 503 from now on.  The listeners stay open until the end,
         so that a load balancer which asks for its health page is told, and a client that

@@ -98,6 +98,7 @@ class Hub:
         return topic
 
     def statistics(self) -> HubStatistics:
+        """What the topics hold, and what has happened to them, up to now."""
         retention = self._retention
         return HubStatistics(
             topics=len(retention.topics),

@@ -111,6 +111,7 @@ class Network:
             return ours, await listener.accept()
 
     def statistics(self) -> NetworkStatistics:
+        """How many streams and listeners are open."""
         return NetworkStatistics(
             streams=sum(not stream.gone for stream in self._streams),
             listeners=sum(len(host.listeners) for host in self._hosts.values()),
