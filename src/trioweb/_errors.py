@@ -18,7 +18,8 @@
     ├── NotReceiving                sending waits for the program itself to receive
     ├── HubFull                     .limit: nothing can go to make room
     ├── Lagged                      .skipped: publications or messages were lost unread
-    └── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
+    ├── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
+    └── BadMessage                  no message of the Centrifuge protocol; never leaves
 
 The class says whose fault it is, so that a program that already handles Trio's two resource
 errors handles these too.  Nothing here performs I/O; Trio is imported for its base classes.
@@ -346,6 +347,13 @@ class FrameError(TriowebError):
         self.code = code
         self.reason = reason
         self.limit = limit
+
+
+class BadMessage(TriowebError):
+    """What a peer has sent is no message of the Centrifuge client protocol.
+
+    Its text says what is wrong, without repeating what was sent.  Users never see it.
+    """
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:

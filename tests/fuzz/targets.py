@@ -9,9 +9,10 @@ A new target is a function here, with examples of valid input, in TARGETS.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 import trio.testing
+from msgspec import UNSET, Raw
 
 from tests.server.support import ACCEPT, upgrade_head
 from tests.support import (
@@ -34,6 +36,10 @@ from tests.support import (
 )
 from tests.test_frames import read, read_in_pieces, read_simply
 from trioweb import ConnectionClosed, Deflate, Limits, State
+from trioweb._centrifuge import CODECS, Codec
+from trioweb._centrifuge._replies import Push, Reply
+from trioweb._centrifuge._schema import Publication
+from trioweb._errors import BadMessage
 from trioweb._heads import read_head, read_response
 from trioweb._protocol._deflate import Compressor, Inflater, choose_offer, read_answer
 from trioweb._protocol._http import BadHead, brief, parse_request
@@ -330,6 +336,95 @@ def _link_seeds() -> list[bytes]:
     ]
 
 
+# The Centrifuge client protocol.
+
+
+def messages(data: bytes) -> None:
+    """Anything is read or refused with BadMessage, as is the cut; what is read is written again."""
+    settings, cuts, wire = _split(data)
+    codec = CODECS["centrifuge-json" if settings & 1 else ""]
+    if settings & 2:
+        codec = CODECS["centrifuge-protobuf"]
+    text = wire.decode("latin-1") if settings & 4 else wire
+    decode = codec.decode_replies if settings & 8 else codec.decode_commands
+    whole = _read_messages(decode(text))
+    for message in whole:
+        assert _read_messages(decode(codec.encode(message))) == [message]
+        # Python's is the peer whose limits are the narrowest, and JSON what it has to be able to
+        # read of a peer with either encoding.
+        payload = getattr(getattr(message, "request", None), "data", UNSET)
+        if isinstance(payload, Raw):
+            _relay(codec, payload)
+    if not whole:  # bytes that are not UTF-8 are none of JSON's, wherever they stand
+        return
+    for cut in cuts:
+        before = _read_messages(decode(text[:cut]))
+        assert before[:-1] == whole[: max(0, len(before) - 1)]
+
+
+def _read_messages(reading: Iterator[Any]) -> list[Any]:
+    found = []
+    try:
+        for message in reading:
+            found.append(message)
+    except BadMessage:
+        pass
+    return found
+
+
+def _relay(codec: Codec, data: Raw) -> None:
+    """Publish what a peer has sent to one with the other encoding."""
+    message, is_json = codec.message(data)
+    for other in CODECS.values():
+        payload = other.payload(message, is_json=is_json)
+        line = other.encode(Reply(push=Push(topic="a", pub=Publication(data=payload))))
+        if isinstance(line, str):
+            assert "\n" not in line
+            json.loads(line)
+        assert len(_read_messages(other.decode_replies(line))) == 1
+
+
+_COMMANDS: Final = (
+    '{"id":1,"connect":{"data":{"a":[1e5,"\\ud800"]},"subs":{"a":{"recover":true,"offset":3}}}}\n{}',
+    '{"id":2,"subscribe":{"channel":"a","tf":{"op":"or","nodes":[{"key":"a","vals":["b"]}]}}}\n',
+    '{"id":3,"publish":{"channel":"a","data":{"a":"\\u00e4"}}}\n{"send":{"data":null}}',
+    '{"id":4,"history":{"channel":"a","limit":-1,"since":{"offset":2,"epoch":"e"}}}',
+    '{"id":5,"rpc":{"method":"m","data":[],"x_timeout":5}}\n{"x_cancel":{"id":5}}',
+)
+_REPLIES: Final = (
+    '{"id":1,"connect":{"client":"c","ping":25,"pong":true,"subs":{"a":{"epoch":"e","offset":3}}}}\n{}',
+    '{"id":2,"error":{"code":100,"message":"no","temporary":true}}',
+    '{"push":{"channel":"a","pub":{"data":1,"offset":2,"tags":{"a":"b"},"info":{"user":"u"}}}}',
+    '{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"x"}}}\n{"id":3,"presence":{}}',
+)
+
+
+def _message_seeds() -> list[bytes]:
+    json_, protobuf = CODECS["centrifuge-json"], CODECS["centrifuge-protobuf"]
+    seeds = []
+    for examples, what in (_COMMANDS, 0), (_REPLIES, 8):
+        for line in examples:
+            decode = json_.decode_replies if what else json_.decode_commands
+            written = protobuf.join(protobuf.encode(message) for message in decode(line))
+            assert isinstance(written, bytes)
+            seeds += [bytes([what, 7]) + line.encode(), bytes([what | 2, 7]) + written]
+    return seeds
+
+
+def payloads(data: bytes) -> None:
+    """Whatever is published from Protobuf, each peer can read what it gets."""
+    _, _, wire = _split(data)
+    _relay(CODECS["centrifuge-protobuf"], Raw(wire))
+
+
+_PAYLOADS: Final = (
+    b'{"a": [1, "\\ud83d\\ude00", "\\udc00"]}',
+    b"\xff",
+    b'["[", {"]": {}}]',
+    b"1e400",
+)
+
+
 TARGETS: Final = {
     "frames": Target(frames, _frame_seeds()),
     "deflated": Target(deflated, _deflated_seeds()),
@@ -337,11 +432,14 @@ TARGETS: Final = {
     "requests": Target(requests, [bytes([n % 2, n]) + seed for seed in _REQUESTS for n in (0, 7)]),
     "responses": Target(responses, [bytes([0, n]) + seed for seed in _RESPONSES for n in (0, 7)]),
     "links": Target(links, _link_seeds()),
+    "messages": Target(messages, _message_seeds()),
+    "payloads": Target(payloads, [bytes(2) + payload for payload in _PAYLOADS]),
 }
 
 # What hypothesis puts into the seeds: bytes that mean something somewhere.
 ODD: Final = (
     *(b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b",", b";", b"=", b'"', b"%", b"\0"),
     *(b"\x7e\x00\x7e", b"\x7f" + bytes(7) + b"\x01", b"\xff" * 8, b"\x80", b"\xed\xa0\x80"),
+    *(b'"', b"\\ud800", b"[{", b"null", b"NaN", b'"id":', b"\x08\x01", b"\x2a\x00"),
     *(bytes([opcode]) for opcode in (0x00, 0x01, 0x02, 0x80, 0x81, 0x88, 0x89, 0xC1)),
 )

@@ -1,0 +1,20 @@
+"""The Centrifuge client protocol, as its messages look on the wire.  Pure: no I/O, no Trio.
+
+The messages stand in `_schema`, `_commands` and `_replies`, as a table that `_table` reads.
+`_json` and `_protobuf` are their two encodings, `_payload` says what a payload has to be for every
+peer, `_codes` has the protocol's numbers.  Nothing here knows a topic's log, a connection or a
+clock: what a message *means* is the business of a topic server and client.
+"""
+
+from __future__ import annotations
+
+try:
+    import msgspec as _needed  # noqa: F401 - by all modules below; here it is missed once
+except ModuleNotFoundError as exc:
+    raise ImportError(
+        "the Centrifuge client protocol needs msgspec: pip install 'trioweb[centrifuge]'"
+    ) from exc
+
+from ._codec import CODECS, Codec
+
+__all__ = ["CODECS", "Codec"]
