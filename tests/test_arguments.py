@@ -35,7 +35,7 @@ class _Secret:
         (0, "0"),
         (2.5, "2.5"),
         (len, "len"),
-        (_Secret, "_Secret"),
+        (_Secret, "the class _Secret"),
         (_Secret(), "a _Secret"),
         ("SECRET", "a str"),
         (b"SECRET", "a bytes"),

@@ -18,13 +18,15 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 section 5.5: blanks only between visible characters.
 _HEADER_VALUE: Final = re.compile(r"(?:[\x21-\x7e]+(?:[\t ]+[\x21-\x7e]+)*)?")
 _PAIRS: Final = "(name, value) pairs or a mapping"
-_NAMED: Final = (type, FunctionType, MethodType, BuiltinFunctionType)
+_NAMED: Final = (FunctionType, MethodType, BuiltinFunctionType)
 
 
 def shown(value: object) -> str:
     """*value* as the text of an error may have it."""
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}"
     if isinstance(value, _NAMED):
         return str(value.__qualname__)
     kind = type(value).__name__

@@ -5,6 +5,7 @@ What it refuses to begin with is run in this process.
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Generator
@@ -325,6 +326,23 @@ async def test_connect_ends_at_a_second_ctrl_c_though_lines_wait_to_be_sent() ->
             assert await program.errors.until("closing: 2 lines to be sent; Ctrl-C drops them")
             program.process.send_signal(signal.SIGINT)
             assert (await program.ended())[0] == 130
+
+
+@network
+@pytest.mark.slow
+async def test_connect_counts_the_lines_that_were_not_sent_when_it_was_told_to_end() -> None:
+    with trio.socket.socket() as nobody:
+        await nobody.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{nobody.getsockname()[1]}/"
+        async with running(connect(url, "--json")) as program:
+            await program.type("a", "b")
+            for _ in range(3):
+                assert json.loads(await program.output.next())["event"] == "waiting"
+            program.process.send_signal(signal.SIGINT)
+            code, output, errors = await program.ended()
+    assert (code, errors) == (1, "")
+    failed = json.loads(output.splitlines()[-1])
+    assert (failed["event"], failed["unsent"]) == ("failed", 2)
 
 
 @network

@@ -156,6 +156,7 @@ async def test_reports_tell_of_what_was_given_up_and_of_what_is_left(
         await report.undelivered(trioweb.Undelivered("x" * 1000, 20))
         await report.closing(1)
         await report.closing(2)
+        await report.failed(trioweb.Unsent(2, ("a", "b")), 2)
     output, errors = capfd.readouterr()
     assert errors.splitlines() == [
         r"undelivered: sent 20 times and never confirmed: '\x1bbad'",
@@ -163,6 +164,7 @@ async def test_reports_tell_of_what_was_given_up_and_of_what_is_left(
         f"undelivered: sent 20 times and never confirmed: '{'x' * 199}…",
         "closing: 1 line to be sent; Ctrl-C drops them",
         "closing: 2 lines to be sent; Ctrl-C drops them",
+        "failed: 2 accepted messages were not handed over",
     ]
     assert events(output) == [
         {"event": "undelivered", "sends": 20, "text": "\x1bbad"},
@@ -170,4 +172,9 @@ async def test_reports_tell_of_what_was_given_up_and_of_what_is_left(
         {"event": "undelivered", "sends": 20, "text": "x" * 1000},
         {"event": "closing", "unsent": 1},
         {"event": "closing", "unsent": 2},
+        {
+            "event": "failed",
+            "unsent": 2,
+            "error": "2 accepted messages were not handed over",
+        },
     ]

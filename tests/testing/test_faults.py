@@ -659,9 +659,14 @@ async def test_fault_on_an_unknown_host_is_an_error_and_changes_nothing(
 ) -> None:
     network = Network()
     network.host("server")
-    with pytest.raises(ValueError, match=r"no host 'sever' on this network, but server"):
+    with pytest.raises(ValueError, match=r"no host 'sever' .* but server; .* makes it"):
         network.partition("sever")
     assert not list(network.trace)
+
+
+def test_fault_on_a_network_without_hosts_says_how_to_make_one() -> None:
+    with pytest.raises(ValueError, match=r"which has none yet; network.host\('laptop'\) makes it"):
+        Network().partition("laptop")
 
 
 async def test_fault_can_be_a_host_or_several_hosts(autojump_clock: MockClock) -> None:

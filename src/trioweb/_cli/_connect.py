@@ -31,6 +31,7 @@ from .._errors import (
     ClosedByPeer,
     GaveUp,
     TriowebError,
+    Unsent,
 )
 from .._policy import Deflate, Limits, Message, Outbox, Retry
 from .._protocol._url import parse_url
@@ -46,7 +47,7 @@ _LAST_WORDS_SECONDS = 1
 async def connect(options: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     report: Report = Json() if options.json else Words(raw=options.binary)
-    code = unsent = 0
+    code = held = unsent = 0
     try:
         async with _open(options) as client:
             encoding = None if options.binary else sys.stdin.encoding
@@ -54,7 +55,8 @@ async def connect(options: argparse.Namespace) -> int:
             try:
                 code = await _talk(client, report, source, linger=options.linger)
             finally:
-                unsent = client.statistics().unsent + source.held
+                held = source.held
+                unsent = client.statistics().unsent + held
             if unsent and not code:
                 await report.closing(unsent)
     except (ValueError, ImportError, OSError, TriowebError, ExceptionGroup) as exc:
@@ -68,8 +70,12 @@ async def connect(options: argparse.Namespace) -> int:
             ):
                 return code
             case TriowebError():
+                if isinstance(cause, Unsent):  # some may have gone while the client closed
+                    unsent = cause.count + held
+                elif not isinstance(cause, GaveUp):
+                    unsent = 0
                 with suppress(OSError), trio.move_on_after(_LAST_WORDS_SECONDS):
-                    await report.failed(cause, unsent if isinstance(cause, GaveUp) else 0)
+                    await report.failed(cause, unsent)
             case BrokenPipeError():  # whoever reads the output has enough
                 return code
             case OSError():  # of a standard stream; the network's are not that

@@ -14,6 +14,7 @@ from .._errors import (
     ConnectionClosed,
     ConnectionLost,
     GaveUp,
+    Unsent,
 )
 from .._policy import Message
 from ._terminal import Notices, escape, write
@@ -89,7 +90,8 @@ class Words:
         await self._notices.tell("closing", text, "yellow")
 
     async def failed(self, error: Exception, unsent: int) -> None:
-        left = f"; {_lines(unsent)} not sent" if unsent else ""
+        said = isinstance(error, Unsent)  # its text has the number
+        left = f"; {_lines(unsent)} not sent" if unsent and not said else ""
         await self._notices.tell("failed", describe(error) + left, "red")
 
 

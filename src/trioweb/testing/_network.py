@@ -212,8 +212,11 @@ class Network:
         """Let *fault* begin now, whatever its `at`; the methods for faults come here."""
         for name in (*fault.hosts, *(fault.others or ())):
             if name not in self._hosts:
-                known = ", ".join(self._hosts) or "none"
-                raise ValueError(f"{fault.kind}: no host {name!r} on this network, but {known}")
+                known = f"but {', '.join(self._hosts)}" if self._hosts else "which has none yet"
+                raise ValueError(
+                    f"{fault.kind}: no host {name!r} on this network, {known}; "
+                    f"network.host({name!r}) makes it"
+                )
         now = self.now()
         if now == -math.inf and fault.duration != math.inf:
             raise RuntimeError(f"{fault}: a fault for a time must begin inside a Trio run")
