@@ -55,6 +55,13 @@ URLS: Mapping[str, tuple[str, tuple[bool, str, int, str, str]]] = {
         (False, "xn--strae-oqa.example", 81, "xn--strae-oqa.example:81", "/"),
     ),
     "an underscore": ("ws://my_service:81", (False, "my_service", 81, "my_service:81", "/")),
+    "a Unix socket": (
+        "ws+unix:///run/a%3Ab%20c.sock:/chat:1?q=/:",
+        (False, "/run/a:b c.sock", 0, "localhost", "/chat:1?q=/:"),
+    ),
+    "a Unix socket alone": ("ws+unix:///s", (False, "/s", 0, "localhost", "/")),
+    "a Unix socket and a query": ("ws+unix:///s:?q", (False, "/s", 0, "localhost", "/?q")),
+    "a Unix socket and TLS": ("WSS+UNIX:///S:/", (True, "/S", 0, "localhost", "/")),
     "the root's dot": ("ws://host.example./", (False, "host.example.", 80, "host.example.", "/")),
 }
 
@@ -71,6 +78,12 @@ def test_parse_url_takes_it_apart(url: str, expected: tuple[bool, str, int, str,
 def test_parse_url_refuses_a_zone_that_is_none(zone: str) -> None:
     with pytest.raises(ValueError, match=r"is not a zone|must not contain spaces|not appear to be"):
         parse_url(f"ws://[fe80::1{zone}]/")
+
+
+def test_url_of_a_unix_socket_is_told_without_its_query() -> None:
+    target = parse_url("wss+unix:///run/s:/chat?token=SECRET")
+    assert target.url == "wss+unix:///run/s:/chat?…"
+    assert target.name == "localhost"
 
 
 def test_name_of_a_server_has_no_zone() -> None:
@@ -123,6 +136,13 @@ _BAD_URLS: Mapping[str, tuple[str, str]] = {
     "a label too long": (f"ws://{'a' * 64}.example/", "is not a host name"),
     "a name that is none": ("ws://\u00ad/", "is not a host name"),
     "a name with a space in it": ("ws://\u00a8/", "is not a host name"),
+    "a Unix socket of a host": ("ws+unix://run/s:/", "with an absolute path"),
+    "a Unix socket with a user": ("ws+unix://me@/run/s:/", "with an absolute path"),
+    "a Unix socket without a path": ("ws+unix://", "with an absolute path"),
+    "a Unix socket at the root": ("ws+unix:///:/chat", "with an absolute path"),
+    "a Unix socket with NUL": ("ws+unix:///a%00b:/", "with an absolute path"),
+    "a Unix socket and no slash": ("ws+unix:///s:chat", "must begin with /"),
+    "a Unix socket and a fragment": ("ws+unix:///s:/#top", "must not have a fragment"),
     "a name in brackets": ("ws://<host>/", "'<host>' is not a host name"),
 }
 

@@ -6,7 +6,10 @@ import base64
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -220,6 +223,45 @@ async def test_a_connection_over_tls_is_closed_in_order() -> None:
                 assert await connection.receive() == "hello"
         assert connection.close_code == 1000
         nursery.cancel_scope.cancel()
+
+
+# Unix sockets.
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("secure", [False, True])
+async def test_unix_socket_is_connected_to_by_its_path(secure: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a socket:1"
+    client_context, server_context = tls_contexts() if secure else (None, None)
+
+    async def handler(connection: trioweb.Connection) -> None:
+        request = connection.request
+        await connection.send(f"{request.headers['host']} {request.target}")
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trioweb.serve, handler, unix=path, ssl_context=server_context)
+        await nursery.start(serve)
+        quoted = quote(str(path), safe="/")
+        url = f"{'wss' if secure else 'ws'}+unix://{quoted}:/chat?a=b"
+        async with open_connection(url, ssl_context=client_context) as connection:
+            assert await connection.receive() == "localhost /chat?a=b"
+        async with trioweb.open_client(url, ssl_context=client_context) as client:
+            assert await client.receive() == "localhost /chat?a=b"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.network
+async def test_unix_socket_that_is_not_there_is_named_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ConnectFailed, match=rf"connect to {tmp_path}/none: No such file"):
+        async with open_connection(f"ws+unix://{tmp_path}/none:/"):
+            pass
+
+
+@pytest.mark.parametrize("way", [{"dial": trio.open_tcp_stream}, {"proxy": "http://proxy:1"}])
+async def test_ways_that_lead_to_no_unix_socket_are_an_error(way: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"ws\+unix:///s:/' .* neither dial nor a proxy"):
+        async with open_connection("ws+unix:///s", **way):
+            pass
 
 
 # Why there is none.

@@ -264,3 +264,25 @@ def test_authorization_of_the_user_is_the_only_one_whatever_the_location_says() 
     found = redirect(visit("ws://server/", ("authorization", "Bearer t")), "ws://u:pw@server/")
     assert found.target.headers == ()
     assert found.headers == (("authorization", "Bearer t"),)
+
+
+# Unix sockets.
+
+
+def test_redirect_of_a_unix_socket_stays_there_under_its_own_name_alone() -> None:
+    old = Visit(parse_url("ws+unix:///run/s:/a"), (("Token", "x"),), ())
+    for location in "/b", "http://localhost/b", "ws://LOCALHOST:80/b":
+        new = redirect(old, location)
+        assert (new.target.host, new.target.resource) == ("/run/s", "/b")
+        assert new.headers == old.headers
+    for location in "http://localhost:8000/b", "http://elsewhere/b":
+        new = redirect(old, location)
+        assert not new.target.is_unix
+        assert new.headers == ()
+
+
+@pytest.mark.parametrize("old", ["ws://server/", "ws+unix:///run/other:/", "ws://localhost/"])
+def test_no_redirect_leads_to_a_unix_socket(old: str) -> None:
+    """A server must not say which of this machine's sockets are spoken to."""
+    with pytest.raises(HandshakeFailed, match=r"ws\+unix:///run/docker.sock:/"):
+        redirect(Visit(parse_url(old), (), ()), "ws+unix:///run/docker.sock:/")

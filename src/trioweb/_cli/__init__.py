@@ -222,7 +222,11 @@ def _add_connect(commands: Any) -> None:
         formatter_class=_HelpFormatter,
     )
     command.set_defaults(run=connect)
-    command.add_argument("url", metavar="URL", help="ws://HOST[:PORT]/PATH, or wss:// for TLS")
+    command.add_argument(
+        "url",
+        metavar="URL",
+        help="ws://HOST[:PORT]/PATH, or wss:// for TLS; ws+unix:///SOCKET:/PATH for a Unix socket",
+    )
     _add_messages(command.add_argument_group("what is sent and shown"))
     _add_handshake(command.add_argument_group("how it connects"))
     _add_tls(command.add_argument_group("for wss"))

@@ -97,6 +97,10 @@ def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
     """
     url = options.url
     dial = None
+    if parse_url(url).is_unix and (
+        options.host_header is not None or options.proxy not in ("environment", "none")
+    ):
+        raise UsageError("--host-header and --proxy lead to no Unix socket")
     if options.host_header is not None:
         if options.proxy not in ("environment", "none"):
             raise UsageError("--host-header and --proxy both say where to connect: give one")
@@ -125,7 +129,7 @@ def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
 def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
     for option in "ca", "cert", "key", "insecure":
         if getattr(options, option):
-            if not options.url.lower().startswith("wss:"):
+            if not options.url.lower().startswith(("wss:", "wss+unix:")):
                 raise UsageError(f"--{option} needs a URL that starts with wss://")
             return client_context(
                 authority=options.ca,

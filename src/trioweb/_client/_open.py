@@ -49,7 +49,9 @@ async def open_connection(
 
     Args:
         url: ws://host[:port]/path?query, or wss:// for TLS.  A user and password in it are
-            sent as Basic authorization, unless `headers` has another.
+            sent as Basic authorization, unless `headers` has another.  For a Unix socket
+            ws+unix:///path:/resource?query, or wss+unix://; a colon in the path is %3A, and the
+            server is known as localhost.  No `dial` and no proxy leads there.
         headers: sent along with the handshake, as a mapping or (name, value) pairs.
         subprotocols: offered in this order of preference.
         ssl_context: for wss; by default, the system's certificates are trusted, which are
@@ -60,7 +62,7 @@ async def open_connection(
         compression: offered to the server, which may decline it; by default, it is not.  See
             `Deflate`.
         dial: an async callable of host and port that returns a stream to the server, in
-            place of TCP: for Unix sockets, networks in memory.  TLS goes on top.  It is asked
+            place of TCP: for ways of your own, networks in memory.  TLS goes on top.  It is asked
             for the proxy's host and port if `proxy` is a URL.
         redirects: how many are followed; with 0, none is.  To another origin goes no header of
             yours and no subprotocol, and from wss to ws nothing is followed.  5: more are a fault

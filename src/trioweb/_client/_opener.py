@@ -110,6 +110,7 @@ class Opener:
             OpenFailed: it could not be done until *deadline*, or at all.
             What the user's `dial` raises, unless that is an OSError.
         """
+        self._check_way(visit.target)
         trail = Trail(visit, self.redirects)
         while True:
             if trail.visit.target.secure and self.ssl_context is None:
@@ -124,7 +125,7 @@ class Opener:
 
     async def _establish(self, visit: Visit, deadline: float) -> Established:
         target = visit.target
-        server = f"{target.host}:{target.port}"
+        server = target.place
         way = _Way(server)
         stream: trio.abc.Stream | None = None
         certificate: Mapping[str, Any] | None = None
@@ -172,6 +173,8 @@ class Opener:
 
     async def _reach(self, target: Target, way: _Way) -> trio.abc.Stream:
         """A stream to the target's host, without its TLS."""
+        if target.is_unix:
+            return await trio.open_unix_socket(target.host)
         proxy = self._proxy_to(target)
         if proxy is None:
             return await self._dial(target.host, target.port)
@@ -196,6 +199,14 @@ class Opener:
             await trio.aclose_forcefully(stream)
             raise
         return through
+
+    def _check_way(self, target: Target) -> None:
+        """Raise ValueError if the user has a way to go that does not lead to *target*."""
+        if target.is_unix and (self.dial is not None or self.proxy not in (None, ENVIRONMENT)):
+            raise ValueError(
+                f"{self.owner}: url {target.url!r} is of a Unix socket, to which neither dial nor "
+                "a proxy leads"
+            )
 
     def _proxy_to(self, target: Target) -> Proxy | None:
         if self.proxy != ENVIRONMENT:

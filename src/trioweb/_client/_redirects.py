@@ -83,9 +83,15 @@ def redirect(visit: Visit, location: str) -> Visit:
         new = parse_url(_WEBSOCKET_SCHEMES.get(scheme.lower(), scheme) + colon + rest)
     except ValueError:
         raise HandshakeFailed(f"redirected to nowhere: {shown_url(location)!r}") from None
+    if new.is_unix:
+        # Whatever listens there was not put there for peers.
+        raise HandshakeFailed(f"redirected to a Unix socket, which nobody follows: {new.url}")
     if old.secure and not new.secure:
         raise HandshakeFailed(f"redirected from TLS to plain TCP, to {new.url}")
-    if new.host == old.name:
+    if old.is_unix and new.authority == old.authority:
+        # The name that it was asked for by.
+        new = replace(new, host=old.host, port=old.port)
+    elif new.host == old.name and not old.is_unix:
         # The server cannot know which link of ours it is on.
         new = replace(new, host=old.host)
     is_upgrade = new.secure and not old.secure and new.host == old.host
