@@ -14,7 +14,13 @@ from msgspec import Raw
 from tests.centrifuge.support import JSON, PROTOBUF, payloads, replies
 from trioweb._centrifuge._payload import MAX_DEPTH, MAX_DIGITS, as_json
 from trioweb._centrifuge._replies import Push, Reply
-from trioweb._centrifuge._schema import ClientInfo, Error, PresenceResult, Publication
+from trioweb._centrifuge._schema import (
+    ClientInfo,
+    Error,
+    HistoryResult,
+    PresenceResult,
+    Publication,
+)
 
 
 def _sent(message: str | bytes, is_json: bool) -> tuple[str, Any, bytes]:
@@ -76,6 +82,10 @@ def test_no_message_fails_to_be_encoded(codec: Any) -> None:
     assert reply == Reply(push=Push(topic="t", pub=good))
     [reply] = replies(codec, codec.encode(Reply(id=1, error=Error(1, "\ud83d"))))
     assert reply == Reply(id=1, error=Error(1, "\ufffd"))
+    several = [Publication(topic="\ud800"), Publication(topic="b")]
+    [reply] = replies(codec, codec.encode(Reply.of(1, HistoryResult(publications=several))))
+    several[0] = Publication(topic="\ufffd")
+    assert reply == Reply.of(1, HistoryResult(publications=several))
     # What is prepared already is left alone.
     ready = PresenceResult({"\ud800": codec.prepared(ClientInfo(client="1"))})
     [reply] = replies(codec, codec.encode(Reply.of(1, ready)))

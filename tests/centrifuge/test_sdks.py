@@ -429,6 +429,13 @@ def test_javascript_reads_every_line_of_a_frame() -> None:
     assert read == [json.loads(text) for _, _, _, text in _REPLIES]
 
 
+def test_a_reply_says_what_it_is() -> None:
+    for _, reply, _, _ in _REPLIES:
+        parts = [reply.error, reply.result, reply.push]
+        assert len([part for part in parts if part is not None]) == (not reply.is_ping)
+        assert (reply.push is None) or reply.push.event is not None
+
+
 def test_extensions_have_numbers_that_others_pass_over() -> None:
     connect = ConnectRequest(x_trioweb=1)
     assert PROTOBUF.encode(Command.of(1, connect)) == bytes.fromhex("07 08 01 22 03 c0 3e 01")

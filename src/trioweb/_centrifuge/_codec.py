@@ -21,9 +21,9 @@ from ._table import M
 class Codec(Protocol):
     """One encoding of the protocol."""
 
-    # An empty reply, which is the server's ping, and an empty command, which is the pong.
     @property
-    def PING(self) -> str | bytes: ...
+    def PING(self) -> str | bytes:
+        """An empty reply, which is the server's ping, and an empty command, which is the pong."""
 
     def encode(self, message: Command | Reply) -> str | bytes:
         """*message* as one whole message of a connection."""
