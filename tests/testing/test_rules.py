@@ -9,8 +9,20 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+import trioweb
 from tests.testing.scenario import chat
-from trioweb.testing import Chunk, Cut, Delay, Drop, Fault, Network, Plan, Verdict, deterministic
+from trioweb.testing import (
+    Chunk,
+    Cut,
+    Delay,
+    Drop,
+    Fault,
+    Network,
+    Plan,
+    RuleFailed,
+    Verdict,
+    deterministic,
+)
 
 
 def always(verdict: Verdict) -> Callable[[Chunk], Verdict]:
@@ -183,8 +195,47 @@ async def test_rule_must_return_a_verdict(verdict: object, autojump_clock: MockC
         return verdict  # type: ignore[return-value]
 
     network.intercept(misjudge, "laptop")
-    with pytest.raises(TypeError, match=r"misjudge must return None, Delay\(seconds\), .*, not"):
+    with pytest.raises(RuleFailed, match=r"misjudge must return None, Delay\(seconds\), .*, not"):
         await client.send_all(b"x")
+
+
+@pytest.mark.parametrize("sender", ["laptop", "server"])
+@pytest.mark.parametrize("largest", [0, 1000], ids=["handshake", "message"])
+async def test_rule_that_fails_fails_the_test_whoever_sends(
+    sender: str, largest: int, autojump_clock: MockClock
+) -> None:
+    """Neither the client's attempts nor the server's handlers take it for their network's."""
+    network = Network()
+
+    def rule(chunk: Chunk) -> Verdict:
+        assert chunk.source != sender or len(chunk.data) <= largest
+        return None
+
+    async def echo(connection: trioweb.Connection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    network.intercept(rule, network.host("laptop"))
+    with pytest.raises(BaseExceptionGroup) as raised, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            listener = network.host("server").listen(80)
+            await nursery.start(trioweb.serve_listeners, echo, [listener])
+            dial = network.host("laptop").dial
+            async with trioweb.open_client("ws://server/", dial=dial) as client:
+                await client.send("x" * 1000)
+                await client.receive()
+    failures, others = raised.value.split(RuleFailed)
+    assert others is None
+    assert failures is not None
+    failure = leaf(failures)
+    assert "rule raised AssertionError(" in str(failure)
+    assert isinstance(failure.__cause__, AssertionError)
+
+
+def leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @pytest.mark.parametrize(

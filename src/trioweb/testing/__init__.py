@@ -7,7 +7,7 @@ from ._hosts import Host, NetworkListener
 from ._interrupts import interrupt_everywhere
 from ._network import Network, NetworkStatistics
 from ._peer import RawFrame, RawPeer
-from ._rules import Chunk, Cut, Delay, Drop, Rule, Verdict
+from ._rules import Chunk, Cut, Delay, Drop, Rule, RuleFailed, Verdict
 from ._scheduling import deterministic
 from ._strategies import fault_plans
 from ._streams import MemoryStream, stream_pair
@@ -31,6 +31,7 @@ __all__ = [
     "RawFrame",
     "RawPeer",
     "Rule",
+    "RuleFailed",
     "Trace",
     "TraceEvent",
     "Verdict",

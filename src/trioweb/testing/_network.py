@@ -205,6 +205,7 @@ class Network:
         Args:
             rule: a function of a `Chunk` that returns `Delay(seconds)`, `Drop()`, `Cut(after)`, or
                 None to let it pass.  It is called when the chunk is sent, and must not await.
+                An error in it, an `assert` for instance, ends the test with `RuleFailed`.
         """
         return self._fault("intercept", a, b, one_way=one_way, duration=duration, rule=rule)
 

@@ -67,6 +67,14 @@ class Cut:
             raise ValueError(f"Cut: after must be a whole number from 0 on, not {self.after!r}")
 
 
+class RuleFailed(BaseException):
+    """A rule of `Network.intercept` has raised an error, its `__cause__`, or returned no verdict.
+
+    It is no Exception: it comes out where a program sends, and a program takes an Exception there
+    for its network's.  A client would try again for ever.
+    """
+
+
 Verdict: TypeAlias = Delay | Drop | Cut | None  # None lets it pass
 Rule: TypeAlias = Callable[[Chunk], Verdict]
 
@@ -75,12 +83,15 @@ def ask(rule: Rule, chunk: Chunk) -> Verdict:
     """What *rule* says of *chunk*.
 
     Raises:
-        TypeError: it says something that is no verdict.
+        RuleFailed: it raised an error, or says something that is no verdict.
     """
-    verdict: object = rule(chunk)
+    name = getattr(rule, "__qualname__", repr(rule))
+    try:
+        verdict: object = rule(chunk)
+    except Exception as exc:
+        raise RuleFailed(f"{name} raised {exc!r}") from exc
     if verdict is not None and not isinstance(verdict, (Delay, Drop, Cut)):
-        name = getattr(rule, "__qualname__", repr(rule))
-        raise TypeError(
+        raise RuleFailed(
             f"{name} must return None, Delay(seconds), Drop() or Cut(after), not {verdict!r}"
         )
     return verdict
