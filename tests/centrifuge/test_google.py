@@ -12,6 +12,7 @@ from hypothesis import given
 from msgspec import UNSET
 
 from tests.centrifuge.support import (
+    JSON,
     MODERATE,
     PROTOBUF,
     commands,
@@ -23,6 +24,7 @@ from trioweb._centrifuge._commands import Command
 from trioweb._centrifuge._replies import Reply
 from trioweb._centrifuge._table import Kind, Message, fields_of
 
+codecs: Any = pytest.importorskip("centrifuge.codecs")
 client_pb2: Any = pytest.importorskip("centrifuge.protocol.client_pb2")
 
 
@@ -149,3 +151,35 @@ def test_google_reads_our_commands_and_we_read_googles(command: Command) -> None
     prefix = bytes([length]) if length < 0x80 else bytes([length & 0x7F | 0x80, length >> 7])
     assert length < 2**14
     assert commands(PROTOBUF, prefix + again) == [command]
+
+
+# The same with the SDK's own code.
+
+_SENT = [
+    {"id": 1, "connect": {"token": "t", "name": "python", "subs": {"a": {"recover": True}}}},
+    {"id": 2, "subscribe": {"channel": "ä", "recover": True, "offset": 5, "epoch": "e", "flag": 1}},
+    {"id": 3, "history": {"channel": "c", "limit": -1, "since": {"offset": 2**60, "epoch": "e"}}},
+    {"id": 4, "unsubscribe": {"channel": "c"}},
+    {},
+]
+
+
+def test_centrifuge_python_is_read_in_both_encodings() -> None:
+    from_json = commands(JSON, codecs._JsonCodec.encode_commands(_SENT))
+    assert from_json == commands(PROTOBUF, codecs._ProtobufCodec.encode_commands(_SENT))
+    assert [command.id for command in from_json] == [1, 2, 3, 4, 0]
+    assert from_json[1].subscribe == _schema.SubscribeRequest(
+        topic="ä", recover=True, offset=5, epoch="e", flag=1
+    )
+
+
+@MODERATE
+@given(replies_of_servers)
+def test_centrifuge_python_reads_us_in_both_encodings(reply: Reply) -> None:
+    [from_json] = codecs._JsonCodec.decode_replies(JSON.encode(reply))
+    [from_protobuf] = codecs._ProtobufCodec.decode_replies(PROTOBUF.encode(reply))
+    assert from_json.keys() == from_protobuf.keys()
+    assert from_json.get("id") == from_protobuf.get("id")
+    assert from_json.get("error") == from_protobuf.get("error")
+    ping = codecs._ProtobufCodec.decode_replies(PROTOBUF.PING)
+    assert ping == codecs._JsonCodec.decode_replies(JSON.PING) == [{}]
