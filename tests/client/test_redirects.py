@@ -161,6 +161,24 @@ async def test_timeout_names_the_host_that_was_redirected_to(
     )
 
 
+async def test_failure_behind_a_redirect_has_a_note_that_says_so(
+    autojump_clock: MockClock, opening: Opening
+) -> None:
+    """A token that did not go along is missed at the other origin alone."""
+    turns = answer(302, location="ws://other:81/?k=s3cret"), answer(401)
+    error = await told(Door(), opening, *turns, headers={"Authorization": "Bearer t"})
+    assert isinstance(error, HandshakeRejected)
+    assert error.__notes__ == [
+        "redirected from ws://server/ to ws://other:81/?…, another origin, where no header of "
+        "yours went along"
+    ]
+    turns = answer(302, location="/b"), answer(404)
+    error = await told(Door(), opening, *turns, headers={"Authorization": "Bearer t"})
+    assert error.__notes__ == ["redirected from ws://server/ to ws://server/b"]
+    error = await told(Door(), opening, answer(404))
+    assert not hasattr(error, "__notes__")
+
+
 def visit(url: str, *headers: tuple[str, str], subprotocols: tuple[str, ...] = ()) -> Visit:
     return Visit(parse_url(url), headers, subprotocols)
 

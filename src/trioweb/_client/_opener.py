@@ -18,7 +18,14 @@ import trio
 
 from .._arguments import awaitable, check_headers, check_kind, check_passes_on
 from .._connection import Connection
-from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, causes, is_os_error
+from .._errors import (
+    ConnectFailed,
+    HandshakeFailed,
+    HandshakeRejected,
+    OpenFailed,
+    causes,
+    is_os_error,
+)
 from .._handshake import Switch, connect
 from .._heads import addresses
 from .._heartbeat import Monitor, heartbeat_replies
@@ -120,7 +127,10 @@ class Opener:
                 deadline += trio.current_time() - begun_at
             try:
                 return await self._establish(trail.visit, deadline)
-            except HandshakeRejected as exc:
+            except OpenFailed as exc:
+                trail.explain(exc)
+                if not isinstance(exc, HandshakeRejected):
+                    raise
                 trail.follow(exc)
 
     async def _establish(self, visit: Visit, deadline: float) -> Established:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urldefrag, urljoin
 
-from .._errors import HandshakeFailed, HandshakeRejected, shown_url
+from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed, shown_url
 from .._protocol._url import Target, parse_url
 
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
@@ -38,6 +38,7 @@ class Trail:
 
     def __init__(self, visit: Visit, redirects: int) -> None:
         self.visit = visit
+        self._first = visit
         self._redirects = redirects
         self._seen = {_place(visit.target)}
 
@@ -62,6 +63,15 @@ class Trail:
             ) from answer
         self._seen.add(place)
         self.visit = visit
+
+    def explain(self, error: OpenFailed) -> None:
+        """Note on *error* that it was met behind a redirect, which its text cannot know."""
+        if self.visit is self._first:
+            return
+        note = f"redirected from {self._first.target.url} to {self.visit.target.url}"
+        if self._first.headers and not self.visit.headers:
+            note += ", another origin, where no header of yours went along"
+        error.add_note(note)
 
 
 def _place(target: Target) -> tuple[bool, str, int, str]:
