@@ -56,7 +56,7 @@ class Meter:
 
     def published(self, topic: Topic, offset: int) -> None:
         hub = topic._hub
-        owed = [one for one in self._subscriptions[topic] if hub.is_owed(one, offset)]
+        owed = [one for one in self._subscriptions[topic] if hub._is_owed(one, offset)]
         self._subscriptions[topic] = owed
         for subscription in owed:
             if subscription.connection.link.writable:
@@ -105,7 +105,7 @@ class Meter:
             if subscription.cursor >= offset:
                 self.written += 1
                 self.most = max(self.most, work)
-            elif not hub.is_owed(subscription, offset) or not subscription.connection.link.writable:
+            elif not (hub._is_owed(subscription, offset) and subscription.connection.link.writable):
                 pass  # it waits for its peer, and not for others
             elif work > MOST_WORK:
                 self._too_late(subscription, work)

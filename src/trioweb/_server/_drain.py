@@ -48,7 +48,7 @@ async def say_good_bye(
     lagging = _Lagging(code, reason)
     for number, connection in enumerate(connections):
         await lagging.wait_until(start + spread * number / len(connections))
-        if hub is not None and (owed := hub.owed(connection.link)):
+        if hub is not None and (owed := hub._owed(connection.link)):
             lagging.add(connection, hub, owed)
         else:
             connection.link.close(code, reason)
@@ -79,7 +79,7 @@ class _Lagging:
 
     async def _look(self) -> None:
         for number, (connection, (hub, owed)) in enumerate(tuple(self._owed.items())):
-            if not any(hub.is_owed(*one) for one in owed):
+            if not any(hub._is_owed(*one) for one in owed):
                 del self._owed[connection]
                 connection.link.close(self._code, self._reason)
             if number % _LOOKS_PER_CHECKPOINT == 0:

@@ -124,12 +124,12 @@ class Hub:
         ):
             await pump.wait_rest()
 
-    def owed(self, link: Link) -> list[tuple[Subscription, int]]:
+    def _owed(self, link: Link) -> list[tuple[Subscription, int]]:
         """What *link* is behind with: its subscriptions that lag, and the offset of the newest
-        publication for each.  See `is_owed`."""
+        publication for each.  See `_is_owed`."""
         return [(one, one.topic.head) for one in self._pump.lagging(link)]
 
-    def is_owed(self, subscription: Subscription, offset: int) -> bool:
+    def _is_owed(self, subscription: Subscription, offset: int) -> bool:
         """Whether the publication *offset* will still be written to *subscription*'s link."""
         is_there = self._pump.is_running and not subscription._is_gone
         return is_there and subscription.cursor < offset
