@@ -38,10 +38,11 @@ from ._errors import (
 )
 from ._gone import has_arrived, seconds_unconfirmed, wait_gone
 from ._incoming import Incoming, Replies
-from ._outgoing import OPEN, Spawn, State, call_back, describe, kernel_fileno
+from ._outgoing import OPEN, Spawn, State, call_back, describe
 from ._policy import Limits
 from ._protocol._deflate import Agreement
 from ._protocol._frames import encode_close
+from ._wire._kernel import kernel_fileno
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
 # memory for each read, however little came.

@@ -11,7 +11,7 @@ import os
 
 import trio
 
-from .._outgoing import kernel_fileno
+from .._wire._kernel import kernel_fileno
 
 
 class Eager(trio.abc.Stream):

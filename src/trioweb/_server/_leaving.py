@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import trio
 
 from .._nursery import open_hidden_nursery
-from .._outgoing import kernel_fileno
+from .._wire._kernel import kernel_fileno
 from ._reader import Reader
 
 _AHEAD_BYTES: Final = 16 * 2**10

@@ -1,0 +1,25 @@
+"""Which wire leads to a peer."""
+
+from __future__ import annotations
+
+import trio
+
+from .._tls import Tls
+from ._kernel import KernelWire, kernel_fileno
+from ._records import RecordWire
+from ._stream import StreamWire
+from ._wire import Wire
+
+
+def wire_to(stream: trio.abc.Stream, tls: Tls | None, write_timeout: float) -> Wire:
+    """The fastest way to write to *stream*.
+
+    Args:
+        tls: what stands between the bytes and *stream*, which then is a kernel's.
+    """
+    fileno = kernel_fileno(stream)
+    if fileno is None:
+        return StreamWire(stream, write_timeout)
+    if tls is None:
+        return KernelWire(fileno, write_timeout)
+    return RecordWire(fileno, write_timeout, tls)
