@@ -229,10 +229,10 @@ async def run_in_thread(program: Program) -> None:
 
 async def _let_go() -> None:
     """Let the loop close what was closed: a transport keeps its socket until all that it was given
-    is written, and without a loop that is for ever."""
+    is written, and over TLS until the peer has ended it, too; without a loop that is for ever."""
     transports = getattr(asyncio.get_running_loop(), "_transports", {})
     for _ in range(200):
-        if not any(each.is_closing() and each._sock is not None for each in transports.values()):
+        if all(each._sock is None for each in transports.values()):
             break
         await asyncio.sleep(0.01)
 
