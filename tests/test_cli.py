@@ -533,13 +533,13 @@ def test_sighup_of_a_terminal_closes_softly() -> None:
 def _lines_of(handler: BackgroundHandler, reader: int, count: int) -> list[str]:
     """Log *count* lines to a pipe that is read only then; what came out of it."""
     for number in range(count):
-        handler.emit(logging.makeLogRecord({"msg": f"{number} {'x' * 200}"}))
+        handler.handle(logging.makeLogRecord({"msg": f"{number} {'x' * 200}"}))
     with os.fdopen(reader, closefd=False) as lines:
         found: list[str] = []
         while not (found and found[-1].startswith("end")):
             found.append(lines.readline())
             if len(found) == 1000:  # there is room again
-                handler.emit(logging.makeLogRecord({"msg": "end"}))
+                handler.handle(logging.makeLogRecord({"msg": "end"}))
     return found
 
 
@@ -550,10 +550,12 @@ def test_log_that_nobody_reads_blocks_nobody_and_says_what_it_dropped() -> None:
         lines = _lines_of(handler, reader, 20_000)
         handler.close()
     os.close(reader)
-    kept = [line for line in lines if line[0].isdigit() and " x" in line]
-    [told] = [line for line in lines if "of the log dropped" in line]
-    assert len(kept) + int(told.split()[0]) == 20_000
-    assert [int(line.split()[0]) for line in kept] == list(range(len(kept)))
+    # A thread that the system keeps from running drops some before the pipe is full, and says so.
+    told = [int(line.split()[0]) for line in lines if "of the log dropped" in line]
+    kept = [int(line.split()[0]) for line in lines if line[0].isdigit() and " x" in line]
+    assert told
+    assert len(kept) + sum(told) == 20_000
+    assert kept == sorted(kept)
 
 
 def test_log_that_nobody_reads_does_not_keep_the_process() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from queue import Full, Queue
 from typing import Final, TextIO
 
@@ -57,8 +57,10 @@ class BackgroundHandler(logging.Handler):
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
             self._write(line)
-            if self._dropped:
+            # `handle` holds the lock while it counts.
+            with self.lock or nullcontext():
                 dropped, self._dropped = self._dropped, 0
+            if dropped:
                 s = "" if dropped == 1 else "s"
                 self._write(f"{dropped} line{s} of the log dropped: they were not read in time\n")
 
