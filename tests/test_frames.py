@@ -38,12 +38,11 @@ from tests.support import (
 )
 from trioweb import Deflate
 from trioweb._errors import CloseCode, FrameError
-from trioweb._protocol import _frames
+from trioweb._protocol import _decoder, _frames
+from trioweb._protocol._decoder import WORK_PER_FEED, Decoder
 from trioweb._protocol._deflate import Compressor, Inflater
 from trioweb._protocol._frames import (
     SERVER_FORM,
-    WORK_PER_FEED,
-    Decoder,
     WireForm,
     check_close,
     decode_close,
@@ -63,7 +62,8 @@ def _mask(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "mask in Python":
             patch.setattr(_frames, "mask", mask_in_python)
-            patch.setattr(_frames, "_MASK_IN_PYTHON", True)
+            patch.setattr(_decoder, "mask", mask_in_python)
+            patch.setattr(_decoder, "_MASK_IN_PYTHON", True)
         yield
 
 

@@ -34,7 +34,7 @@ from tests.support import (
 )
 from trioweb import ConnectionLost, Limits, State, _link
 from trioweb._link import Link
-from trioweb._protocol._frames import WORK_PER_FEED
+from trioweb._protocol._decoder import WORK_PER_FEED
 from trioweb._server._reader import open_reader
 from trioweb._wire._kernel import kernel_fileno
 from trioweb.testing import MemoryStream, stream_pair

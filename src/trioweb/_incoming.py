@@ -20,14 +20,13 @@ from ._chance import random_bytes
 from ._errors import FrameError
 from ._outgoing import OPEN, Outgoing, Spawn, call_back
 from ._policy import Limits, Message, bound
+from ._protocol._decoder import WORK_PER_FEED, Decoder
 from ._protocol._deflate import Agreement
 from ._protocol._frames import (
     CLIENT_FORM,
     PING,
     PONG,
     SERVER_FORM,
-    WORK_PER_FEED,
-    Decoder,
     WireForm,
     decode_close,
     encode_frame,

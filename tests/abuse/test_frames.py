@@ -31,7 +31,7 @@ from tests.support import (
     start_connection,
 )
 from trioweb._errors import FrameError
-from trioweb._protocol._frames import Decoder
+from trioweb._protocol._decoder import Decoder
 
 CONTINUATION = 0x0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import trioweb._protocol._frames
+import trioweb._protocol._decoder
 from tests.fuzz.targets import ODD, TARGETS
 
 
@@ -49,7 +49,7 @@ def test_target_finds_a_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     def faulty(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(trioweb._protocol._frames.Decoder, "_read_frame", faulty)
+    monkeypatch.setattr(trioweb._protocol._decoder.Decoder, "_read_frame", faulty)
     with pytest.raises((ZeroDivisionError, AssertionError, BaseExceptionGroup)):
         for seed in TARGETS[name].seeds:
             TARGETS[name].run(seed)

@@ -19,7 +19,8 @@ from tests.support import filtered
 from trioweb import Connection, Limits, Topic
 from trioweb._link import Link
 from trioweb._outgoing import Spawn
-from trioweb._protocol._frames import CLOSE, Decoder, decode_close
+from trioweb._protocol._decoder import Decoder
+from trioweb._protocol._frames import CLOSE, decode_close
 from trioweb._protocol._http import Request
 from trioweb.testing import stream_pair
 

@@ -1,6 +1,6 @@
 """RFC 7692 permessage-deflate: what is agreed upon, and how messages shrink and grow again.
 
-Pure: no I/O, no Trio.  Which bit of a frame says that it is compressed is `_frames`' business,
+Pure: no I/O, no Trio.  Which bit of a frame says that it is compressed is `_decoder`'s business,
 and the handshake that carries offers and answers is `_handshake`'s.
 
 What we send never uses context takeover: every message is compressed by itself, though the
