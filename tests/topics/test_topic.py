@@ -6,6 +6,7 @@ import gc
 import logging
 import tracemalloc
 import weakref
+from typing import Any
 
 import pytest
 import trio
@@ -19,12 +20,13 @@ from trioweb import (
     Limits,
     Position,
     Publication,
+    Publisher,
     Recovery,
     Retain,
     Topic,
     open_hub,
 )
-from trioweb._topics import Slow
+from trioweb._topics import Kind, Slow
 from trioweb._topics._log import BLOCK_BYTES, OVERHEAD_BYTES
 
 # Publishing.
@@ -856,3 +858,189 @@ async def test_recovery_tells_of_the_life_that_subscribe_will_begin(
         subscription = topic.subscribe(peers.open().connection, since=recovery.position)
         assert subscription.recovered and subscription.cursor == 0
         assert recovery.position.epoch == topic.epoch != before[0]
+
+
+# What a publication says beside its message.
+
+
+async def test_a_publication_keeps_its_key_tags_and_publisher(hub: Hub) -> None:
+    topic = hub.topic("news")
+    tags = {"lang": "en"}
+    ann = Publisher("ann", b"conn")
+    topic.publish("a", key="k", tags=tags, publisher=ann)
+    topic.publish(b"b")
+    tags["lang"] = "de"
+    first, second = topic.history()
+    assert (first.key, first.tags, first.publisher) == ("k", {"lang": "en"}, ann)
+    assert (first.offset, first.message, first.kind) == (1, "a", "text")
+    assert (second.key, dict(second.tags), second.publisher) == (None, {}, None)
+    with pytest.raises(TypeError):
+        first.tags["lang"] = "fr"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "kept", "found"),
+    [
+        ("a", None, "a", "text"),
+        ("a", "text", "a", "text"),
+        (b"a", None, b"a", "bytes"),
+        (bytearray(b"a"), "bytes", b"a", "bytes"),
+        ('{"a": "b"}', "json", '{"a": "b"}', "json"),
+        (' 1.50"', "json", ' 1.50"', "json"),
+        (' "a\\u00e4\\n"\n', "json", "aä\n", "text"),
+        ('"\\ud800"', "json", '"\\ud800"', "json"),
+    ],
+)
+async def test_a_publication_knows_its_kind(
+    hub: Hub, message: str | bytes, kind: Kind | None, kept: str | bytes, found: Kind
+) -> None:
+    topic = hub.topic("news")
+    topic.publish(message, kind=kind)
+    [publication] = topic.history()
+    assert (publication.message, publication.kind) == (kept, found)
+
+
+async def test_a_key_is_published_once_per_publisher_while_the_log_has_it(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=5, patience=0))
+    peer = peers.open()
+    topic.subscribe(peer.connection)
+    ann, again, bob = Publisher("ann", b"1"), Publisher("ann", b"2"), Publisher("bob", b"1")
+    assert topic.publish("a", key="k", publisher=ann) == 1
+    assert topic.publish("b", key="k", publisher=again) == 1
+    assert topic.publish("c", key="k", publisher=bob) == 2
+    assert topic.publish("d", key="k") == 3
+    assert topic.publish("e", key="k") == 3
+    assert topic.publish("f", key="l") == 4
+    assert (topic.head, hub.statistics().published) == (4, 4)
+    await settle()
+    assert peer.messages == ["a", "c", "d", "f"]
+    for _ in range(3):
+        topic.publish("-")
+    await settle()
+    # Of the seven, five are left: those of Ann and Bob are gone, and their keys with them.
+    assert topic.publish("g", key="k") == 3
+    assert topic.publish("h", key="k", publisher=ann) == 8
+    assert topic.publish("i", key="k", publisher=ann) == 8
+
+
+async def test_keys_go_with_the_log_that_a_hub_forgets() -> None:
+    async with open_hub(max_topics=1) as hub:
+        topic = hub.topic("a")
+        assert topic.publish("x", key="k") == 1
+        hub.topic("b").publish("y")
+        assert topic.publish("z", key="k") == 2
+
+
+async def test_keys_that_were_trimmed_take_no_memory(hub: Hub) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=3))
+    for number in range(100):
+        topic.publish("x", key=str(number))
+    assert len(topic._log._once) == 3
+
+
+async def test_details_count_as_the_memory_that_they_take(hub: Hub) -> None:
+    """Invariant 17, for what is published with a key, tags and a publisher."""
+    topic = hub.topic("news", retain=Retain(max_messages=10**6, max_bytes=2**24))
+
+    def publish(number: int) -> None:
+        text = f"{number:>20}"
+        tags = {f"{text}{each}": text + "value" for each in range(3)}
+        topic.publish(text, key=text + "key", tags=tags, publisher=Publisher(text, text.encode()))
+
+    publish(0)
+    gc.collect()
+    before = topic.size
+    tracemalloc.start()
+    for number in range(1, 2001):
+        publish(number)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.9 < taken / (topic.size - before) < 1.1
+    topic._trim(topic.head + 1)
+    assert topic.size == 0
+
+
+async def test_retention_counts_details(hub: Hub) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=1000, max_bytes=20_000, patience=0))
+    for _ in range(100):
+        topic.publish("x", tags={"a": "b" * 3000})
+    assert topic.size <= 20_000
+    assert topic.retained == 20_000 // (topic.size // topic.retained)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"key": 1}, TypeError, "key must be of type str"),
+        ({"key": "k" * 256}, ValueError, "256 characters, at most 255"),
+        ({"key": "\ud800"}, ValueError, "key"),
+        ({"tags": [1]}, TypeError, "tags must be of type Mapping"),
+        ({"tags": {1: "a"}}, TypeError, "tags"),
+        ({"tags": {"a": b"b"}}, TypeError, "tags"),
+        ({"tags": {"a": "\ud800"}}, ValueError, "tags"),
+        ({"publisher": "ann"}, TypeError, "publisher must be of type Publisher"),
+        ({"kind": "xml"}, ValueError, "'text', 'json', 'bytes'"),
+        ({"kind": "bytes"}, TypeError, "the message is str"),
+        ({"message": b"1", "kind": "json"}, TypeError, "the message is bytes"),
+        ({"message": 1, "kind": "bytes"}, TypeError, "int"),
+        ({"message": '"a', "kind": "json"}, ValueError, "Unterminated string"),
+    ],
+)
+async def test_publish_refuses_details_that_cannot_be(
+    hub: Hub, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(error, match=text):
+        topic.publish(**{"message": "a"} | arguments)
+    assert topic.head == 0
+
+
+@pytest.mark.parametrize("arguments", [(1,), ("\ud800",), ("a", "b")])
+def test_a_publisher_is_checked_when_made(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises((TypeError, ValueError), match="Publisher"):
+        Publisher(*arguments)
+
+
+# The Close of a slow consumer.
+
+
+async def test_each_subscription_has_its_own_words_for_a_slow_consumer(
+    hub: Hub, peers: Peers
+) -> None:
+    topic = hub.topic("news", retain=Retain(max_messages=2, patience=0))
+    first, second = peers.open(), peers.open()
+    topic.subscribe(first.connection, evict=(3008, "slow"))
+    topic.subscribe(second.connection)
+    for peer in (first, second):
+        await peer.clog()
+    publish(topic, 5)
+    await settle()
+    for peer in (first, second):
+        peer.resume()
+    await settle()
+    assert first.close == (3008, "slow")
+    assert second.close == (1013, "slow consumer")
+
+
+@pytest.mark.parametrize(
+    ("evict", "error"),
+    [
+        (3008, TypeError),
+        ([3008, "slow"], TypeError),
+        ((3008,), TypeError),
+        ((1005, ""), ValueError),
+        (("a", ""), ValueError),
+        ((3008, None), TypeError),
+        ((3008, "x" * 124), ValueError),
+    ],
+)
+async def test_subscribe_refuses_words_that_no_close_can_carry(
+    hub: Hub, peers: Peers, evict: Any, error: type[Exception]
+) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(error):
+        topic.subscribe(peers.open().connection, evict=evict)
+    assert topic.subscribers == 0

@@ -103,6 +103,11 @@ def decode_message(frame: bytes) -> Message:
     return payload.decode() if frame[0] == FIN | TEXT else payload
 
 
+def is_text(frame: bytes) -> bool:
+    """Whether the message of such a *frame* is text."""
+    return frame[0] == FIN | TEXT
+
+
 def encode_close(code: int, reason: str, *, masked: bool) -> bytes:
     """Encode a Close frame; code 1005 stands for a Close without one (section 7.1.5)."""
     if code == CloseCode.NO_STATUS:

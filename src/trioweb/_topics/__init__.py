@@ -1,5 +1,6 @@
 """Topics: a log each, a cursor for each subscriber, and one task that writes."""
 
+from ._details import Kind, Publisher
 from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
 from ._position import Position, Recovery, Since
@@ -12,9 +13,11 @@ __all__ = [
     "Encode",
     "Hub",
     "HubStatistics",
+    "Kind",
     "Position",
     "Publication",
     "Publications",
+    "Publisher",
     "Recovery",
     "Since",
     "Slow",

@@ -267,7 +267,7 @@ class Members:
         """What *subscription* needs has left the log: do as its policy says; return the cost."""
         if subscription._slow == "evict":
             subscription.topic._evicted(subscription)
-            subscription._link.close(CloseCode.TRY_AGAIN_LATER, "slow consumer")
+            subscription._link.close(*subscription._evict)
             return _COST_OF_CLOSE
         oldest = self._log.first - 1
         subscription._pass_over(oldest, oldest - subscription.cursor)

@@ -7,12 +7,13 @@ of subscribers; whoever trims it sees to those who still need what goes.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Final, cast
 
 from .._policy import Message, Retain
-from .._protocol._frames import decode_message
+from .._protocol._frames import decode_message, is_text
+from ._details import NOTHING, Details, Kind, Publisher
 
 # Delivery is cut into blocks of at most this size (or one publication), at places that all
 # subscribers share, so that they share the bytes, too.
@@ -34,6 +35,9 @@ class Publication:
     Attributes:
         offset: its place: 1, 2, 3, …
         message: what was published.
+        kind: what that is: "text" or "json", both of which are str, or "bytes".
+        key, tags, publisher: as given to `Topic.publish`; None, an empty mapping and None where
+            nothing was.
     """
 
     # Of message and frame one is kept, and the frame is needed more often.  `total` is what this
@@ -54,12 +58,46 @@ class Publication:
     def message(self) -> Message:
         return decode_message(self.frame)
 
+    @property
+    def kind(self) -> Kind:
+        if self._details.is_json:
+            return "json"
+        return "text" if is_text(self.frame) else "bytes"
+
+    @property
+    def key(self) -> str | None:
+        return self._details.key
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return self._details.tags
+
+    @property
+    def publisher(self) -> Publisher | None:
+        return self._details.publisher
+
+    @property
+    def _details(self) -> Details:
+        return NOTHING
+
     def __repr__(self) -> str:
         return f"<Publication {self.offset}: {self.message!r:.60}>"
 
 
+class DetailedPublication(Publication):
+    """One that was published with details.  Apart, as hardly any is."""
+
+    __slots__ = ("details",)
+
+    details: Details
+
+    @property
+    def _details(self) -> Details:
+        return self.details
+
+
 def size_of(frame: bytes, skip: str | None) -> int:
-    """Bytes of memory that a publication takes."""
+    """Bytes of memory that a publication without details takes."""
     return len(frame) + OVERHEAD_BYTES + (0 if skip is None else len(skip))
 
 
@@ -81,6 +119,7 @@ class Log:
         "_block_messages",
         "_dead",
         "_entries",
+        "_once",
         "_total",
         "first",
         "head",
@@ -100,6 +139,8 @@ class Log:
         self._entries: list[Publication | None] = []
         self._dead = 0
         self._total = 0
+        # Where that stands which was published with a key, by publisher and key.
+        self._once: dict[tuple[str | None, str], int] = {}
         self._block = 0
         self._block_bytes = 0
         self._block_messages = 0
@@ -125,6 +166,24 @@ class Log:
         self.head += 1
         self._entries.append(Publication(self.head, frame, skip, now, self._block, self._total))
         return self.head
+
+    def append_detailed(self, frame: bytes, skip: str | None, now: float, details: Details) -> int:
+        """Add a publication that has details; return its offset."""
+        self.append(frame, skip, now)
+        plain = self._entries[-1]
+        assert plain is not None
+        self._total += details.size
+        self.size += details.size
+        entry = DetailedPublication(self.head, frame, skip, now, plain.block, self._total)
+        entry.details = details
+        self._entries[-1] = entry
+        if details.once is not None:
+            self._once[details.once] = self.head
+        return self.head
+
+    def published(self, details: Details) -> int | None:
+        """The offset of the publication with the same key, None if there is none."""
+        return None if details.once is None else self._once.get(details.once)
 
     def __getitem__(self, offset: int) -> Publication:
         """The publication at *offset*, which is retained."""
@@ -171,9 +230,9 @@ class Log:
         shift = self.first - self._dead
         if first < self.head:
             # The newest is kept, whatever its size.
-            oldest = entries[first - shift]
             least = self._total - retain.max_bytes
-            if oldest.total - size_of(oldest.frame, oldest.skip) < least:
+            before = entries[first - 1 - shift].total if first > self.first else self._gone
+            if before < least:
                 index = bisect_left(entries, least, first - shift, key=_TOTAL)
                 # What ends where the bound begins does not fit into it, but the next does.
                 first = min(index + 1 + shift, self.head)
@@ -191,9 +250,13 @@ class Log:
         bytes, if it keeps at least the newest *keep* of them."""
         entries = cast("list[Publication]", self._entries)
         shift = self.first - self._dead
-        gone = self._total - self.size + size
-        index = bisect_left(entries, gone, self._dead, key=_TOTAL)
+        index = bisect_left(entries, self._gone + size, self._dead, key=_TOTAL)
         return min(index + 1 + shift, self.head + 1 - keep)
+
+    @property
+    def _gone(self) -> int:
+        """The bytes of all that was dropped."""
+        return self._total - self.size
 
     def trim(self, first: int) -> None:
         """Drop all before *first*."""
@@ -206,6 +269,10 @@ class Log:
         if self.skips:
             gone = cast("list[Publication]", self._entries[start:stop])
             self.skips -= sum(entry.skip is not None for entry in gone)
+        if self._once:
+            for entry in cast("list[Publication]", self._entries[start:stop]):
+                if (once := entry._details.once) is not None:
+                    del self._once[once]
         self.size = self._total - last.total
         self._entries[start:stop] = [None] * count
         self._dead = stop

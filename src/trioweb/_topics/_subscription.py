@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from trio.lowlevel import enable_ki_protection
 
 from .._connection import Connection
+from .._errors import CloseCode
+from .._protocol._frames import check_close
 from .._waitable import check_thread
 
 if TYPE_CHECKING:
@@ -46,6 +48,17 @@ def check_peer(peer: str | None) -> str | None:
     if peer is not None and not isinstance(peer, str):
         raise TypeError(f"{peer!r}: the key of a peer must be a str; Connection.peer is one")
     return peer
+
+
+# What a slow consumer is told; not what is wrong with it, since the network may be.
+SLOW_CONSUMER: Final = (int(CloseCode.TRY_AGAIN_LATER), "slow consumer")
+
+
+def check_evict(evict: tuple[int, str]) -> None:
+    """Raise unless *evict* can be told to a peer."""
+    if not isinstance(evict, tuple) or len(evict) != 2:
+        raise TypeError(f"evict={evict!r}: must be the (code, reason) of a Close")
+    check_close(*evict)
 
 
 class Place(Enum):
@@ -74,6 +87,7 @@ class Subscription:
     """
 
     __slots__ = (
+        "_evict",
         "_link",
         "_members",
         "_peer",
@@ -97,6 +111,7 @@ class Subscription:
         slow: Slow,
         cursor: int,
         peer: str | None,
+        evict: tuple[int, str],
     ) -> None:
         self.topic = topic
         self.connection = connection
@@ -108,6 +123,7 @@ class Subscription:
         self._turns = turns
         self._slow = slow
         self._peer = peer
+        self._evict = evict
         self._place = READY
 
     @property

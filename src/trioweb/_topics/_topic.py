@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,12 +18,22 @@ from .._policy import Message, Retain
 from .._protocol._frames import SERVER_FORM, WireForm, encode_message
 from .._waitable import Waitable, check_thread, wrong_thread
 from ._delivery import Members
+from ._details import Details, Kind, Publisher, describe
 from ._log import Log, Publication, size_of
 from ._pass import expect_next
 from ._position import Recovery, Since, check_place, find_start
 from ._reader import Publications
 from ._shape import COST_OF_WRITE, Encode, Shape
-from ._subscription import ASIDE, Slow, Subscription, check_peer, check_slow, logger
+from ._subscription import (
+    ASIDE,
+    SLOW_CONSUMER,
+    Slow,
+    Subscription,
+    check_evict,
+    check_peer,
+    check_slow,
+    logger,
+)
 
 if TYPE_CHECKING:
     from ._hub import Hub
@@ -129,6 +140,11 @@ class Topic:
         self,
         message: Message | bytearray | memoryview,
         skip: Connection | str | None = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        publisher: Publisher | None = None,
+        kind: Kind | None = None,
     ) -> int:
         """Append *message* to the topic; return its offset.
 
@@ -138,9 +154,22 @@ class Topic:
         Args:
             skip: who does not get it, not even when it comes back and catches up: a connection,
                 which stands for its `peer`, or such a key.
+            key: publish this once only: if the log still has what the same publisher has published
+                with the same key, nothing happens, whatever *message* is, and the offset of that
+                is returned.  So whoever does not know whether it was published publishes it again.
+                At most 255 characters.
+            tags, publisher: kept with the publication, for `encode` and readers.  None is a
+                publisher, too: the program itself.
+            kind: what the message is, for encodings that tell text from JSON: by default "text"
+                for str and "bytes" for bytes.  "json" is a str that is JSON, which is not checked
+                here: what comes from others was parsed before.  A JSON string is published as the
+                text that it says, since that is what peers without JSON are to read, and those
+                with JSON get text as a string.  An argument, as the message is a str either way:
+                a type of its own would have to be told apart by all who read one.
 
         Raises:
-            TypeError, ValueError: *message* cannot be sent; nothing was published.
+            TypeError, ValueError: *message* cannot be sent, or another argument is wrong; nothing
+                was published.
             HubFull: the hub is at a bound, and nothing can go for this; nothing was published.
             trio.ClosedResourceError: the hub is closed.
             RuntimeError: called from a thread that does not run Trio; nothing was published.
@@ -151,15 +180,28 @@ class Topic:
             now = trio.current_time()
         except RuntimeError:
             raise wrong_thread() from None
+        details: Details | None = None
+        if key is not None or tags is not None or publisher is not None or kind is not None:
+            message, details = describe(message, key, tags, publisher, kind)
         frame = encode_message(message, SERVER_FORM)
-        key = skip.peer if isinstance(skip, Connection) else check_peer(skip)
+        if skip is not None:
+            skip = skip.peer if isinstance(skip, Connection) else check_peer(skip)
         hub = self._hub
         hub._use(self)
         retention = hub._retention
-        size = size_of(frame, key)
+        size = size_of(frame, skip)
+        if details is not None:
+            first = self._log.published(details)
+            if first is not None:
+                EFFORT.spent += COST_OF_WRITE
+                return first
+            size += details.size
         retention.reserve(self, size)
         log = self._log
-        offset = log.append(frame, key, now)
+        if details is None:
+            offset = log.append(frame, skip, now)
+        else:
+            offset = log.append_detailed(frame, skip, now, details)
         hub._published += 1
         # As much as to write it once.
         EFFORT.spent += COST_OF_WRITE + (size >> 8)
@@ -185,6 +227,7 @@ class Topic:
         encode: Encode | None = None,
         slow: Slow | None = None,
         peer: str | None = None,
+        evict: tuple[int, str] = SLOW_CONSUMER,
     ) -> Subscription:
         """Have publications written to *connection*, from the next one on.
 
@@ -206,9 +249,11 @@ class Topic:
             slow: this subscription's own policy instead of the topic's.
             peer: the key of who gets this; by default `connection.peer`.  What was published
                 with `skip=` the same key is not for it.
+            evict: the code and the reason of the Close that a slow consumer gets where the policy
+                is "evict", for protocols that have their own.
 
         Raises:
-            ValueError: *since* together with *history*, or one that cannot be.
+            TypeError, ValueError: *since* together with *history*, or an argument that cannot be.
             ConnectionClosed: *connection* is over.
             HubFull, trio.ClosedResourceError, RuntimeError: as `publish`.
             What *encode* raises ends those who get it with Close 1011, and is logged.
@@ -219,6 +264,7 @@ class Topic:
         hub = self._hub
         slow = self.slow if slow is None else check_slow(slow)
         check_peer(peer)
+        check_evict(evict)
         check_place(since, history)
         link = connection.link
         link.check_writable()
@@ -227,7 +273,14 @@ class Topic:
         members = self._members_of(encode, link.form)
         turns = hub._pump.turns_of(link)
         subscription = Subscription(
-            self, connection, members, turns, slow=slow, cursor=start.position.offset, peer=peer
+            self,
+            connection,
+            members,
+            turns,
+            slow=slow,
+            cursor=start.position.offset,
+            peer=peer,
+            evict=evict,
         )
         subscription.skipped = start.missing
         subscription.recovered = start.recovered
