@@ -298,7 +298,10 @@ def test_parse_request_takes_what_browsers_send() -> None:
         b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET /healthz HTTP/1.0\r\n\r\n",  # as load balancers ask
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+        b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: tea\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
         b"GET /%F0%9F%92%A9%00 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -321,7 +324,7 @@ _BAD_REQUESTS: Mapping[str, tuple[bytes, int]] = {
     "no colon": (b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
     "a line folded at the start": (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
     "a space in a name": (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: 1\r\n\r\n", 400),
-    "a target for all": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a target for all": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a target with a password": (b"GET http://a:b@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a target with a fragment": (b"GET http://a/#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a target without a host": (b"GET http:///b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -333,12 +336,26 @@ _BAD_REQUESTS: Mapping[str, tuple[bytes, int]] = {
     "a version in Latin-1": (b"GET / HTTP/1.\xb9\r\nHost: a\r\n\r\n", 400),
     "a name in Latin-1": (b"GET / HTTP/1.1\r\nHost: a\r\nX-\xd6: 1\r\n\r\n", 400),
     "a blank of Latin-1 before the colon": (b"GET / HTTP/1.1\r\nHost\xa0: a\r\n\r\n", 400),
-    "a body": (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 400),
-    "a body in chunks": (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     "both": (
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
         400,
     ),
+    "chunks in HTTP/1.0": (
+        b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    "a length twice": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n",
+        400,
+    ),
+    "a list of lengths": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", 400),
+    "a folded length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n 5\r\n\r\n", 400),
+    "a signed length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400),
+    "chunks twice": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        501,
+    ),
+    "another expectation": (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417),
     "an unknown coding": (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br\r\n\r\n", 501),
     "a length that is none": (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
     "two lengths": (
@@ -369,7 +386,7 @@ def test_parse_request_refuses_a_bad_one_with_its_status(head: bytes, status: in
 # Responses that a server sends.
 
 
-def test_response_encodes_its_head_and_body() -> None:
+def test_response_encodes_its_head() -> None:
     response = Response(200, "grüße", [("Cache-Control", "no-store")])
     head = (
         b"HTTP/1.1 200 OK\r\n"
@@ -378,12 +395,13 @@ def test_response_encodes_its_head_and_body() -> None:
         b"Content-Length: 7\r\n"
         b"Connection: close\r\n\r\n"
     )
-    assert response.encode() == head + "grüße".encode()
-    assert response.encode(with_body=False) == head
+    assert response.encode_head() == head
+    assert response.whole == "grüße".encode()
+    assert b"Connection" not in response.encode_head(persists=True)
 
 
 def test_response_keeps_the_content_type_that_it_is_given() -> None:
-    data = Response(200, b"{}", {"content-type": "application/json"}).encode()
+    data = Response(200, b"{}", {"content-type": "application/json"}).encode_head()
     assert data.lower().count(b"content-type") == 1
     assert b"content-type: application/json\r\n" in data
 
@@ -392,14 +410,14 @@ def test_response_reads_headers_only_once() -> None:
     """They may be an iterator, and the response may be sent many times."""
     pairs = (pair for pair in [("X-A", "1"), ("X-B", "2")])
     response = Response(headers=pairs)
-    assert response.encode() == response.encode()
-    assert b"X-A: 1\r\nX-B: 2\r\n" in response.encode()
+    assert response.encode_head() == response.encode_head()
+    assert b"X-A: 1\r\nX-B: 2\r\n" in response.encode_head()
 
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_response_has_neither_body_nor_its_headers_where_http_allows_none(status: int) -> None:
     """RFC 9110 sections 8.6, 15.3.5 and 15.4.5."""
-    data = Response(status, headers={"ETag": '"1"'}).encode()
+    data = Response(status, headers={"ETag": '"1"'}).encode_head()
     assert data.startswith(b"HTTP/1.1 %d N" % status)
     assert b"content-" not in data.lower()
     assert data.endswith(b"Connection: close\r\n\r\n")
@@ -408,7 +426,7 @@ def test_response_has_neither_body_nor_its_headers_where_http_allows_none(status
 
 
 def test_response_takes_a_status_that_has_no_name() -> None:
-    assert Response(299).encode().startswith(b"HTTP/1.1 299 \r\n")
+    assert Response(299).encode_head().startswith(b"HTTP/1.1 299 \r\n")
 
 
 _BAD_RESPONSES: Mapping[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -424,8 +442,12 @@ _BAD_RESPONSES: Mapping[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         r"status .* int, not 200\.5",
     ),
-    "no body": ({"body": None}, TypeError, r"body must be of type str or bytes, not None"),
-    "a dict": ({"body": {}}, TypeError, r"body must be of type str or bytes, not a dict"),
+    "no body": (
+        {"body": None},
+        TypeError,
+        r"body must be of type str or bytes, or an async iterable, not None",
+    ),
+    "a dict": ({"body": {}}, TypeError, r"str or bytes, or an async iterable, not a dict"),
     "no headers": ({"headers": None}, TypeError, r"Response\(200\): headers must be"),
     "headers as lines": ({"headers": ["a: b"]}, TypeError, r"each of headers must be"),
     "a surrogate": ({"body": "\ud800"}, ValueError, r"surrogate"),
@@ -503,8 +525,10 @@ def test_request_reads_percent_encoded_bytes_as_utf_8_or_else_as_latin_1(
 
 def test_response_says_when_it_was_made() -> None:
     """RFC 9110 section 6.6.1."""
-    assert b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n" in Response().encode(sent_at=784111777.9)
-    own = Response(headers={"date": "today"}).encode(sent_at=784111777)
+    assert b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n" in Response().encode_head(
+        sent_at=784111777.9
+    )
+    own = Response(headers={"date": "today"}).encode_head(sent_at=784111777)
     assert own.lower().count(b"\r\ndate:") == 1
     assert b"\r\ndate: today\r\n" in own
 

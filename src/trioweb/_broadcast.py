@@ -18,7 +18,7 @@ from ._errors import CloseCode, HubFull, Reject
 from ._policy import Retain
 from ._protocol._http import Request, Response
 from ._server import Accept, Server
-from ._server._front import ALLOW
+from ._server._answering import ALLOW
 from ._topics import Hub, Topic
 
 MAX_TOPIC_BYTES: Final = 255

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 
 from .._arguments import is_token
-from .._protocol._http import BadHead, Request
+from .._protocol._http import BadHead, Request, body_length
 from .._protocol._url import HOST
 
 
@@ -19,6 +19,9 @@ def check_upgrade(request: Request) -> None:
         BadHead: with the status to refuse it with.
     """
     headers = request.headers
+    # It would be taken for frames.
+    if body_length(request) != 0:
+        raise BadHead(400, "an upgrade here has no body")
     if request.method != "GET":
         raise BadHead(405, "a WebSocket is opened with GET")
     if "upgrade" not in (token.lower() for token in headers.tokens("connection")):

@@ -10,7 +10,7 @@ line is malformed, anything may stand in it, a token too, and the words reach a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
-from .._arguments import check_headers, check_kind
+from .._arguments import check_headers, check_kind, wrong
 
 # (host, port) for IP; the path, possibly empty, for Unix sockets; "" where there is none.
 Address: TypeAlias = tuple[str, int] | str
@@ -30,6 +30,8 @@ _BLANKS = " \t"
 # RFC 9110 sections 15.3.5 and 15.4.5: these have no body, nor headers that would describe it.
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
+# Every Content-Length of a head as it stands there: h11 makes one of several that agree.
+_LENGTHS = re.compile(rb"\r\nContent-Length:([^\r]*)", re.IGNORECASE)
 # What h11 finds at fault, as far as its text repeats nothing of the head.
 _FAULTS = (
     "illegal request line",
@@ -136,9 +138,11 @@ class Request:
         certificate: what the peer's certificate says, as `ssl.SSLSocket.getpeercert` returns it;
             None if it showed none.  A server asks for one with `ssl_context.verify_mode`
             CERT_REQUIRED or CERT_OPTIONAL, and has checked it then.
+        version: of HTTP: "1.1", or "1.0".
     """
 
     __slots__ = (
+        "_read_body",
         "certificate",
         "headers",
         "local",
@@ -147,6 +151,7 @@ class Request:
         "remote",
         "secure",
         "target",
+        "version",
     )
 
     def __init__(
@@ -159,6 +164,7 @@ class Request:
         local: Address = "",
         secure: bool = False,
         certificate: Mapping[str, Any] | None = None,
+        version: str = "1.1",
     ) -> None:
         self.path = _decode_text(unquote(target.partition("?")[0], _ENCODING))
         self.method = method
@@ -168,6 +174,8 @@ class Request:
         self.local = local
         self.secure = secure
         self.certificate = certificate
+        self.version = version
+        self._read_body: Callable[[int | None], Awaitable[bytes]] | None = None
 
     def __repr__(self) -> str:
         where = brief(self.target.partition("?")[0])  # a query may have a token in it
@@ -178,6 +186,27 @@ class Request:
         text = self.target.partition("?")[2]
         pairs = parse_qsl(text, keep_blank_values=True, encoding=_ENCODING)
         return {_decode_text(name): _decode_text(value) for name, value in pairs}
+
+    async def body(self, max_bytes: int | None = None) -> bytes:
+        """The whole body; b"" if there is none.
+
+        A peer that waits for `100 Continue` is sent it now.  A second call returns the same.
+
+        Args:
+            max_bytes: how many bytes it may have; by default, and at most,
+                `Limits.max_message_bytes`.
+
+        Raises:
+            Reject: with 413, it is larger; with 400, it is malformed, or ended early; with 408, it
+                comes too slowly: it has `Limits.connect_timeout` seconds, and one more for each
+                8 KiB that have come.  Let it out, and the peer is told; its connection ends then.
+            RuntimeError: the request is answered already.
+
+        Cancellation: nothing is lost; the next call goes on.  Checkpoint: if anything of it has yet
+            to come.
+        Concurrency: one task at a time.
+        """
+        return b"" if self._read_body is None else await self._read_body(max_bytes)
 
     @property
     def origin(self) -> str | None:
@@ -194,16 +223,19 @@ class Response:
 
     Args:
         status: the HTTP status, 200 to 599; 204 and 304 allow no body.
-        body: text is sent as UTF-8.
-        headers: (name, value) pairs or a mapping, kept as pairs; Content-Length and
-            Connection are added, and Content-Type (text/plain) where there is none.
+        body: text is sent as UTF-8.  An async iterable of text or bytes is sent as it comes, each
+            item at once; its `aclose`, if it has one, is called at the end, whatever that is.  One
+            that raises ends the connection, so that the peer knows that something is missing.
+        headers: (name, value) pairs or a mapping, kept as pairs; Content-Length or
+            Transfer-Encoding, and Connection, are added, and Content-Type (text/plain) where there
+            is none.
 
     Raises:
         TypeError, ValueError: it could not be sent.
     """
 
     status: int = 200
-    body: str | bytes = b""
+    body: str | bytes | AsyncIterable[str | bytes] = b""
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
 
     def __post_init__(self) -> None:
@@ -211,7 +243,8 @@ class Response:
         call = f"Response({self.status!r})"
         if not 200 <= self.status <= 599:
             raise ValueError(f"{call}: the status must be a whole number from 200 to 599")
-        check_kind(call, "body", self.body, str, bytes)
+        if not isinstance(self.body, (str, bytes, AsyncIterable)):
+            raise wrong(call, "body", "of type str or bytes, or an async iterable", self.body)
         if isinstance(self.body, str):
             self.body.encode()  # raises here, not where nobody expects it
         if self.body and self.status in _BODILESS:
@@ -223,26 +256,41 @@ class Response:
         # What was given may be an iterator, which can be read but once.
         object.__setattr__(self, "headers", pairs)
 
-    def encode(self, *, sent_at: float | None = None, with_body: bool = True) -> bytes:
-        """The response as bytes.  It ends its TCP connection: one request is all we take.
+    @property
+    def whole(self) -> bytes | None:
+        """The body as bytes, if it is there as a whole."""
+        if isinstance(self.body, str):
+            return self.body.encode()
+        return self.body if isinstance(self.body, bytes) else None
+
+    def encode_head(
+        self, *, sent_at: float | None = None, persists: bool = False, chunked: bool = False
+    ) -> bytes:
+        """The response's head as bytes.
 
         Args:
             sent_at: for Date, in seconds of `time.time()`; None for no Date.
+            persists: another request may follow on its stream.
+            chunked: a body that is not there as a whole comes in chunks, and not up to the end of
+                the stream.
         """
         assert isinstance(self.headers, tuple)
-        body = self.body.encode() if isinstance(self.body, str) else self.body
         pairs = list(self.headers)
         if self.status not in _BODILESS:
             if not any(name.lower() == "content-type" for name, _ in pairs):
                 pairs.append(("Content-Type", "text/plain; charset=utf-8"))
-            pairs.append(("Content-Length", str(len(body))))
-        pairs.append(("Connection", "close"))
+            if (whole := self.whole) is not None:
+                pairs.append(("Content-Length", str(len(whole))))
+            elif chunked:
+                pairs.append(("Transfer-Encoding", "chunked"))
+        if not persists:
+            pairs.append(("Connection", "close"))
         # RFC 9110 section 6.6.1: whoever has a clock says when an answer was made.
         if sent_at is not None and not any(name.lower() == "date" for name, _ in pairs):
             pairs.append(("Date", formatdate(sent_at, usegmt=True)))
         reason = HTTPStatus(self.status).phrase if self.status in _STATUSES else ""
         lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in pairs)]
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + (body if with_body else b"")
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 _STATUSES = frozenset(HTTPStatus)
@@ -308,9 +356,7 @@ def parse_request(
     assert isinstance(event, h11.Request), "a whole head is one, or an error"
     headers = decode_headers(event.headers)
     names = dict(headers)
-    # A body that nobody reads would be taken for what follows the head.
-    if "transfer-encoding" in names or names.get("content-length", "0") != "0":
-        raise BadHead(400, "a request here has no body")
+    _check_length(head, names, event.http_version)
     if not event.http_version.startswith(b"1."):
         raise BadHead(505, "only HTTP/1 is spoken here")
     # The one is for proxies, and what the other would send back may be a page's secrets.
@@ -320,14 +366,19 @@ def parse_request(
     if "upgrade" in names and event.http_version < b"1.1":
         raise BadHead(400, "an upgrade needs HTTP/1.1")
     target = event.target.decode("ascii")
-    if not target.startswith("/"):
+    # RFC 9112 section 3.2.4: it is for the server as a whole.
+    is_for_all = event.method == b"OPTIONS" and target == "*"
+    if not target.startswith("/") and not is_for_all:
         match = _ABSOLUTE.fullmatch(target)
         if match is None:
             raise BadHead(400, "request target must be a path, or a URL of this host")
         # RFC 9112 section 3.2.2: what the Host field says is ignored then.
         headers = [pair for pair in headers if pair[0] != "host"] + [("host", match["authority"])]
         resource = match["resource"]
-        target = resource if resource.startswith("/") else f"/{resource}"
+        if event.method == b"OPTIONS" and not resource:
+            target = "*"
+        else:
+            target = resource if resource.startswith("/") else f"/{resource}"
     return Request(
         event.method.decode("ascii"),
         target,
@@ -336,4 +387,43 @@ def parse_request(
         local=local,
         secure=secure,
         certificate=certificate,
+        version=event.http_version.decode("ascii"),
     )
+
+
+def _check_length(head: bytes, names: Mapping[str, str], version: bytes) -> None:
+    """Check that nobody can be in doubt of how long the body of a request is: what one reads of it
+    less than a proxy before him would be taken for another request.
+
+    Source: RFC 9112 section 6.3, and stricter: a length that is repeated may be so by a proxy that
+    did not understand it, and HTTP/1.0 knows no chunks.
+    """
+    lengths = _LENGTHS.findall(head)
+    if len(lengths) > 1 or (lengths and not lengths[0].strip(b" \t").isdigit()):
+        raise BadHead(400, "Content-Length must be one number")
+    if "transfer-encoding" in names and (lengths or version < b"1.1"):
+        raise BadHead(400, "no body has both lengths, nor chunks in HTTP/1.0")
+    # RFC 9110 section 10.1.1; in HTTP/1.0 it means nothing.
+    if version >= b"1.1" and names.get("expect", "100-continue").lower() != "100-continue":
+        raise BadHead(417, "nothing but 100-continue can be expected")
+
+
+def body_length(request: Request) -> int | None:
+    """How long the body of *request* is; None if it comes in chunks."""
+    if "transfer-encoding" in request.headers:
+        return None
+    return int(request.headers.get("content-length", 0))
+
+
+def expects_continue(request: Request) -> bool:
+    """Whether the peer waits for 100 before it sends the body."""
+    return request.version >= "1.1" and "expect" in request.headers
+
+
+def may_persist(request: Request) -> bool:
+    """Whether another request may follow on the same stream, as far as the peer is concerned.
+
+    HTTP/1.0 has something of the kind, too, which proxies that do not know of it pass on.
+    """
+    closes = "close" in (token.lower() for token in request.headers.tokens("connection"))
+    return request.version >= "1.1" and not closes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from trio.lowlevel import disable_ki_protection
 
 from .._arguments import awaitable, shown
 from .._errors import Reject
-from .._handshake import is_upgrade
 from .._protocol._http import BadHead, Request, Response, format_address
 from ._admission import Accept, Refused, choose_subprotocol
 from ._counts import Counts
@@ -17,6 +17,8 @@ from ._drain import Stop
 from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")
+
+T = TypeVar("T")
 
 # What an upgrade gets unless `admit` says otherwise.
 _ACCEPT: Final = Accept()
@@ -31,11 +33,19 @@ class Judge:
         self._stop = stop
         self._has_told_of_subprotocols = False
 
-    async def decide(self, request: Request) -> Accept | Response:
-        """Ask the application about *request*; what it raises concerns nobody else."""
+    async def answer(self, request: Request) -> Response:
+        """Ask the application about *request*, which is no upgrade; what it raises concerns nobody
+        else."""
+        return await self._contained(request, self._answer)
+
+    async def admit(self, request: Request) -> Accept:
+        """Ask it about an upgrade, likewise."""
+        return await self._contained(request, self._decide)
+
+    async def _contained(self, request: Request, ask: Callable[[Request], Awaitable[T]]) -> T:
         try:
             try:
-                return await self._ask(request)
+                return await ask(request)
             except Reject as exc:
                 reason = exc.body.decode(errors="replace").strip()
                 raise Refused(Response(exc.status, exc.body, exc.headers), reason) from None
@@ -47,16 +57,18 @@ class Judge:
             raise Refused(Response(500, "internal error\n"), "internal error") from exc
 
     @disable_ki_protection
-    async def _ask(self, request: Request) -> Accept | Response:
-        if not is_upgrade(request):
-            if self._settings.http is None:
-                if request.method not in ("GET", "HEAD"):
-                    raise BadHead(405, "only GET and HEAD are answered")
-                return Response(404, "there is only a WebSocket here\n")
-            response = await awaitable("http(request)", self._settings.http(request))
-            if not isinstance(response, Response):
-                raise TypeError(f"http must return a Response, not {shown(response)}")
-            return response
+    async def _answer(self, request: Request) -> Response:
+        if self._settings.http is None:
+            if request.method not in ("GET", "HEAD"):
+                raise BadHead(405, "only GET and HEAD are answered")
+            return Response(404, "there is only a WebSocket here\n")
+        response = await awaitable("http(request)", self._settings.http(request))
+        if not isinstance(response, Response):
+            raise TypeError(f"http must return a Response, not {shown(response)}")
+        return response
+
+    @disable_ki_protection
+    async def _decide(self, request: Request) -> Accept:
         origins = self._settings.origins
         if complaint := origins.complaint(request):
             # Whoever set this server up, and left out a page, looks here for the reason.

@@ -1,17 +1,16 @@
-"""The front: from an accepted stream to a checked request, and plain HTTP answers.
+"""The front: from an accepted stream to a checked request.
 
-The head is read once.  What is no upgrade is answered here and its stream ended; what is
-one has passed every check of RFC 6455 section 4.2.1 when it leaves.
+A head is read once.  What is an upgrade has passed every check of RFC 6455 section 4.2.1 when it
+leaves.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import trio
 
@@ -23,14 +22,6 @@ from ._eager import Eager
 
 Http: TypeAlias = Callable[[Request], Awaitable[Response]]
 _Tls: TypeAlias = TlsStream | trio.SSLStream[Any]
-
-# An answered peer has so long to take the answer and close: closing at once with bytes of
-# its unread would send an RST, which may overtake the answer.
-_LINGER_SECONDS = 1.0
-_PIECE_BYTES = 64 * 2**10
-
-# What is answered where the application says nothing of methods: RFC 9110 section 15.5.6.
-ALLOW: Final = ("Allow", "GET, HEAD")
 
 # So much may wait unsent in the kernel, as much as a topic writes at a time.  Without a bound
 # the kernel takes megabytes for a peer that does not read, before anybody here notices.
@@ -90,8 +81,12 @@ async def read_request(
     *,
     remote: Address,
     local: Address,
+    start: bytes = b"",
 ) -> tuple[Request, bytes]:
     """Read and parse a request's head of at most *max_bytes* by *deadline*.
+
+    Args:
+        start: what has come of it already.
 
     Returns:
         The request, and the bytes behind its head.
@@ -102,11 +97,11 @@ async def read_request(
     """
     eager = Eager(stream, deadline)
     try:
-        head, rest = await read_head(eager, max_bytes, pass_empty_line=True)
+        head, rest = await read_head(eager, max_bytes, start, pass_empty_line=True)
     except trio.TooSlowError:
         raise BadHead(408, "no whole request in time") from None
     except (EOFError, trio.BrokenResourceError) as exc:
-        if not eager.has_received:
+        if not (start or eager.has_received):
             raise NothingSent from exc
         raise
     certificate = None
@@ -130,34 +125,3 @@ def check_request(request: Request) -> None:
         check_upgrade(request)
     elif "sec-websocket-key" in request.headers and not request.headers.get("upgrade"):
         raise BadHead(426, "a WebSocket key, but no Upgrade: a proxy on the way must pass that on")
-
-
-def refusal(error: BadHead) -> Response:
-    """The answer to a head that cannot be taken."""
-    headers = {
-        405: [ALLOW],
-        # RFC 6455 section 4.2.2: say which version would do.
-        426: [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
-    }
-    return Response(error.status, f"{error.reason}\n", headers.get(error.status, ()))
-
-
-async def answer(
-    stream: trio.abc.Stream, response: Response, *, write_timeout: float, with_body: bool = True
-) -> None:
-    """Write *response* and end the stream so that the peer can read it to its end.
-
-    A peer that has gone, or that takes nothing for *write_timeout*, goes without.
-    """
-    data = response.encode(sent_at=time.time(), with_body=with_body)
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-        for start in range(0, len(data), _PIECE_BYTES):
-            with trio.fail_after(write_timeout):
-                await stream.send_all(data[start : start + _PIECE_BYTES])
-        with trio.move_on_after(_LINGER_SECONDS):
-            if isinstance(stream, trio.abc.HalfCloseableStream):
-                await stream.send_eof()
-                while await stream.receive_some():
-                    pass
-            else:
-                await stream.aclose()

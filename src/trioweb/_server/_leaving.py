@@ -6,12 +6,13 @@ reads for all; a transport that is not the kernel's is read ahead.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, TypeVar
 
 import trio
 
-from .._nursery import open_hidden_nursery
+from .._nursery import open_hidden_nursery, protected_block
 from .._wire._kernel import kernel_fileno
 from ._reader import Reader
 
@@ -20,58 +21,82 @@ _AHEAD_BYTES: Final = 16 * 2**10
 T = TypeVar("T")
 
 
-class Waiting:
-    """What a `Reader` looks after in place of a link; `scope` is cancelled when its peer goes."""
+class Presence:
+    """Whether the peer of a stream is still there.  A `Reader` looks after it in place of a link.
 
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
+    Args:
+        patience: for how many seconds a peer that has ended its sending may still wait for
+            something: that looks like a peer that has closed, until it is written to.
+
+    Attributes:
+        ahead: what the peer has sent meanwhile, as far as it had to be read.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.ahead = b""
+        # How long anything may take from now on.
+        self._patience = math.inf
+        self._patience_at_end = patience
+        self._scope: trio.CancelScope | None = None
 
     def break_off(self, reason: str) -> None:
-        self.scope.cancel()
+        self._lose_patience(0)
 
     def ended_in_pause(self) -> None:
-        # Who asks for an upgrade and says that it sends nothing more has no use for one.
-        self.scope.cancel()
+        self._lose_patience(self._patience_at_end)
+
+    def _lose_patience(self, patience: float) -> None:
+        self._patience = patience
+        if self._scope is not None:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + patience)
+
+    async def during(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What *call* returns; it is cancelled if the peer goes.
+
+        Raises:
+            EOFError: the peer has gone.
+        """
+        with trio.CancelScope(deadline=trio.current_time() + self._patience) as self._scope:
+            return await call()
+        raise EOFError("gone before it was answered")
 
 
-async def while_there(
-    stream: trio.abc.Stream, reader: Reader | None, decide: Callable[[], Awaitable[T]]
-) -> tuple[T, bytes]:
-    """Call *decide*, and cancel that if the peer at *stream*, of whom nothing is expected, goes.
+@protected_block
+async def watch_presence(
+    stream: trio.abc.Stream,
+    reader: Reader | None,
+    *,
+    patience: float = 0,
+    silent: trio.Event | None = None,
+) -> AsyncGenerator[Presence]:
+    """In the block, know whether the peer of *stream* is there.
 
-    Returns:
-        What it returned, and what the peer has sent all the same.
-
-    Raises:
-        EOFError: the peer has gone.
+    Args:
+        silent: set once nothing more is expected of it; None if that is so now.  Until then
+            somebody else may read.
     """
+    presence = Presence(patience)
     fileno = kernel_fileno(getattr(stream, "transport_stream", stream))
     if reader is not None and fileno is not None:
-        waiting, number = Waiting(), fileno()
-        with waiting.scope:
-            reader.watch_end(waiting, number)
-            try:
-                return await decide(), b""
-            finally:
-                reader.unwatch_end(number)
-    else:
-        scope = trio.CancelScope()
-        ahead = b""
-        decided: list[T] = []
+        number = fileno()
+        reader.watch_end(presence, number)
+        try:
+            yield presence
+        finally:
+            reader.unwatch_end(number)
+        return
 
-        async def watch() -> None:
-            nonlocal ahead
-            try:
-                ahead = bytes(await stream.receive_some(_AHEAD_BYTES))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            if not ahead:
-                scope.cancel()
+    async def read_ahead() -> None:
+        if silent is not None:
+            await silent.wait()
+        try:
+            presence.ahead = bytes(await stream.receive_some(_AHEAD_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            presence.break_off("")
+        else:
+            if not presence.ahead:
+                presence.ended_in_pause()
 
-        async with open_hidden_nursery() as nursery:
-            nursery.start_soon(watch)
-            with scope:
-                decided.append(await decide())
-        if decided:
-            return decided[0], ahead
-    raise EOFError("gone before it was decided whether it may come in")
+    async with open_hidden_nursery() as nursery:
+        nursery.start_soon(read_ahead)
+        yield presence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -13,27 +14,25 @@ from .._link import Link
 from .._outgoing import Spawn
 from .._protocol._deflate import Agreement, choose_offer
 from .._protocol._http import Address, BadHead, Request, Response, brief, format_address
-from ._admission import Accept, Refused
+from ._admission import Refused
+from ._answering import Answer, Cut, end, refusal
+from ._body import Body
 from ._counts import Counts
 from ._deciding import Judge
 from ._eager import Eager
-from ._front import (
-    NothingSent,
-    answer,
-    check_request,
-    read_request,
-    refusal,
-    shake_tls,
-    wants_tls,
-    why_gone,
-)
-from ._leaving import while_there
+from ._front import NothingSent, check_request, read_request, shake_tls, wants_tls, why_gone
+from ._leaving import watch_presence
 from ._places import CROWDED, TLS_MARGIN, Places
 from ._proxies import Visitor
 from ._reader import Reader
 from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")
+
+_GONE: Final = (EOFError, OSError, trio.BrokenResourceError, trio.TooSlowError)
+# A peer that has ended its sending may be one that waits for its answer, as `nc -N` does; most have
+# gone, as the kernel tells once something is written to them.
+_HALF_SECONDS: Final = 1.0
 
 
 class Opening:
@@ -80,38 +79,11 @@ class Opening:
     ) -> Connection | None:
         """See `open`; it is all that runs in *scope*."""
         request: Request | None = None
-        limits = self._settings.limits
-        deadline = trio.current_time() + limits.connect_timeout
         try:
-            self._places.undecided += 1
-            try:
-                if wants_tls(stream):
-                    if excess := self._places.excess(visitor.host, TLS_MARGIN):
-                        raise EOFError(f"sent away without a TLS handshake: {excess}")
-                    await shake_tls(stream, deadline)
-                is_spare = self._places.find_room(scope, visitor.host)
-                request, rest = await read_request(
-                    stream,
-                    deadline,
-                    limits.max_request_bytes,
-                    remote=visitor.remote,
-                    local=local,
-                )
-            finally:
-                self._places.undecided -= 1
-            self._places.identify(visitor, request)
+            request, rest = await self._read(scope, stream, visitor, local)
             check_request(request)
-            if is_spare:
-                self._places.check_spare(scope, visitor.host, request)
-            if self._settings.admit is not None and is_upgrade(request):
-                decide = partial(self._judge.decide, request)
-                outcome, more = await while_there(stream, self._reader, decide)
-                rest += more
-            else:
-                outcome = await self._judge.decide(request)
-            if isinstance(outcome, Accept):
-                return await self._upgrade(stream, request, rest, outcome)
-            response = outcome
+            if is_upgrade(request):
+                return await self._upgrade(stream, request, rest)
         except BadHead as exc:
             response = refusal(exc)
             self._count_refusal(visitor, response, exc.reason)
@@ -122,16 +94,105 @@ class Opening:
             who = format_address(visitor.remote)
             _logger.debug("%s: gone without a byte", who)
             return None
-        except (EOFError, OSError, trio.BrokenResourceError, trio.TooSlowError) as exc:
-            self._counts.refused[0] += 1
-            who = format_address(visitor.remote)
-            _logger.info("%s: gone while opening: %s", who, brief(why_gone(exc)))
+        except _GONE as exc:
+            self._count_gone(visitor, exc)
             return None
         else:
-            self._counts.answered[response.status] += 1
+            await self._exchange(stream, visitor, request, rest)
+            return None
         with_body = request is None or request.method != "HEAD"
-        await answer(stream, response, write_timeout=limits.write_timeout, with_body=with_body)
+        answer = Answer(response, with_body=with_body, chunked=False, persists=False)
+        try:
+            await answer.write(stream, write_timeout=self._settings.limits.write_timeout)
+        except Cut:
+            return None
+        await end(stream)
         return None
+
+    async def _read(
+        self, scope: trio.CancelScope, stream: trio.abc.Stream, visitor: Visitor, local: Address
+    ) -> tuple[Request, bytes]:
+        """Read a request for which there is room, and what has come behind it."""
+        limits = self._settings.limits
+        deadline = trio.current_time() + limits.connect_timeout
+        self._places.undecided += 1
+        try:
+            if wants_tls(stream):
+                if excess := self._places.excess(visitor.host, TLS_MARGIN):
+                    raise EOFError(f"sent away without a TLS handshake: {excess}")
+                await shake_tls(stream, deadline)
+            is_spare = self._places.find_room(scope, visitor.host)
+            request, rest = await read_request(
+                stream, deadline, limits.max_request_bytes, remote=visitor.remote, local=local
+            )
+        finally:
+            self._places.undecided -= 1
+        self._places.identify(visitor, request)
+        if is_spare:
+            self._places.check_spare(scope, visitor.host, request)
+        return request, rest
+
+    async def _exchange(
+        self, stream: trio.abc.Stream, visitor: Visitor, request: Request, rest: bytes
+    ) -> None:
+        """Have *request*, which is no upgrade, answered."""
+        limits = self._settings.limits
+        body = Body(
+            stream,
+            request,
+            rest,
+            max_bytes=limits.max_message_bytes,
+            patience=limits.connect_timeout,
+        )
+        request._read_body = body.read
+        try:
+            async with watch_presence(
+                stream, self._reader, patience=_HALF_SECONDS, silent=body.over
+            ) as presence:
+                response = await presence.during(partial(self._ask, visitor, request))
+                body.close()
+                answer = Answer(
+                    response,
+                    with_body=request.method != "HEAD",
+                    chunked=request.version >= "1.1",
+                    persists=False,
+                )
+                await answer.write(stream, presence, write_timeout=limits.write_timeout)
+        except EOFError as exc:
+            self._count_gone(visitor, exc)
+        except Cut as exc:
+            if exc.error is not None:
+                self._counts.handler_errors += 1
+            level = logging.INFO if exc.error is None else logging.ERROR
+            _logger.log(
+                level,
+                "%s: the answer to %r was cut off: %s",
+                format_address(visitor.remote),
+                request,
+                exc,
+                exc_info=exc.error,
+            )
+        else:
+            await end(stream)
+
+    async def _ask(self, visitor: Visitor, request: Request) -> Response:
+        """What the application answers to *request*."""
+        try:
+            outcome = await self._judge.answer(request)
+        except BadHead as exc:
+            response = refusal(exc)
+            self._count_refusal(visitor, response, exc.reason)
+            return response
+        except Refused as exc:
+            self._count_refusal(visitor, exc.response, exc.reason, exc.level)
+            return exc.response
+        self._counts.answered[outcome.status] += 1
+        return outcome
+
+    def _count_gone(self, visitor: Visitor, error: Exception) -> None:
+        self._counts.refused[0] += 1
+        who = format_address(visitor.remote)
+        _logger.info("%s: gone while opening: %s", who, brief(why_gone(error)))
 
     def _count_refusal(
         self, visitor: Visitor, response: Response, reason: str, level: int = logging.INFO
@@ -140,9 +201,13 @@ class Opening:
         who = format_address(visitor.remote)
         _logger.log(level, "%s: refused with %d: %s", who, response.status, brief(reason))
 
-    async def _upgrade(
-        self, stream: trio.abc.Stream, request: Request, rest: bytes, accepted: Accept
-    ) -> Connection:
+    async def _upgrade(self, stream: trio.abc.Stream, request: Request, rest: bytes) -> Connection:
+        if self._settings.admit is None:
+            accepted = await self._judge.admit(request)
+        else:
+            async with watch_presence(stream, self._reader) as presence:
+                accepted = await presence.during(partial(self._judge.admit, request))
+            rest += presence.ahead
         agreed: Agreement | None = None
         if self._settings.compression is not None:
             offers = request.headers.get("sec-websocket-extensions", "")

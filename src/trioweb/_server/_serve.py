@@ -131,8 +131,10 @@ async def serve(
             other error, is logged, and the peer is refused with 500.  It is cancelled if the peer
             goes meanwhile.
         http: `async def http(request) -> Response` for requests that are no upgrade, whatever
-            their `request.method` is but for CONNECT and TRACE, which get 501; those with a body
-            get 400.  Without it GET and HEAD are answered with 404, and others with 405.
+            their `request.method` is but for CONNECT and TRACE, which get 501.  A body is read by
+            `await request.body()`.  It is cancelled if the peer goes meanwhile, and so is the
+            making of a response's body; a peer that has ended its sending has gone a second later.
+            Without it GET and HEAD are answered with 404, and others with 405.
         origins: Origins that may connect besides the host asked for, as browsers send them
             ("https://example.com", with a port only if it is not the scheme's own); "*" for all.
             A page that is refused is told in the log, the first time at WARNING.
