@@ -96,7 +96,7 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def interop(session: nox.Session) -> None:
     """Try server and client with other people's: Chromium, Node, and Python's libraries."""
-    require(session, "chromium", "node", "npm", "tinyproxy", "microsocks")
+    require(session, "chromium", "node", "npm", "tinyproxy", "microsocks", "curl")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
     where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from importlib.util import find_spec
 
@@ -34,6 +35,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("browser", missing_for_browser),
         ("axe", missing_for_axe),
         ("proxy", missing_for_proxies),
+        ("curl", lambda: None if shutil.which("curl") else "there is no curl on the path"),
     ):
         if item.get_closest_marker(marker) and (what := missing()):
             if item.config.getoption("all_peers"):

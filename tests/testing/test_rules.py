@@ -186,6 +186,30 @@ def test_rule_that_goes_by_contents_repeats_its_run_with_the_seed() -> None:
     assert run(1) == first
 
 
+async def test_drop_lets_the_first_bytes_through_and_then_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    network = Network()
+    client, server = await network.connect("laptop", "server")
+    with network.intercept(always(Drop(3)), "laptop", one_way=True):
+        await client.send_all(b"abcdef")
+    await client.send_all(b"after")
+    await client.aclose()
+    assert await server.receive_some() == b"abc"
+    with trio.move_on_after(60) as scope:
+        await server.receive_some()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("after", [-1, 1.0, True])
+@pytest.mark.parametrize("verdict", [Drop, Cut])
+def test_verdict_after_what_is_no_number_of_bytes_is_refused(
+    verdict: type[Drop] | type[Cut], after: int
+) -> None:
+    with pytest.raises(ValueError, match=f"{verdict.__name__}: after must be a whole number"):
+        verdict(after)
+
+
 @pytest.mark.parametrize("verdict", [True, 3, "drop", Drop])
 async def test_rule_must_return_a_verdict(verdict: object, autojump_clock: MockClock) -> None:
     network = Network()

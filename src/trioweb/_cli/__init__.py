@@ -20,8 +20,13 @@ from .._errors import single_cause
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
 from .._server._origins import Origins
+from ._chaos_options import add_options as add_chaos_options
 from ._connect import connect
 from ._logging import BackgroundHandler
+from ._numbers import count as _count
+from ._numbers import port as _port
+from ._numbers import seconds as _seconds
+from ._numbers import whole as _whole
 from ._serve import serve
 from ._terminal import Formatter, UsageError, prepare_standard_streams
 
@@ -38,27 +43,6 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help
-
-
-def _number(kind: type[int] | type[float], low: float, high: float, what: str) -> Any:
-    """A converter for argparse that says what would be right."""
-
-    def convert(text: str) -> float:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = kind(-1)
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return number
-
-    return convert
-
-
-_port = _number(int, 0, 65535, "a port from 0 to 65535")
-_whole = _number(int, 1, 2**63, "a whole number from 1 on")
-_count = _number(int, 0, 2**63, "a whole number from 0 on")
-_seconds = _number(float, 0, 86400, "a number of seconds from 0 to 86400")
 
 
 def _mode(text: str) -> int:
@@ -115,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_serve(commands)
     _add_connect(commands)
+    _add_chaos(commands)
     return parser
 
 
@@ -246,6 +231,27 @@ def _add_connect(commands: Any) -> None:
         help="after the end of the input, show for so long what still arrives",
     )
     _add_log_level(command, "error")
+
+
+def _add_chaos(commands: Any) -> None:
+    command = commands.add_parser(
+        "chaos",
+        help="put a network that breaks on command before a server",
+        description="A TCP proxy: what connects to LISTEN reaches TARGET over a network that is "
+        "slow, or breaks, as the options or a plan say. It is the network of trioweb.testing, for "
+        "browsers, phones and programs in any language. LISTEN stands on standard output, and what "
+        "happens on standard error. Ctrl-C ends it.",
+        formatter_class=_HelpFormatter,
+    )
+    command.set_defaults(run=_run_chaos)
+    add_chaos_options(command)
+    _add_log_level(command, "error")
+
+
+async def _run_chaos(options: argparse.Namespace) -> int:
+    from ._chaos import chaos  # what tests need takes a while to load
+
+    return await chaos(options)
 
 
 def _add_messages(group: Any) -> None:

@@ -116,8 +116,10 @@ class NetworkStream(MemoryStream):
             case Delay(seconds):
                 self._note("delay", len(load))
                 self._peer._inbound.send(at, load, seconds)
-            case Drop():
-                self._note("drop", len(load))
+            case Drop(after):
+                self._note("drop", len(load[after:]))
+                if after:
+                    super()._transmit(at, load[:after])
                 self._dropped = True
             case Cut(after):
                 self._note("cut", len(load))

@@ -49,11 +49,16 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Let it never arrive, nor what is sent after it in this direction of the connection.
+    """Let it never arrive but for its first *after* bytes, nor what is sent behind it.
 
-    TCP would send it again, and hold back what comes after it until then; here that never succeeds,
-    and nobody is told.
+    That concerns this direction of the connection alone.  TCP would send it again, and hold back
+    what comes after it until then; here that never succeeds, and nobody is told.
     """
+
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        _check_after(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,13 @@ class Cut:
     after: int = 0
 
     def __post_init__(self) -> None:
-        if type(self.after) is not int or self.after < 0:
-            raise ValueError(f"Cut: after must be a whole number from 0 on, not {self.after!r}")
+        _check_after(self)
+
+
+def _check_after(verdict: Drop | Cut) -> None:
+    if type(verdict.after) is not int or verdict.after < 0:
+        name = type(verdict).__name__
+        raise ValueError(f"{name}: after must be a whole number from 0 on, not {verdict.after!r}")
 
 
 class RuleFailed(BaseException):

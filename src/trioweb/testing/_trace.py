@@ -7,7 +7,7 @@ handshakes, TLS); only the last events are kept, but all are counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import trio
@@ -32,20 +32,27 @@ class Trace:
 
     Args:
         max_events: how many are kept.  100,000 are some ten MiB.
+
+    Attributes:
+        on_event: called with each event as it happens; it must neither wait nor use the network.
     """
 
     def __init__(self, max_events: int = 100_000) -> None:
         self._events: deque[TraceEvent] = deque(maxlen=max_events)
         self._start: float | None = None
         self.count = 0
+        self.on_event: Callable[[TraceEvent], object] | None = None
 
     def note(self, source: str, target: str, event: str, size: int = 0) -> None:
         if self._start is None and trio.lowlevel.in_trio_run():
             self._start = trio.current_time()
         # What sets a network up before the run begins happens at 0.
         time = 0.0 if self._start is None else trio.current_time() - self._start
-        self._events.append(TraceEvent(time, source, target, event, size))
+        noted = TraceEvent(time, source, target, event, size)
+        self._events.append(noted)
         self.count += 1
+        if self.on_event is not None:
+            self.on_event(noted)
 
     def __iter__(self) -> Iterator[TraceEvent]:
         return iter(self._events)
