@@ -355,6 +355,44 @@ class Longest(Random):
         return b
 
 
+async def test_who_is_cancelled_by_the_end_of_the_client_is_told_nothing_more(
+    autojump_clock: MockClock,
+) -> None:
+    """The one error that says why is not joined by those of all who waited."""
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_refused() as client, trio.open_nursery() as nursery:
+            await client.send("a")
+            nursery.start_soon(client.flush)
+            await wait_all_tasks_blocked()
+            await client.aclose()
+    [error] = caught.value.exceptions
+    assert isinstance(error, Unsent)
+
+
+async def test_what_leaves_the_outbox_is_not_waited_for_where_nobody_receives(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The end of a session may have to wait for the program; what was sent in it does not."""
+
+    async def die(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await say(peer, 10)
+        while (frame := await peer.receive_frame()).opcode != TEXT:
+            await peer.send_frame(PONG, frame.payload)
+        await drop(peer)
+
+    door = Door()
+    nursery.start_soon(door.serve, die)
+    with pytest.raises(Unsent):
+        async with open_at(door, outbox=Outbox(confirm=True, max_resends=1)) as client:
+            with client.messages(max_messages=1):
+                await client.send("a")
+                with trio.fail_after(10):
+                    await client.flush()
+                assert client.statistics().sessions == 2
+                assert client.statistics().undelivered == 1
+
+
 async def test_leaving_in_a_back_off_tries_at_once(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
