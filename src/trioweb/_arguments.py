@@ -49,6 +49,11 @@ def check_kind(owner: str, name: str, value: object, *kinds: type, optional: boo
         raise wrong(owner, name, f"of type {' or '.join(names)}", value)
 
 
+def is_count(value: object, *, least: int = 0) -> bool:
+    """Whether *value* is a whole number from *least* on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def check_texts(owner: str, name: str, values: object) -> tuple[str, ...]:
     """Return *values* as they are now; they must be several str, and not one."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):

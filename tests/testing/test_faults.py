@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -14,11 +15,13 @@ from trio.testing import MockClock
 from trioweb.testing import (
     ActiveFault,
     Conditions,
+    Delay,
     Fault,
     Network,
     NetworkStream,
     Plan,
     deterministic,
+    wait_until,
 )
 
 
@@ -680,3 +683,55 @@ async def test_fault_can_be_a_host_or_several_hosts(autojump_clock: MockClock) -
     await expect_silence(server)
     faults[1].heal()
     assert await server.receive_some() == b"x"
+
+
+def _laptop() -> Network:
+    network = Network()
+    network.host("laptop")
+    return network
+
+
+# What no type checker lets through.
+_THREE: Any = 3
+_TEXT: Any = "1"
+_NOTHING: Any = None
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: Network(latency=_TEXT), "Conditions: latency must be of type"),
+        (lambda: Network(jitter=_TEXT), "Conditions: jitter must be of type"),
+        (lambda: _laptop().trickle("laptop", bandwidth=_TEXT), "Conditions: bandwidth must"),
+        (lambda: _laptop().stall("laptop", duration=_TEXT), "stall: duration must"),
+        (lambda: _laptop().stall("laptop", duration=_NOTHING), "stall: duration must"),
+        (lambda: _laptop().freeze(_THREE), "freeze: hosts must be a host, its name, or several"),
+        (lambda: _laptop().freeze(_NOTHING), "freeze: hosts must be a host, its name, or several"),
+        (lambda: _laptop().partition("laptop", [_THREE]), "partition: each of hosts must"),
+        (lambda: _laptop().apply(_TEXT), "Network.apply: fault must be of type Fault"),
+        (lambda: _laptop().host(_THREE), "Network.host: name must be of type str"),
+        (lambda: Fault("stall", ("a",), at=_TEXT), "stall: at must be of type"),
+        (lambda: Fault("shape", ("a",), conditions=_THREE), "shape: conditions must"),
+        (lambda: Plan(_THREE), "Plan: faults must be a tuple of Fault"),
+        (lambda: Plan((_THREE,)), "Plan: each of faults must"),
+        (lambda: Delay(_TEXT), "Delay: seconds must"),
+    ],
+)
+def test_wrong_kind_of_argument_is_told_by_its_name(call: Callable[[], object], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        call()
+
+
+async def test_waiting_calls_tell_a_wrong_kind_of_argument_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"Network\.run: plan must be of type Plan"):
+        await _laptop().run(_THREE)
+    with pytest.raises(TypeError, match=r"wait_until: condition must be a function"):
+        await wait_until(_THREE)
+
+    async def later() -> bool:
+        raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"wait_until: condition must not be async"):
+        await wait_until(later)
+    with pytest.raises(TypeError, match=r"wait_until: within must be of type"):
+        await wait_until(bool, within=_TEXT)

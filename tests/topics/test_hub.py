@@ -49,6 +49,7 @@ async def test_topic_that_nobody_uses_or_holds_is_gone(hub: Hub) -> None:
         ({"name": b"news"}, TypeError),
         ({"name": "news", "retain": 5}, TypeError),
         ({"name": "news", "slow": "never"}, ValueError),
+        ({"name": "news", "slow": ""}, ValueError),
     ],
 )
 async def test_topic_is_refused_when_an_argument_cannot_be(
@@ -303,8 +304,17 @@ async def test_hub_is_full_when_the_newest_publications_fill_it(peers: Peers) ->
         assert len(peer.messages) == 5
 
 
-@pytest.mark.parametrize("name", ["max_topics", "max_bytes"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, None])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, value)
+            for name in ("max_topics", "max_bytes")
+            for value in (0, -1, 1.5, None, True)
+        ),
+        *(("linger", value) for value in (-1, "1", None, True)),
+    ],
+)
 async def test_open_hub_refuses_bounds_that_cannot_be(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name}={value!r}"):
         async with open_hub(**{name: value}):  # type: ignore[arg-type]

@@ -1044,3 +1044,40 @@ async def test_subscribe_refuses_words_that_no_close_can_carry(
     with pytest.raises(error):
         topic.subscribe(peers.open().connection, evict=evict)
     assert topic.subscribers == 0
+
+
+@pytest.mark.parametrize("connection", [3, None, "ann", [1]])
+async def test_subscribe_names_what_is_no_connection(hub: Hub, connection: Any) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(TypeError, match=r"^subscribe: connection must be .*Connection"):
+        topic.subscribe(connection)
+    assert topic.subscribers == 0
+
+
+async def _encode_later(publication: Publication) -> str:
+    raise AssertionError("never called")
+
+
+@pytest.mark.parametrize("encode", [3, "text", [], _encode_later])
+async def test_subscribe_names_an_encode_that_cannot_be(
+    hub: Hub, peers: Peers, encode: Any
+) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(TypeError, match=r"^subscribe: encode must .*`def encode\(publication\)`"):
+        topic.subscribe(peers.open().connection, encode=encode)
+    assert topic.subscribers == 0
+
+
+@pytest.mark.parametrize("bad", [True, "1", 1.5, -1])
+async def test_number_of_publications_is_a_whole_number(hub: Hub, bad: Any) -> None:
+    topic = hub.topic("news")
+    for call in (
+        lambda: topic.history(count=bad),
+        lambda: topic.history(after=bad),
+        lambda: topic.publications(history=bad),
+        lambda: topic.recovery(None, bad),
+        lambda: topic.publications(since=bad),
+        lambda: topic.publications(since=("epoch", bad)),
+    ):
+        with pytest.raises(ValueError, match=r"(history|after|count|since)="):
+            call()

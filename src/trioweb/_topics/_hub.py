@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
+from .._arguments import is_count
 from .._link import Link
 from .._nursery import open_hidden_nursery, protected_block
 from .._policy import Retain
@@ -82,7 +83,9 @@ class Hub:
         topic = self._known.get(name)
         # Who gives no settings takes those that there are.
         retain = retain or (topic.retain if topic is not None else Retain())
-        slow = check_slow(slow or (topic.slow if topic is not None else "evict"))
+        if slow is None:
+            slow = topic.slow if topic is not None else "evict"
+        check_slow(slow)
         if name not in self._retention.topics:
             self._retention.make_room()
             if topic is None:
@@ -183,9 +186,9 @@ async def open_hub(
         TypeError, ValueError: an argument cannot work.
     """
     for name, value in (("max_topics", max_topics), ("max_bytes", max_bytes)):
-        if not isinstance(value, int) or value < 1:
+        if not is_count(value, least=1):
             raise ValueError(f"open_hub({name}={value!r}): must be a whole number from 1 on")
-    if not isinstance(linger, (int, float)) or not linger >= 0:
+    if not isinstance(linger, (int, float)) or isinstance(linger, bool) or not linger >= 0:
         raise ValueError(f"open_hub(linger={linger!r}): must be a number of seconds from 0 on")
     hub = Hub(max_topics, max_bytes, linger)
     async with open_hidden_nursery() as nursery:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from .._arguments import is_count
+
 
 class Position(NamedTuple):
     """How far somebody has a topic.
@@ -67,12 +69,12 @@ def find_start(epoch: str, first: int, head: int, since: Since | None, history: 
 
 def check_place(since: Since | None, history: int) -> None:
     """Raise ValueError unless *since* and *history* say where to start."""
-    if not isinstance(history, int) or history < 0:
+    if not is_count(history):
         raise ValueError(f"history={history!r}: must be 0 or more publications")
     if since is not None and history:
         raise ValueError(f"since={since!r}, history={history!r}: only one of them can be")
     match ("", 0) if since is None else since if isinstance(since, tuple) else ("", since):
-        case (str(), int(offset)) if offset >= 0:
+        case (str(), offset) if is_count(offset):
             pass
         case _:
             raise ValueError(f"since={since!r}: must be an offset or (epoch, offset)")

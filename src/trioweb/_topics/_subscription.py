@@ -43,10 +43,10 @@ def check_slow(slow: Slow) -> Slow:
     return slow
 
 
-def check_peer(peer: str | None) -> str | None:
-    """Raise unless *peer* is a key of a peer, or None."""
+def check_peer(name: str, peer: str | None) -> str | None:
+    """Raise unless *peer*, the argument *name*, is a key of a peer, or None."""
     if peer is not None and not isinstance(peer, str):
-        raise TypeError(f"{peer!r}: the key of a peer must be a str; Connection.peer is one")
+        raise TypeError(f"{name}={peer!r}: the key of a peer must be a str; Connection.peer is one")
     return peer
 
 

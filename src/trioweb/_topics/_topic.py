@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from .._arguments import check_sync, is_count, wrong
 from .._chance import random_bytes
 from .._connection import Connection
 from .._effort import EFFORT
@@ -185,7 +186,7 @@ class Topic:
             message, details = describe(message, key, tags, publisher, kind)
         frame = encode_message(message, SERVER_FORM)
         if skip is not None:
-            skip = skip.peer if isinstance(skip, Connection) else check_peer(skip)
+            skip = skip.peer if isinstance(skip, Connection) else check_peer("skip", skip)
         hub = self._hub
         hub._use(self)
         retention = hub._retention
@@ -261,12 +262,19 @@ class Topic:
         Checkpoint: never.
         """
         check_thread()
+        if not isinstance(connection, Connection):
+            raise wrong("subscribe", "connection", "a trioweb.Connection", connection)
         hub = self._hub
         slow = self.slow if slow is None else check_slow(slow)
-        check_peer(peer)
+        check_peer("peer", peer)
         check_evict(evict)
         check_place(since, history)
         link = connection.link
+        # What others subscribe with has been checked.
+        if encode is not None and (
+            not callable(encode) or (encode, link.form) not in self._members
+        ):
+            check_sync("subscribe", "encode(publication)", encode)
         link.check_writable()
         hub._use(self)
         start = self._find(since, history)
@@ -358,7 +366,7 @@ class Topic:
         Checkpoint: never.
         """
         for name, value in (("after", after), ("count", count)):
-            if value is not None and (not isinstance(value, int) or value < 0):
+            if value is not None and not is_count(value):
                 raise ValueError(f"history({name}={value!r}): must be 0 or more")
         return self._log.page(trio.current_time(), after, count, reverse=reverse)
 

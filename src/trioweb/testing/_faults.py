@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from .._arguments import check_kind, wrong
 from ._rules import Rule
 
 Kind: TypeAlias = Literal[
@@ -67,8 +68,10 @@ class Conditions:
     def __post_init__(self) -> None:
         for name in ("latency", "jitter"):
             value = getattr(self, name)
+            check_kind("Conditions", name, value, int, float, optional=True)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a number of seconds from 0 on, not {value!r}")
+        check_kind("Conditions", "bandwidth", self.bandwidth, int, float, optional=True)
         if self.bandwidth is not None and not self.bandwidth > 0:
             raise ValueError(f"bandwidth must be more than 0 bytes/s, not {self.bandwidth!r}")
         if self.segment is not None and not (type(self.segment) is int and self.segment > 0):
@@ -118,6 +121,9 @@ class Fault:
             raise ValueError(f"a fault's kind must be one of {kinds}, not {self.kind!r}")
         if self.kind == "intercept" and not callable(self.rule):
             raise TypeError(f"intercept: rule must be a function of a Chunk, not {self.rule!r}")
+        check_kind(self.kind, "at", self.at, int, float)
+        check_kind(self.kind, "duration", self.duration, int, float)
+        check_kind(self.kind, "conditions", self.conditions, Conditions)
         if not self.hosts:
             raise ValueError(f"{self.kind}: name at least one host")
         if self.is_of_hosts and (self.others is not None or self.one_way):
@@ -207,6 +213,12 @@ class Plan:
     """Faults at given times, for `Network.run`; `fault_plans` makes random ones."""
 
     faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.faults, (tuple, list)):
+            raise wrong("Plan", "faults", "a tuple of Fault", self.faults)
+        for fault in self.faults:
+            check_kind("Plan", "each of faults", fault, Fault)
 
     @property
     def duration(self) -> float:

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 import trio.testing
 
+from .._arguments import check_kind, check_sync
 from .._client import open_connection
 from .._connection import Connection
 from .._nursery import open_hidden_nursery
@@ -32,6 +33,8 @@ async def wait_until(condition: Callable[[], object], *, within: float = 60) -> 
 
     Checkpoint: always.
     """
+    check_sync("wait_until", "condition()", condition)
+    check_kind("wait_until", "within", within, int, float)
     await trio.lowlevel.checkpoint()
     end = trio.current_time() + within
     while not condition():

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from .._arguments import check_kind, wrong
 from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, Kind, Plan
 from ._flight import Flight
@@ -83,6 +84,7 @@ class Network:
 
     def host(self, name: str) -> Host:
         """Return the host of this *name*, a new one at first use."""
+        check_kind("Network.host", "name", name, str)
         if not name:
             raise ValueError("a host's name must not be empty")
         if name not in self._hosts:
@@ -211,6 +213,7 @@ class Network:
 
     def apply(self, fault: Fault) -> ActiveFault:
         """Let *fault* begin now, whatever its `at`; the methods for faults come here."""
+        check_kind("Network.apply", "fault", fault, Fault)
         for name in (*fault.hosts, *(fault.others or ())):
             if name not in self._hosts:
                 known = f"but {', '.join(self._hosts)}" if self._hosts else "which has none yet"
@@ -240,6 +243,7 @@ class Network:
 
         Cancellation: those that act are healed.
         """
+        check_kind("Network.run", "plan", plan, Plan)
         begun = trio.current_time()
         active: list[ActiveFault] = []
         try:
@@ -310,8 +314,8 @@ class Network:
         return self.apply(
             Fault(
                 kind,
-                _names(hosts),
-                None if others is None else _names(others),
+                _names(kind, hosts),
+                None if others is None else _names(kind, others),
                 one_way=one_way,
                 duration=duration,
                 conditions=conditions,
@@ -379,7 +383,12 @@ class Network:
         self.trace.note(" ".join(fault.hosts), "" if fault.is_of_hosts else others, event)
 
 
-def _names(who: Who) -> tuple[str, ...]:
+def _names(kind: str, who: Who) -> tuple[str, ...]:
     if isinstance(who, (str, Host)):
         who = (who,)
-    return tuple(each.name if isinstance(each, Host) else each for each in who)
+    if not isinstance(who, Iterable):
+        raise wrong(kind, "hosts", "a host, its name, or several of them", who)
+    found = tuple(who)
+    for each in found:
+        check_kind(kind, "each of hosts", each, str, Host)
+    return tuple(each.name if isinstance(each, Host) else each for each in found)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._arguments import check_kind
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -40,6 +42,7 @@ class Delay:
     seconds: float
 
     def __post_init__(self) -> None:
+        check_kind("Delay", "seconds", self.seconds, int, float)
         if not 0 <= self.seconds < math.inf:
             raise ValueError(
                 f"Delay: seconds must be a number from 0 on, not {self.seconds!r}; "
