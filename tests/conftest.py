@@ -8,7 +8,12 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.interop.javascript import missing_for_axe, missing_for_browser, missing_for_node
+from tests.interop.javascript import (
+    missing_for_axe,
+    missing_for_browser,
+    missing_for_centrifuge,
+    missing_for_node,
+)
 from tests.interop.proxies import missing_for_proxies
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every
@@ -34,6 +39,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("node", missing_for_node),
         ("browser", missing_for_browser),
         ("axe", missing_for_axe),
+        ("centrifuge", missing_for_centrifuge),
         ("proxy", missing_for_proxies),
         ("curl", lambda: None if shutil.which("curl") else "there is no curl on the path"),
     ):

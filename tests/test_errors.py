@@ -16,6 +16,7 @@ from trioweb import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    Dismiss,
     GaveUp,
     HandshakeFailed,
     HandshakeRejected,
@@ -25,6 +26,8 @@ from trioweb import (
     OpenFailed,
     OutboxFull,
     ProxyRefused,
+    Refuse,
+    Refused,
     Reject,
     TriowebError,
     TryAgain,
@@ -52,6 +55,9 @@ _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     HandshakeRejected: (OpenFailed,),
     TryAgain: (TriowebError,),
     Reject: (TriowebError,),
+    Refuse: (TriowebError,),
+    Dismiss: (TriowebError,),
+    Refused: (TriowebError,),
     GaveUp: (TriowebError,),
     Unsent: (TriowebError,),
     OutboxFull: (TriowebError,),
@@ -95,6 +101,17 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
         ConnectionLost(CloseCode.ABNORMAL, "reset"),
         {"code": 1006, "reason": "reset"},
         "connection lost (1006, 'reset')",
+    ),
+    (
+        Refuse(100, temporary=True),
+        {"code": 100, "message": "", "temporary": True},
+        "refused (100)",
+    ),
+    (Dismiss(4501, "bye"), {"code": 4501, "reason": "bye"}, "dismissed (4501, 'bye')"),
+    (
+        Refused(103, "permission denied"),
+        {"code": 103, "message": "permission denied", "temporary": False},
+        "refused: permission denied (103)",
     ),
     (ConnectionClosed(4000), {"code": 4000, "reason": ""}, "connection closed (4000)"),
     (
@@ -269,3 +286,15 @@ async def test_without_cancelled_leaves_what_says_more() -> None:
     group = ExceptionGroup("group", [error])
     assert without_cancelled(group) is group
     assert without_cancelled(error) is error
+
+
+@pytest.mark.parametrize("code", [99, 2000])
+def test_refuse_takes_only_codes_of_errors(code: int) -> None:
+    with pytest.raises(ValueError, match=str(code)):
+        Refuse(code)
+
+
+@pytest.mark.parametrize("code", [2999, 5000])
+def test_dismiss_takes_only_codes_of_the_protocol_and_of_applications(code: int) -> None:
+    with pytest.raises(ValueError, match=str(code)):
+        Dismiss(code)

@@ -1,5 +1,7 @@
 """WebSockets for Trio programs: a broadcast server, and a client that outlives connections."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from ._client import (
     Client,
     ClientStatistics,
@@ -22,6 +24,7 @@ from ._errors import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    Dismiss,
     GaveUp,
     HandshakeFailed,
     HandshakeRejected,
@@ -31,6 +34,8 @@ from ._errors import (
     OpenFailed,
     OutboxFull,
     ProxyRefused,
+    Refuse,
+    Refused,
     Reject,
     TriowebError,
     TryAgain,
@@ -54,6 +59,18 @@ from ._topics import (
     open_hub,
 )
 
+if _TYPE_CHECKING:
+    from ._topic_server import ConnectRequest as ConnectRequest
+    from ._topic_server import Granted as Granted
+    from ._topic_server import Member as Member
+    from ._topic_server import MemberLimits as MemberLimits
+    from ._topic_server import SubscribeRequest as SubscribeRequest
+    from ._topic_server import TopicRules as TopicRules
+    from ._topic_server import TopicServer as TopicServer
+    from ._topic_server import TopicServerStatistics as TopicServerStatistics
+    from ._topic_server import Welcome as Welcome
+    from ._topic_server import open_topic_server as open_topic_server
+
 __all__ = [
     "Accept",
     "Client",
@@ -68,6 +85,7 @@ __all__ = [
     "ConnectionStatistics",
     "Deflate",
     "Dial",
+    "Dismiss",
     "Event",
     "GaveUp",
     "HandshakeFailed",
@@ -92,6 +110,8 @@ __all__ = [
     "Publications",
     "Publisher",
     "Recovery",
+    "Refuse",
+    "Refused",
     "Reject",
     "Request",
     "Response",
@@ -114,3 +134,32 @@ __all__ = [
     "serve",
     "serve_listeners",
 ]
+
+# They need msgspec, which is an extra; so they are not in `__all__`, and are imported when they are
+# first asked for.
+_OF_TOPIC_SERVER = frozenset(
+    {
+        "ConnectRequest",
+        "Granted",
+        "Member",
+        "MemberLimits",
+        "SubscribeRequest",
+        "TopicRules",
+        "TopicServer",
+        "TopicServerStatistics",
+        "Welcome",
+        "open_topic_server",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in _OF_TOPIC_SERVER:
+        from . import _topic_server
+
+        return getattr(_topic_server, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_TOPIC_SERVER})

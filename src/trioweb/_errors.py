@@ -12,6 +12,9 @@
     │   └── HandshakeRejected       .status .headers .body: the server said no
     ├── TryAgain                    raised *by* a client's callables: this attempt has failed
     ├── Reject                      raised *by* an `admit` to say no: .status .headers .body
+    ├── Refuse                      raised *by* a topic server's callables to say no: .code .message
+    ├── Dismiss                     raised *by* them to end the connection: .code .reason
+    ├── Refused                     .code .message .temporary: the peer has said no
     ├── GaveUp                      .attempts .last .unsent: the client will not connect again
     ├── Unsent                      .count .messages that a client could not hand over in time
     ├── OutboxFull                  the client keeps all it may (full="raise")
@@ -243,6 +246,76 @@ class Reject(TriowebError):
         self.status = status
         self.body = body.encode() if isinstance(body, str) else bytes(body)
         self.headers = check_headers("Reject", headers)
+
+
+class Refuse(TriowebError):
+    """Raise this from a callable of a topic server to refuse what the client has asked for.
+
+    Args:
+        code: from 100 to 1999; 400 to 1999 are for applications, what is below is the protocol's.
+        message: for people; by default the code's own.
+        temporary: whether the client is to try again by itself.
+
+    Raises:
+        TypeError, ValueError: it could not be told.
+    """
+
+    def __init__(self, code: int, message: str = "", temporary: bool = False) -> None:
+        check_kind("Refuse", "code", code, int)
+        if not 100 <= code <= 1999:
+            raise ValueError(f"Refuse(code={code!r}): must be from 100 to 1999")
+        check_kind("Refuse", "message", message, str)
+        super().__init__(code, message, temporary)
+        self.code = int(code)
+        self.message = message
+        self.temporary = bool(temporary)
+
+    def __str__(self) -> str:
+        return f"refused ({self.code}{', ' + repr(self.message) if self.message else ''})"
+
+
+class Dismiss(TriowebError):
+    """Raise this from a callable of a topic server to end the client's connection.
+
+    Args:
+        code: from 3000 to 4999; 4000 to 4999 are for applications.  A client comes back after 3000
+            to 3499 and 4000 to 4499, and stays away after the others.
+        reason: for people; by default the code's own.
+
+    Raises:
+        TypeError, ValueError: it could not be told.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        check_kind("Dismiss", "code", code, int)
+        if not 3000 <= code <= 4999:
+            raise ValueError(f"Dismiss(code={code!r}): must be from 3000 to 4999")
+        check_kind("Dismiss", "reason", reason, str)
+        super().__init__(code, reason)
+        self.code = int(code)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"dismissed ({self.code}{', ' + repr(self.reason) if self.reason else ''})"
+
+
+class Refused(TriowebError):
+    """The peer has refused what it was asked for.
+
+    Attributes:
+        code: the protocol's, or the application's from 400 on.
+        message: for people.
+        temporary: whether the peer says that trying again makes sense.
+    """
+
+    def __init__(self, code: int, message: str, temporary: bool = False) -> None:
+        super().__init__(code, message, temporary)
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+
+    def __str__(self) -> str:
+        return f"refused: {self.message} ({self.code})"
 
 
 class GaveUp(TriowebError):

@@ -85,11 +85,11 @@ def call_back(callback: Callable[[], object], link: Outgoing) -> None:
 
 
 class _Sender(Waiter):
-    """A task that waits to send *frame*."""
+    """A task that waits to send *frame*; None: to write itself, once it is its turn."""
 
     __slots__ = ("frame", "was_written")
 
-    def __init__(self, frame: bytes) -> None:
+    def __init__(self, frame: bytes | None) -> None:
         super().__init__()
         self.frame = frame
         self.was_written = False
@@ -354,6 +354,20 @@ class Outgoing(Waitable):
         await self._senders.wait(sender)
         return sender.was_written
 
+    async def wait_room(self) -> None:
+        """Wait behind all who wait to send, until it is the caller's turn to write or nothing can
+        be written any more.
+
+        Cancellation: nothing was written.  Checkpoint: a cancellation point always; lets others
+        run if it waits.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.takes_message or self.state is not OPEN or self.broken is not None:
+            return
+        if self._senders is None:
+            self._senders = Line()
+        await self._senders.wait(_Sender(None))
+
     # Whoever is woken here is written for.
     @enable_ki_protection
     def _admit(self) -> None:
@@ -368,7 +382,8 @@ class Outgoing(Waitable):
                 return
             sender = self._senders.wake()
             sender.was_written = True
-            self.write(sender.frame)
+            if sender.frame is not None:
+                self.write(sender.frame)
         if self._senders and self._has_turn():
             # Its task goes on from here once others have run, and until then nobody gets ahead.
             self.is_free = self.writable = False

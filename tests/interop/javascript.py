@@ -171,6 +171,17 @@ def axe_path() -> Path | None:
     return Path(found.stdout.strip()) if found.returncode == 0 else None
 
 
+@lru_cache
+def missing_for_centrifuge() -> str | None:
+    """What the tests marked `centrifuge` lack here, if anything."""
+    code = "require('ws'); require('centrifuge')"
+    if shutil.which("node") is None:
+        return "there is no node on the path"
+    if subprocess.run(["node", "-e", code], capture_output=True, cwd=_HERE).returncode:
+        return "node does not find centrifuge: see NODE_PATH"
+    return None
+
+
 def missing_for_axe() -> str | None:
     """What the tests marked `axe` lack here, if anything."""
     return None if axe_path() else "node does not find axe-core: see NODE_PATH"

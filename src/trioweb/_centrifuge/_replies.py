@@ -115,6 +115,12 @@ class Push(Message, frozen=True):
     refresh: Annotated[Refresh | None, 12] = None
     call: Annotated[Call | None, 1000] = None
 
+    @classmethod
+    def of(cls, event: Event, topic: str = "") -> Self:
+        """The push that says that *event* has happened, to *topic* if it concerns one."""
+        given: dict[str, Any] = {_EVENT_OF[type(event)]: event}
+        return cls(topic=topic, **given)
+
     @property
     def event(self) -> Event | None:
         """What has happened; None is something that is not known here."""
@@ -158,6 +164,6 @@ class Reply(Message, frozen=True):
 _RESULTS: Final = [field for field in fields_of(Reply) if field.name not in ("id", "error", "push")]
 _FIELD_OF: Final[dict[type[Message], str]] = {field.of: field.name for field in _RESULTS}
 _results_of: Final = attrgetter(*_FIELD_OF.values())
-_events_of: Final = attrgetter(
-    *(field.name for field in fields_of(Push) if field.name not in ("id", "topic"))
-)
+_EVENTS: Final = [field for field in fields_of(Push) if field.name not in ("id", "topic")]
+_EVENT_OF: Final[dict[type[Message], str]] = {field.of: field.name for field in _EVENTS}
+_events_of: Final = attrgetter(*_EVENT_OF.values())

@@ -96,9 +96,8 @@ class Supervisor:
         self._schedule = Schedule(plan.retry, random)
         makers = (plan.url, plan.headers, plan.subprotocols)
         self._judge = Judge(plan.retry.worth, renews=any(map(callable, makers)))
-        # How long the attempt's connection was in use, None if there was none; and what carried
-        # it, until its end is told.
-        self._lasted: float | None = None
+        # Whether the attempt led to a connection; and what carried that, until its end is told.
+        self._opened = False
         self._last_link: Link | None = None
         # The wait for the next attempt; and whether it is the server that asks for it.
         self._nap = trio.CancelScope()
@@ -162,8 +161,9 @@ class Supervisor:
         Raises:
             TheirError: *cause* is a fault of the program, and not to be tried again.
         """
+        lasted = self._opened and not self._schedule.attempts
         try:
-            worth = self._judge.is_worth(cause, lasted=self._lasted)
+            worth = self._judge.is_worth(cause, opened=self._opened, lasted=lasted)
         except Exception as exc:
             raise TheirError(exc) from exc
         if worth:
@@ -176,7 +176,7 @@ class Supervisor:
     @enable_ki_protection
     async def _attempt(self) -> Exception:
         """Try to connect and, if that works, run the session; return why it is over."""
-        self._lasted = None
+        self._opened = False
         seconds = self._plan.limits.connect_timeout
         deadline = trio.current_time() + seconds
         asking = "url"
@@ -198,7 +198,7 @@ class Supervisor:
 
     async def _use(self, opened: Established, deadline: float) -> Exception:
         """Hold a connection until it is over; return why it is."""
-        self._lasted = 0
+        self._opened = True
         async with trio.open_nursery() as nursery:
             connection = opened.start(nursery, self._plan.heartbeat, self._plan.limits)
             link = self._last_link = connection.link
@@ -254,8 +254,7 @@ class Supervisor:
                 await link.wait_change()
         finally:
             self._signal.set_link(None)
-        self._lasted = trio.current_time() - begun_at
-        self._schedule.opened_for(self._lasted)
+        self._schedule.opened_for(trio.current_time() - begun_at)
 
 
 @disable_ki_protection

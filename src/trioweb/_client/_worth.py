@@ -39,10 +39,6 @@ _FINAL_CODES: Final = frozenset(
 # 4403 are those of graphql-ws, and of all who add 4000 to a status.
 _REFUSING_STATUSES: Final = frozenset({401, 403})
 _REFUSING_CODES: Final = frozenset({CloseCode.POLICY_VIOLATION, 3000, 3003, 4401, 4403})
-# A server that waits for a token in a message, or for a slower pace, refuses within a minute: those
-# would be refused again. What was there for longer had been let in, and the cause passes: its token
-# has expired, or a pong was late (exchanges give a pong a minute and more).
-_LET_IN_SECONDS: Final = 60.0
 
 _TRIO_ERRORS: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 # (package, class): that a server could not be reached, or did not answer whole.
@@ -74,7 +70,7 @@ def is_worth_retry(error: Exception) -> bool:
 
     This is what `Retry(worth=None)` goes by, except for refusals (401, 403, Close 1008 and
     their like): a client tries again after those where a token can be made anew, or where the
-    connection had lasted for a minute.
+    connection had lasted.
 
     Returns:
         True for what says that the network failed, and for TryAgain.  False for a status that
@@ -161,20 +157,22 @@ class Judge:
         self._renews = renews
         self._renewed = False
 
-    def is_worth(self, error: Exception, *, lasted: float | None) -> bool:
+    def is_worth(self, error: Exception, *, opened: bool, lasted: bool) -> bool:
         """Whether another attempt makes sense after the one that ended with *error*.
 
         Args:
-            lasted: seconds for which there was a connection; None if there was none.
+            opened: there was a connection.
+            lasted: it was stable.
         """
         if self._worth is not None:
             return bool(self._worth(error))
         if not is_refusal(error):
             # The token was good for a connection.
-            self._renewed = self._renewed and lasted is None
+            self._renewed = self._renewed and not opened
             return is_worth_retry(error)
-        if lasted is not None and lasted >= _LET_IN_SECONDS:
-            # If it is not let in again, that is told at once.
+        if lasted:
+            # What was let in once is no stranger: its token has expired, or it was too fast or
+            # too slow for the server.  If it is not let in again, that is told at once.
             self._renewed = False
             return True
         if self._renewed:

@@ -59,10 +59,13 @@ class Details:
     """What `Topic.publish` was given beside the message.
 
     Args:
+        is_json: the message is JSON, and no string.
+        is_string: the message is the text of what was published as a JSON string.
         size: bytes of memory that this takes, with what it makes the log remember.
     """
 
     is_json: bool = False
+    is_string: bool = False
     key: str | None = None
     tags: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
     publisher: Publisher | None = None
@@ -78,6 +81,7 @@ class Details:
 
 NOTHING: Final = Details()
 _ONLY_JSON: Final = Details(is_json=True, size=_DETAILS_BYTES)
+_ONLY_STRING: Final = Details(is_string=True, size=_DETAILS_BYTES)
 
 
 def describe(
@@ -93,6 +97,7 @@ def describe(
         TypeError, ValueError: one of them cannot be.
     """
     is_text = isinstance(message, str)
+    is_string = False
     if kind is not None and kind not in _KINDS:
         raise ValueError(f"publish(kind={kind!r}): must be one of {', '.join(map(repr, _KINDS))}")
     if kind is not None and is_text == (kind == "bytes"):
@@ -101,6 +106,7 @@ def describe(
     if kind == "json" and isinstance(message, str) and message.lstrip(_JSON_SPACE)[:1] == '"':
         # Peers that speak JSON get text as a string anyhow, and the others get what it says.
         message, kind = _text_of(message)
+        is_string = kind == "text"
     if key is not None:
         check_kind("publish", "key", key, str)
         check_message("publish(key=…)", key)
@@ -111,7 +117,7 @@ def describe(
     if tags is not None:
         check_kind("publish", "tags", tags, Mapping)
     if key is None and not tags and publisher is None:
-        return message, _ONLY_JSON if kind == "json" else NOTHING
+        return message, _ONLY_STRING if is_string else _ONLY_JSON if kind == "json" else NOTHING
     size = _DETAILS_BYTES
     if key is not None:
         size += _KEY_BYTES + sys.getsizeof(key)
@@ -122,7 +128,7 @@ def describe(
     if publisher is not None:
         # It may be shared by many, which nobody can tell once some of them are gone.
         size += sum(map(sys.getsizeof, (publisher, publisher.id, publisher.info)))
-    return message, Details(kind == "json", key, kept, publisher, size)
+    return message, Details(kind == "json", is_string, key, kept, publisher, size)
 
 
 def _text_of(text: str) -> tuple[str, Kind]:

@@ -65,6 +65,11 @@ class Publication:
         return "text" if is_text(self.frame) else "bytes"
 
     @property
+    def _is_string(self) -> bool:
+        """Whether this is text that was published as a JSON string."""
+        return self._details.is_string
+
+    @property
     def key(self) -> str | None:
         return self._details.key
 

@@ -1,0 +1,121 @@
+"""What programs and peers say to each other: a program's values, a peer's payloads.
+
+A value is anything that JSON has, or bytes.  A payload is how one peer's encoding has that: JSON
+text, or in Protobuf also bytes that are none.  What one peer sent reaches others as it came.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from .._centrifuge import Codec
+from .._centrifuge._codes import ErrorCode
+from .._centrifuge._payload import as_json
+from .._centrifuge._schema import ClientInfo
+from .._centrifuge._table import Payload
+from .._errors import Refuse
+from .._policy import Message
+from .._topics import Kind, Publication, Publisher
+
+_decoder: Final = msgspec.json.Decoder()
+_encoder: Final = msgspec.json.Encoder()
+_info_decoder: Final = msgspec.json.Decoder(ClientInfo)
+
+
+def to_json(value: Any) -> bytes:
+    """*value* as JSON that every peer can read.
+
+    Raises:
+        TypeError, ValueError: it cannot be said in JSON, or not to every peer.
+    """
+    data = _encoder.encode(value)
+    if as_json(data) is None:
+        raise ValueError("nested too deeply, or a number too long, for the decoders of some peers")
+    return data
+
+
+def value_of(codec: Codec, payload: Payload) -> Any:
+    """What a peer has sent as *payload*: None for nothing, bytes for what is no JSON.
+
+    Raises:
+        Refuse: Python has no such number.
+    """
+    if not isinstance(payload, msgspec.Raw):
+        return None
+    data, is_json = codec.message(payload)
+    if not is_json:
+        return data
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        raise Refuse(ErrorCode.BAD_REQUEST, "a number out of range") from exc
+
+
+def payload_of(codec: Codec, value: Any) -> msgspec.Raw:
+    """*value* as a peer with this encoding gets it.
+
+    Raises:
+        TypeError, ValueError: as `to_json`.
+    """
+    if isinstance(value, bytes):
+        return codec.payload(value, is_json=False)
+    return codec.payload(to_json(value), is_json=True)
+
+
+def optional_payload_of(codec: Codec, value: Any) -> Payload:
+    """As `payload_of`, but None is nothing at all."""
+    return msgspec.UNSET if value is None else payload_of(codec, value)
+
+
+def message_of_peer(codec: Codec, payload: msgspec.Raw) -> tuple[Message, Kind]:
+    """What a peer has sent as *payload* for a topic, and its kind."""
+    data, is_json = codec.message(payload)
+    return (data.decode(), "json") if is_json else (data, "bytes")
+
+
+def message_of_program(value: Any) -> tuple[Message, Kind]:
+    """What the program has to say to a topic, and its kind.
+
+    Raises:
+        TypeError, ValueError: as `to_json`.
+    """
+    if isinstance(value, bytes):
+        return value, "bytes"
+    return to_json(value).decode(), "json"
+
+
+def info_bytes(user: str, client: str, conn_info: Any, chan_info: Any) -> bytes:
+    """What others are told of a member, as it is kept and passed on: JSON."""
+    return _encoder.encode(
+        ClientInfo(user, client, _raw_or_unset(conn_info), _raw_or_unset(chan_info))
+    )
+
+
+def _raw_or_unset(value: Any) -> Payload:
+    return msgspec.UNSET if value is None else msgspec.Raw(to_json(value))
+
+
+def info_of(codec: Codec, info: bytes) -> ClientInfo:
+    """What `info_bytes` gave, to stand in a message of *codec*."""
+    return codec.prepared(_info_decoder.decode(info))
+
+
+def publication_info(codec: Codec, publisher: Publisher | None) -> ClientInfo | None:
+    """What subscribers are told of a *publisher*, who may be of the program's own making."""
+    if publisher is None:
+        return None
+    try:
+        return info_of(codec, publisher.info)
+    except msgspec.DecodeError:
+        return codec.prepared(ClientInfo(user=publisher.id))
+
+
+def publication_payload(codec: Codec, publication: Publication) -> msgspec.Raw:
+    """The message of *publication*, whatever its kind: no peer's decoder fails for it."""
+    message = publication.message
+    if publication._is_string:
+        # It was JSON, which peers that speak Protobuf get as it was.
+        return codec.payload(_encoder.encode(message).decode(), is_json=True)
+    return codec.payload(message, is_json=publication.kind == "json")

@@ -1,0 +1,327 @@
+"""A member: one peer of a topic server, as the program holds it, and what is written to it.
+
+What a peer asks for is `_session`'s.  NOTE: What is written goes out in the order written, and a
+subscription begins where the reply to it says, because no await lies between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from .._arguments import awaitable, check_kind
+from .._centrifuge import Codec
+from .._centrifuge._codes import (
+    DisconnectCode,
+    UnsubscribeCode,
+    close_reason,
+    is_applications_unsubscribe,
+)
+from .._centrifuge._replies import Event, Push, Reply, ServerMessage, Subscribe, Unsubscribe
+from .._centrifuge._schema import SubscribeRequest
+from .._chance import random_bytes
+from .._connection import Connection
+from .._errors import Dismiss
+from .._protocol._frames import SERVER_FORM, encode_message
+from ._calls import Calls
+from ._data import payload_of
+from ._outcalls import Outcalls
+from ._seat import Seat
+
+if TYPE_CHECKING:
+    from ._server import TopicServer
+
+_T = TypeVar("_T")
+
+_PING: Final = "a ping of the topic server's"
+
+
+class Member:
+    """One peer of a topic server, on one connection.
+
+    The server's callbacks get one; `TopicServer.members` has all.
+
+    Attributes:
+        connection: its WebSocket.
+        client: a random string that no other member has.
+        user: as `Welcome.user`; "" before `on_connect` has answered.
+        info: as `Welcome.info`.
+    """
+
+    __slots__ = (
+        "_asking",
+        "_calls",
+        "_codec",
+        "_expiry",
+        "_is_extended",
+        "_is_over",
+        "_is_welcome",
+        "_outcalls",
+        "_pinged_at",
+        "_seats",
+        "_server",
+        "client",
+        "connection",
+        "info",
+        "user",
+    )
+
+    def __init__(self, server: TopicServer, connection: Connection, codec: Codec) -> None:
+        self.connection = connection
+        self.client = random_bytes(16).hex()
+        self.user = ""
+        self.info: Any = None
+        self._server = server
+        self._codec = codec
+        self._seats: dict[str, Seat] = {}
+        self._calls = Calls(self)
+        self._outcalls = Outcalls(self)
+        self._asking: trio.CancelScope | None = None
+        self._is_welcome = False
+        self._is_extended = False
+        self._is_over = False
+        self._pinged_at = 0.0
+        self._expiry = server._timetable.at(
+            trio.current_time() + server.limits.stale, partial(self._end, DisconnectCode.STALE)
+        )
+
+    def __repr__(self) -> str:
+        return f"<Member {self.client} of {self.connection!r}>"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The names of the topics to which it is subscribed."""
+        return tuple(seat.name for seat in self._seats.values() if seat.subscription is not None)
+
+    async def subscribe(self, topic: str) -> None:
+        """Subscribe the member to *topic*, which the rules need not allow; it is told.
+
+        Nothing happens if it is subscribed already.
+
+        Raises:
+            ValueError: there are no rules for a topic of that name.
+            ConnectionClosed: it is gone.
+            HubFull: there is no room for the topic.
+
+        Cancellation: it was not subscribed.  Checkpoint: always.
+        """
+        self._check_welcome()
+        seat = self._server._new_seat(topic)
+        if topic in self._seats:
+            await trio.lowlevel.checkpoint()
+            return
+        self._seats[topic] = seat
+        try:
+            link = self.connection.link
+            await self._server._topic(topic, seat.rules).load()
+            await link.wait_room()
+            link.check_writable()
+            if self._seats.get(topic) is not seat:
+                return  # it was unsubscribed meanwhile
+            told = seat.take(self, SubscribeRequest(topic=topic))
+        except BaseException:
+            self._drop(seat)
+            raise
+        event = Subscribe(
+            recoverable=told.recoverable,
+            epoch=told.epoch,
+            offset=told.offset,
+            positioned=told.positioned,
+        )
+        self._push(topic, event)
+
+    def unsubscribe(
+        self,
+        topic: str,
+        code: int = UnsubscribeCode.SERVER,
+        reason: str = UnsubscribeCode.SERVER.reason,
+    ) -> None:
+        """End the member's subscription to *topic*; nothing if there is none.
+
+        Args:
+            code: 2000 to 2499: it is over; 2500 to 2999: the client subscribes again, with its
+                position.  2500 to 2502 are the protocol's own; otherwise take yours from what is
+                not below 2600 or above 2499.
+            reason: for people.
+
+        Raises:
+            ValueError: another *code*.
+
+        Checkpoint: never.
+        """
+        if not is_applications_unsubscribe(code) and code not in set(UnsubscribeCode):
+            raise ValueError(f"unsubscribe(code={code!r}): must be 2000 to 2499 or 2600 to 2999")
+        check_kind("unsubscribe", "reason", reason, str)
+        seat = self._seats.get(topic)
+        if seat is not None:
+            self._drop(seat)
+            self._push(topic, Unsubscribe(code=code, reason=reason))
+
+    async def send(self, data: Any) -> None:
+        """Send the member a message of the program's own, outside of all topics.
+
+        Args:
+            data: anything that is JSON, or bytes.
+
+        Raises:
+            ConnectionClosed: it is gone.
+            TypeError, ValueError: *data* cannot be said in JSON.
+
+        Cancellation: nothing was sent.  Checkpoint: as `Connection.send`.
+        """
+        self._check_welcome()
+        event = ServerMessage(data=payload_of(self._codec, data))
+        await self.connection.send(self._codec.encode(Reply(push=Push.of(event))))
+
+    async def call(self, method: str, data: Any = None) -> Any:
+        """Call *method* of the client's, and wait for what it returns.
+
+        Only clients of trioweb's own can be called.
+
+        Raises:
+            Refused: it could not, or would not; 104 for a method that it does not have, 108 for a
+                client that cannot be called.
+            ConnectionClosed: it was gone before it had answered.
+
+        Cancellation: the client may have been called, and is not told.  Checkpoint: always.
+        """
+        self._check_welcome()
+        return await self._outcalls.call(method, data)
+
+    def dismiss(
+        self,
+        code: int = DisconnectCode.FORCE_DISCONNECT,
+        reason: str = "",
+    ) -> None:
+        """Close the member's connection.  Idempotent.
+
+        Args:
+            code: from 3000 on; whether the client comes back depends on it: it does for 3000 to
+                3499 and 4000 to 4499.  4000 to 4999 are for applications.
+            reason: by default the code's own.
+
+        Raises:
+            ValueError: another *code*.
+
+        Checkpoint: never.
+        """
+        self._dismissed(Dismiss(code, reason))
+
+    # What others of this package use.
+
+    def _dismissed(self, how: Dismiss) -> None:
+        self.connection.link.close(how.code, close_reason(how.code, how.reason))
+
+    def _end(self, code: DisconnectCode) -> None:
+        self._dismissed(Dismiss(code))
+
+    def _check_welcome(self) -> None:
+        """Raise unless this member has been told that it is one."""
+        if not self._is_welcome:
+            self.connection.link.check_writable()
+            raise RuntimeError("on_connect has not answered yet: use what it returns instead")
+
+    async def _ask(self, call: str, function: Callable[..., Any], *args: Any) -> Any:
+        """What the program's *function* answers; see `awaitable`.
+
+        It is cancelled when the connection ends, and runs no further than to its first wait where
+        that has ended already.
+
+        Raises:
+            ConnectionClosed: it was cancelled.
+        """
+        with trio.CancelScope() as scope:
+            self._asking = scope
+            if self._is_over:
+                scope.cancel()
+            try:
+                return await awaitable(call, function(*args))
+            finally:
+                self._asking = None
+        raise self.connection.link.error()
+
+    def _write(self, message: str | bytes) -> None:
+        """Write *message* now, behind all that was written before.
+
+        NOTE: What a peer that does not read can make long waits for room first.
+        """
+        link = self.connection.link
+        link.check_writable()
+        link.write(encode_message(message, link.form))
+
+    def _push(self, topic: str, event: Event) -> None:
+        """Write what has happened to *topic*, which is short."""
+        link = self.connection.link
+        if link.is_whole:
+            self._write(self._codec.encode(Reply(push=Push.of(event, topic))))
+
+    def _drop(self, seat: Seat) -> None:
+        """*seat* is over."""
+        seat.leave(self)
+        if self._seats.get(seat.name) is seat:
+            del self._seats[seat.name]
+
+    # What is due.
+
+    def _refresh(self, ttl: float | None) -> None:
+        """The connection ends when *ttl*, and some grace, have passed."""
+        timetable = self._server._timetable
+        timetable.cancel(self._expiry)
+        if ttl is not None:
+            due = trio.current_time() + ttl + self._server.limits.grace
+            self._expiry = timetable.at(due, partial(self._end, DisconnectCode.EXPIRED))
+
+    def _expire(self, seat: Seat, ttl: float | None) -> None:
+        """*seat* is over when *ttl*, and some grace, have passed."""
+        timetable = self._server._timetable
+        timetable.cancel(seat.expiry)
+        if ttl is not None:
+            expired = UnsubscribeCode.EXPIRED
+            due = trio.current_time() + ttl + self._server.limits.grace
+            end = partial(self.unsubscribe, seat.name, expired, expired.reason)
+            seat.expiry = timetable.at(due, end)
+
+    def _begin(self) -> None:
+        """This is a member from now on."""
+        self._is_welcome = True
+        self._server._members[self.client] = self
+        self._ping_at(trio.current_time() + self._server.ping)
+
+    def _ping_at(self, due: float) -> None:
+        self._server._timetable.at(due, partial(self._ping, due))
+
+    def _ping(self, due: float) -> None:
+        link = self.connection.link
+        if self._is_over or not link.is_whole:
+            return
+        # Nobody can be heard while this side does not read; the heartbeat looks after those.
+        is_silent = link.heard_at < self._pinged_at and link.pause is None
+        if is_silent and not link.has_unread():
+            self._end(DisconnectCode.NO_PONG)
+            return
+        self._pinged_at = now = trio.current_time()
+        # Where more is queued, one of them is all that waits.
+        link.answer(_PING, encode_message(self._codec.PING, SERVER_FORM))
+        interval = self._server.ping
+        # Strictly periodic, as clients expect it; but what a stopped process has missed is missed.
+        while due <= now:
+            due += interval
+        self._ping_at(due)
+
+    def _on_closed(self) -> None:
+        """The connection is over, and whatever the program does for it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._server._timetable.cancel(self._expiry)
+        # What it was allowed to do there it may have asked for before it went.
+        for seat in self._seats.values():
+            seat.leave(self)
+        self._server._members.pop(self.client, None)
+        if self._asking is not None:
+            self._asking.cancel()
+        self._calls.cancel_all()
+        self._outcalls.end()

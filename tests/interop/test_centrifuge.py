@@ -1,0 +1,100 @@
+"""Stock clients of the Centrifuge protocol against our topic server, over real sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from tests.interop.proxies import free_port
+from tests.processes import python, running
+
+pytestmark = pytest.mark.network
+
+_HERE: Final = Path(__file__).parent
+_SERVER: Final = python(str(_HERE / "servers/topic_server.py"))
+_SCRIPTS: Final = _HERE / "centrifuge"
+# Seconds for all checks with one client; most of them wait for one thing or another.
+_PATIENCE: Final = 120
+_CHECKS: Final = 31
+
+FORMATS = pytest.mark.parametrize("format", ["json", "protobuf"])
+
+
+@asynccontextmanager
+async def serving(*arguments: str) -> AsyncGenerator[str]:
+    """Run the application that the checks ask for; yield its URL."""
+    with trio.fail_after(_PATIENCE):
+        async with running([*_SERVER, "--port", "0", "--ping", "1", *arguments]) as program:
+            port = int(await program.output.next())
+            yield f"ws://127.0.0.1:{port}/"
+            program.process.terminate()
+            code, _, errors = await program.ended()
+            print(errors, end="")  # for whoever looks why a test failed
+            assert code == 0
+
+
+async def lines_of(*command: str) -> list[str]:
+    """What *command* writes; it must end well."""
+    lines: list[str] = []
+    async with running(command) as program:
+        try:
+            while True:
+                lines.append(await program.output.next())
+        except EOFError:
+            code, _, errors = await program.ended()
+        assert code == 0, "\n".join([*lines, errors])
+    return lines
+
+
+@pytest.mark.centrifuge
+@pytest.mark.parametrize("compression", [(), ("--compression",)], ids=["plain", "compressed"])
+@FORMATS
+async def test_javascript_in_node(format: str, compression: tuple[str, ...]) -> None:
+    async with serving(*compression) as url:
+        lines = await lines_of("node", str(_SCRIPTS / "node.cjs"), url, format)
+        assert lines[-1] == f"{_CHECKS} passed, 0 failed", "\n".join(lines)
+
+
+@pytest.mark.centrifuge
+async def test_javascript_understands_how_we_close() -> None:
+    """Every code of the protocol's reaches the program with its reason, and decides alone."""
+    async with serving() as url:
+        lines = await lines_of("node", str(_SCRIPTS / "traps.cjs"), url)
+    gone = "connecting 1 transport closed"
+    assert [json.loads(line) for line in lines] == [
+        [3503, "", ["disconnected 3503 force disconnect"]],
+        [3503, "force disconnect", ["disconnected 3503 force disconnect"]],
+        [
+            4500,
+            '{"reason":"x","reconnect":true}',
+            ['disconnected 4500 reason: {"reason":"x","reconnect":true}'],
+        ],
+        [3503, "123", ["disconnected 3503 reason: 123"]],
+        [3503, "null", ["disconnected 3503 reason: null"]],
+        # Below 3000 a program never hears of code and reason.
+        [1013, "slow consumer", [gone, "connected"]],
+        [1008, "policy", [gone, "connected"]],
+        [1012, "", [gone, "connected"]],
+    ]
+
+
+@pytest.mark.centrifuge
+@pytest.mark.slow
+async def test_javascript_comes_back_to_a_server_that_was_ended() -> None:
+    """Softly, at once, or by standing still; what was lost with the old process is told."""
+    port = str(free_port())
+    command = [*_SERVER, "--port", port, "--ping", "1"]
+    with trio.fail_after(_PATIENCE):
+        lines = await lines_of("node", str(_SCRIPTS / "restart.cjs"), port, *command)
+    assert [json.loads(line) for line in lines] == [
+        ["SIGTERM", 3001, "shutdown", True, False],
+        ["SIGKILL", 1, "transport closed", True, False],
+        ["idle", []],
+        ["SIGSTOP", 2, "no ping", True, True],
+    ]
