@@ -31,6 +31,7 @@ from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
 from trioweb._cli import _serve, _terminal, main
 from trioweb._cli._logging import BackgroundHandler
+from trioweb._protocol._speedups import LANGUAGE
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +160,11 @@ def test_bad_certificate_is_told_in_one_line(
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [(["--help"], "serve"), (["serve", "--help"], "--app-heartbeat"), (["--version"], "trioweb ")],
+    [
+        (["--help"], "serve"),
+        (["serve", "--help"], "--app-heartbeat"),
+        (["--version"], f", frames in {LANGUAGE}\n"),
+    ],
 )
 def test_help_is_no_error(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]

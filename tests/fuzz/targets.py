@@ -35,12 +35,14 @@ from tests.support import (
     start_connection,
 )
 from tests.test_frames import read, read_in_pieces, read_simply
+from tests.test_speedups import frames_in_c, take
 from trioweb import ConnectionClosed, Deflate, Limits, State
 from trioweb._centrifuge import CODECS, Codec
 from trioweb._centrifuge._replies import Push, Reply
 from trioweb._centrifuge._schema import Publication
 from trioweb._errors import BadMessage
 from trioweb._heads import read_head, read_response
+from trioweb._protocol import _frames_python
 from trioweb._protocol._deflate import Compressor, Inflater, choose_offer, read_answer
 from trioweb._protocol._http import BadHead, brief, parse_request
 from trioweb._server._front import check_request
@@ -87,6 +89,16 @@ def frames(data: bytes) -> None:
     assert expected[1] in (None, 1002, 1007, 1009)
     assert read(wire, masked=masked) == expected
     assert read_in_pieces(wire, cuts, masked=masked) == expected
+
+
+def messages_in_c(data: bytes) -> None:
+    """Messages are taken out of a chunk in C as they are in Python, where both can be had."""
+    settings, cuts, wire = _split(data)
+    for place in (0, *cuts):
+        options: dict[str, Any] = {"masked": bool(settings & 1), "work": settings >> 1 & 15}
+        options["limit"] = _LIMIT if settings & 32 else 2**20
+        in_c = take(frames_in_c, wire, place, **options)
+        assert in_c == take(_frames_python, wire, place, **options)
 
 
 _CONVERSATION: Final = (
@@ -427,6 +439,9 @@ _PAYLOADS: Final = (
 
 TARGETS: Final = {
     "frames": Target(frames, _frame_seeds()),
+    "messages-in-c": Target(
+        messages_in_c, [bytes([0x3E | seed[0]]) + seed[1:] for seed in _frame_seeds()]
+    ),
     "deflated": Target(deflated, _deflated_seeds()),
     "extensions": Target(extensions, [bytes(2) + header for header in _EXTENSIONS]),
     "requests": Target(requests, [bytes([n % 2, n]) + seed for seed in _REQUESTS for n in (0, 7)]),

@@ -19,6 +19,7 @@ import trio
 from .._errors import single_cause
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
+from .._protocol._speedups import LANGUAGE
 from .._server._origins import Origins
 from ._chaos_options import add_options as add_chaos_options
 from ._connect import connect
@@ -95,7 +96,8 @@ def _subprotocol(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="trioweb", description="WebSockets for Trio programs.")
-    parser.add_argument("--version", action="version", version=f"trioweb {version('trioweb')}")
+    about = f"trioweb {version('trioweb')}, frames in {LANGUAGE}"
+    parser.add_argument("--version", action="version", version=about)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_serve(commands)
     _add_connect(commands)

@@ -13,7 +13,7 @@ from .._chance import random_bytes
 from .._errors import CloseCode, FrameError, is_wire_code
 from .._policy import Message
 from ._deflate import Compressor
-from ._mask import mask
+from ._speedups import mask
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1

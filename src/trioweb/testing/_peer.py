@@ -13,7 +13,7 @@ import trio
 from .._chance import random_bytes
 from .._handshake import accept_token
 from .._protocol._frames import encode_frame
-from .._protocol._mask import mask
+from .._protocol._speedups import mask
 
 
 @dataclass(frozen=True, slots=True)
