@@ -11,6 +11,7 @@ import trio
 
 import trioweb
 from trioweb import (
+    BrokerFull,
     ClosedByPeer,
     ClosedLocally,
     ConnectFailed,
@@ -31,6 +32,7 @@ from trioweb import (
     Reject,
     TriowebError,
     TryAgain,
+    Unpublished,
     Unsent,
 )
 from trioweb._errors import (
@@ -62,6 +64,8 @@ _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     Unsent: (TriowebError,),
     OutboxFull: (TriowebError,),
     NotReceiving: (TriowebError,),
+    BrokerFull: (TriowebError, trio.WouldBlock),
+    Unpublished: (TriowebError,),
     HubFull: (TriowebError,),
     Lagged: (TriowebError,),
     FrameError: (TriowebError,),

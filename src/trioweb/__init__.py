@@ -18,6 +18,7 @@ from ._client import (
 )
 from ._connection import Connection
 from ._errors import (
+    BrokerFull,
     CloseCode,
     ClosedByPeer,
     ClosedLocally,
@@ -39,6 +40,7 @@ from ._errors import (
     Reject,
     TriowebError,
     TryAgain,
+    Unpublished,
     Unsent,
 )
 from ._link import LinkStatistics as ConnectionStatistics
@@ -53,6 +55,7 @@ from ._topics import (
     Publication,
     Publications,
     Publisher,
+    Receipt,
     Recovery,
     Subscription,
     Topic,
@@ -73,6 +76,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Accept",
+    "BrokerFull",
     "Client",
     "ClientStatistics",
     "CloseCode",
@@ -109,6 +113,7 @@ __all__ = [
     "Publication",
     "Publications",
     "Publisher",
+    "Receipt",
     "Recovery",
     "Refuse",
     "Refused",
@@ -125,6 +130,7 @@ __all__ = [
     "TriowebError",
     "TryAgain",
     "Undelivered",
+    "Unpublished",
     "Unsent",
     "Waiting",
     "is_worth_retry",

@@ -19,6 +19,8 @@
     ├── Unsent                      .count .messages that a client could not hand over in time
     ├── OutboxFull                  the client keeps all it may (full="raise")
     ├── NotReceiving                sending waits for the program itself to receive
+    ├── BrokerFull                  too much waits for the broker (also trio.WouldBlock)
+    ├── Unpublished                 .reason: what was posted was not published, as far as is known
     ├── HubFull                     .limit: nothing can go to make room
     ├── Lagged                      .skipped: publications or messages were lost unread
     ├── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
@@ -383,6 +385,35 @@ class HubFull(TriowebError):
 
     def __str__(self) -> str:
         return f"the hub is full ({self.limit}), and nothing in it can go"
+
+
+class BrokerFull(TriowebError, trio.WouldBlock):
+    """So much waits for the broker that no more is taken; nothing was published.
+
+    `Topic.publish_confirmed` waits for room instead.
+    """
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the broker has not answered yet for {self.limit}, and takes no more"
+
+
+class Unpublished(TriowebError):
+    """What was posted to a topic was refused, or there was no answer before the hub was closed.
+
+    Attributes:
+        reason: in the words of whoever refused it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not published: {self.reason}"
 
 
 class Lagged(TriowebError):

@@ -1081,3 +1081,40 @@ async def test_number_of_publications_is_a_whole_number(hub: Hub, bad: Any) -> N
     ):
         with pytest.raises(ValueError, match=r"(history|after|count|since)="):
             call()
+
+
+# Publishing with a receipt, on a hub that is alone.
+
+
+async def test_post_and_publish_confirmed_say_where_it_is(hub: Hub, peers: Peers) -> None:
+    topic = hub.topic("news")
+    peer = peers.open()
+    topic.subscribe(peer.connection)
+    receipt = topic.post("a")
+    assert topic.publish("b") == 2
+    assert await topic.publish_confirmed("c", key="k") == Position(topic.epoch, 3)
+    assert await topic.publish_confirmed("d", key="k") == Position(topic.epoch, 3)
+    assert await receipt.confirmed() == Position(topic.epoch, 1)
+    assert await receipt.confirmed() == Position(topic.epoch, 1)
+    await settle()
+    assert peer.messages == ["a", "b", "c"]
+
+
+async def test_what_cannot_be_published_cannot_be_posted(hub: Hub) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(TypeError):
+        topic.post(1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        await topic.publish_confirmed("a", skip=1)  # type: ignore[arg-type]
+    hub._close()
+    with pytest.raises(trio.ClosedResourceError):
+        topic.post("a")
+    with pytest.raises(trio.ClosedResourceError):
+        await topic.publish_confirmed("a")
+    assert topic.head == 0
+
+
+async def test_waiting_for_a_receipt_is_always_a_checkpoint(hub: Hub) -> None:
+    receipt = hub.topic("news").post("a")
+    with trio.testing.assert_checkpoints():
+        await receipt.confirmed()

@@ -1,5 +1,6 @@
 """Topics: a log each, a cursor for each subscriber, and one task that writes."""
 
+from ._broker import Receipt
 from ._details import Kind, Publisher
 from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
@@ -18,6 +19,7 @@ __all__ = [
     "Publication",
     "Publications",
     "Publisher",
+    "Receipt",
     "Recovery",
     "Since",
     "Slow",

@@ -12,6 +12,7 @@ from .._arguments import is_count
 from .._link import Link
 from .._nursery import open_hidden_nursery, protected_block
 from .._policy import Retain
+from ._broker import LocalNode, Node
 from ._pump import Pump
 from ._retention import Retention
 from ._subscription import Slow, Subscription, check_slow
@@ -53,6 +54,7 @@ class Hub:
         self.closed = False
         self._retention = Retention(max_topics, max_bytes, linger)
         self._pump = Pump()
+        self._node: Node = LocalNode()
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()

@@ -111,8 +111,8 @@ class Retention:
         Raises:
             HubFull: not even the newest publications of all others leave so much.
         """
-        if self._excess(size) <= 0:
-            return
+        if self.size + self.shapes.size + size <= self.max_bytes:
+            return  # as nearly always
         if size <= self.max_bytes:
             self._forget_others(topic, size)
         spare = self.max_bytes // _SPARE_PART
@@ -165,7 +165,7 @@ class Retention:
             del self._by_size[topic._size_number][topic]
 
     def used(self, topic: Topic) -> None:
-        """*topic* was published to: it is the last to be called idle."""
+        """*topic*, which nobody else uses, was published to: it is the last to be called idle."""
         if topic in self._idle:
             self._idle.move_to_end(topic)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -17,12 +17,13 @@ from .._errors import Lagged
 from .._logs import log
 from .._policy import Message, Retain
 from .._protocol._frames import SERVER_FORM, WireForm, encode_message
-from .._waitable import Waitable, check_thread, wrong_thread
+from .._waitable import Waitable, check_thread
+from ._broker import Receipt
 from ._delivery import Members
-from ._details import Details, Kind, Publisher, describe
+from ._details import NOTHING, Details, Kind, Publisher, describe
 from ._log import Log, Publication, size_of
 from ._pass import expect_next
-from ._position import Recovery, Since, check_place, find_start
+from ._position import Position, Recovery, Since, check_place, find_start
 from ._reader import Publications
 from ._shape import COST_OF_WRITE, Encode, Shape
 from ._subscription import (
@@ -38,6 +39,33 @@ from ._subscription import (
 
 if TYPE_CHECKING:
     from ._hub import Hub
+
+
+class PublishDetails(TypedDict, total=False):
+    """What `Topic.publish` takes by name."""
+
+    key: str | None
+    tags: Mapping[str, str] | None
+    publisher: Publisher | None
+    kind: Kind | None
+
+
+def _prepare(
+    message: Message | bytearray | memoryview,
+    skip: Connection | str | None,
+    key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    publisher: Publisher | None = None,
+    kind: Kind | None = None,
+) -> tuple[bytes, str | None, Details]:
+    """What a broker gets of what is published."""
+    message, details = describe(message, key, tags, publisher, kind)
+    return encode_message(message, SERVER_FORM), _key_of(skip), details
+
+
+def _key_of(skip: Connection | str | None) -> str | None:
+    """The key of who does not get a publication."""
+    return skip.peer if isinstance(skip, Connection) else check_peer("skip", skip)
 
 
 class Topic:
@@ -172,47 +200,79 @@ class Topic:
             TypeError, ValueError: *message* cannot be sent, or another argument is wrong; nothing
                 was published.
             HubFull: the hub is at a bound, and nothing can go for this; nothing was published.
+            BrokerFull: too much waits for the broker of the hub; nothing was published.
             trio.ClosedResourceError: the hub is closed.
             RuntimeError: called from a thread that does not run Trio; nothing was published.
 
         Checkpoint: never.
         """
-        try:
-            now = trio.current_time()
-        except RuntimeError:
-            raise wrong_thread() from None
-        details: Details | None = None
+        details = NOTHING
         if key is not None or tags is not None or publisher is not None or kind is not None:
             message, details = describe(message, key, tags, publisher, kind)
         frame = encode_message(message, SERVER_FORM)
-        if skip is not None:
-            skip = skip.peer if isinstance(skip, Connection) else check_peer("skip", skip)
-        hub = self._hub
-        hub._use(self)
-        retention = hub._retention
-        size = size_of(frame, skip)
-        if details is not None:
-            first = self._log.published(details)
-            if first is not None:
-                EFFORT.spent += COST_OF_WRITE
-                return first
-            size += details.size
-        retention.reserve(self, size)
+        key = None if skip is None else _key_of(skip)
+        return self._hub._node.publish(self, frame, key, details)
+
+    @enable_ki_protection
+    def post(
+        self,
+        message: Message | bytearray | memoryview,
+        skip: Connection | str | None = None,
+        **details: Unpack[PublishDetails],
+    ) -> Receipt:
+        """Publish *message* as `publish` does; return what tells whether and where it was.
+
+        A handler that posts keeps the order of its messages, and need not wait for one before it
+        posts the next.
+
+        Args, Raises, Checkpoint: as `publish`.
+        """
+        return self._hub._node.post(self, *_prepare(message, skip, **details))
+
+    async def publish_confirmed(
+        self,
+        message: Message | bytearray | memoryview,
+        skip: Connection | str | None = None,
+        **details: Unpack[PublishDetails],
+    ) -> Position:
+        """Publish *message* as `publish` does, once a broker has room for it; return where it is.
+
+        Args: as `publish`.
+
+        Raises:
+            As `publish`, but never BrokerFull.
+            Unpublished: as `Receipt.confirmed`.
+
+        Cancellation: while it waits for room, nothing was published; while it waits for the
+        answer, it may have been, and will be if the broker can.  Checkpoint: always.
+        """
+        frame, key, described = _prepare(message, skip, **details)
+        node = self._hub._node
+        await node.wait_room(size_of(frame, key) + described.size)
+        return await node.post(self, frame, key, described).confirmed()
+
+    def _accept(
+        self, frame: bytes, skip: str | None, details: Details, size: int, now: float
+    ) -> int:
+        """Append what was published to the log, which has room for its *size*, and have it
+        delivered; return its offset."""
         log = self._log
-        if details is None:
+        if details is NOTHING:
             offset = log.append(frame, skip, now)
         else:
             offset = log.append_detailed(frame, skip, now, details)
+        hub = self._hub
         hub._published += 1
         # As much as to write it once.
         EFFORT.spent += COST_OF_WRITE + (size >> 8)
-        retention.used(self)
+        retention = hub._retention
         retention.resized(self, size, 1)
         if self._members or self._readers:
             hub._pump.touch(self)
             if self._readers:
                 self._news.changed()
         else:
+            retention.used(self)
             # Nobody needs what goes.
             self._trim(log.floor(now))
             expect_next(self, now)
