@@ -29,8 +29,7 @@ import trio.testing
 import trustme
 
 from trioweb import Connection, Limits, Request
-from trioweb._incoming import reply_key
-from trioweb._link import Link
+from trioweb._link import Link, reply_key
 from trioweb._server._reader import Reader
 from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair

@@ -190,7 +190,7 @@ async def test_last_words_to_a_topic_that_went_are_no_error(
                 held.enter_context(hub.topic("2").publications())
 
             # Behind the hub's own hook, which ends the subscription.
-            connection.link.set_hooks(held, closed=take_the_place, drained=lambda: None)
+            connection.link.queue.set_hooks(held, closed=take_the_place, drained=lambda: None)
             await ann.send(Frame(TEXT, b"last words"), close_frame(1000))
             assert (await ann.read_close())[0] == 1000
             await ann.read_end()

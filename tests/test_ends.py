@@ -64,12 +64,12 @@ async def _hold_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
 async def write_a_backlog(connection: Connection) -> bytes:
     """Send until the transport takes no more, and a few messages beyond that."""
     count = 0
-    while connection.link.writable:
-        connection.link.write(_FRAME)
+    while connection.link.queue.writable:
+        connection.link.queue.write(_FRAME)
         count += 1
         await trio.testing.wait_all_tasks_blocked(0.001)
     for _ in range(3):
-        connection.link.write(_FRAME)
+        connection.link.queue.write(_FRAME)
     return _FRAME * (count + 3)
 
 

@@ -28,9 +28,10 @@ from tests.support import (
     reset,
     transport_of,
 )
-from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Limits, State, _link
+from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Limits, State
 from trioweb._gone import seconds_unconfirmed
 from trioweb._heartbeat import Monitor
+from trioweb._link import _link
 from trioweb._server._reader import open_reader
 
 _TRANSPORTS = [name for name in TRANSPORTS if name != "trio-memory"]
@@ -213,7 +214,7 @@ async def test_link_that_cannot_be_written_to_ends_behind_what_has_arrived(
     """One failed write is enough: a peer that gets nothing any more is not kept, silent or not."""
     ours, peer = ends.ours(LIMITS), ends.raw()
     closed = trio.Event()
-    ours.link.set_hooks("me", closed=closed.set, drained=lambda: None)
+    ours.link.queue.set_hooks("me", closed=closed.set, drained=lambda: None)
     await peer.send(*(Frame(TEXT, text.encode()) for text in messages(count)))
     await settle()
     ours.link.break_off("No buffer space available")

@@ -27,8 +27,7 @@ from tests.support import (
 )
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
 from trioweb._heartbeat import Monitor, heartbeat_replies
-from trioweb._incoming import reply_key
-from trioweb._link import Link
+from trioweb._link import Link, reply_key
 from trioweb._protocol._http import Request
 from trioweb._server._reader import open_reader
 from trioweb._tls import TlsStream
@@ -266,7 +265,7 @@ async def test_a_buffer_that_has_room_is_no_sign_of_life(
 
     async def publish() -> None:
         while link.state is State.OPEN:
-            link.write(b"\x82\x01.")
+            link.queue.write(b"\x82\x01.")
             await trio.sleep(1)
 
     nursery.start_soon(publish)
@@ -415,7 +414,7 @@ async def test_one_task_watches_thousands_of_links(
 
     for _ in range(4):
         for link in make_links(nursery, 500):
-            link.set_hooks(link, closed=partial(note, link), drained=lambda: None)
+            link.queue.set_hooks(link, closed=partial(note, link), drained=lambda: None)
             monitor.add(on(link))
             links.append(link)
         await trio.sleep(1)

@@ -32,8 +32,8 @@ from tests.support import (
     encode,
     open_streams,
 )
-from trioweb import ConnectionLost, Limits, State, _link
-from trioweb._link import Link
+from trioweb import ConnectionLost, Limits, State
+from trioweb._link import Link, SendQueue, _link
 from trioweb._protocol._decoder import WORK_PER_FEED
 from trioweb._server._reader import open_reader
 from trioweb._wire._kernel import kernel_fileno
@@ -63,16 +63,16 @@ async def test_a_link_gives_few_answers_before_others_run(
     """Invariants 12 and 13: an answer costs much more than to read what asks for it."""
     turns = 0
     feeds: list[tuple[int, int]] = []  # in which turn, and how many answers
-    feed, answer = Link.feed, Link.answer
+    feed, answer = Link.feed, SendQueue.answer
 
     def counted_feed(link: Link, data: bytes) -> None:
         feeds.append((turns, 0))
         feed(link, data)
 
-    def counted_answer(link: Link, key: object, frame: bytes) -> None:
+    def counted_answer(queue: SendQueue, key: object, frame: bytes) -> None:
         turn, answers = feeds[-1]
         feeds[-1] = turn, answers + 1
-        answer(link, key, frame)
+        answer(queue, key, frame)
 
     async def take_turns() -> None:
         nonlocal turns
@@ -86,7 +86,7 @@ async def test_a_link_gives_few_answers_before_others_run(
         await stream.aclose()
 
     monkeypatch.setattr(Link, "feed", counted_feed)
-    monkeypatch.setattr(Link, "answer", counted_answer)
+    monkeypatch.setattr(SendQueue, "answer", counted_answer)
     async with open_streams(transport) as streams, trio.open_nursery() as nursery:
         with open_reader() as reader:
             if reader is not None:
@@ -152,24 +152,24 @@ async def test_a_kernel_takes_a_part_of_an_offer_and_the_cut_frame_is_finished(
     """Invariant 1: of a chunk, only the frame that was cut is queued."""
     link, peer = unix_ends.ours().link, unix_ends.raw()
     drained = trio.Event()
-    link.set_hooks("me", closed=lambda: None, drained=drained.set)
+    link.queue.set_hooks("me", closed=lambda: None, drained=drained.set)
     frame = Frame(BINARY, bytes(999))
     size = len(encode(frame, masked=False))
     chunk = encode(frame, masked=False) * 1000
-    taken = link.offer(chunk)
+    taken = link.queue.offer(chunk)
     assert 0 < taken < len(chunk)
-    assert link.buffered_amount == 0
+    assert link.queue.buffered_amount == 0
     rest = -taken % size or size
-    link.finish(chunk[:size][-rest:])
-    assert (link.writable, link.buffered_amount) == (False, rest)
+    link.queue.finish(chunk[:size][-rest:])
+    assert (link.queue.writable, link.queue.buffered_amount) == (False, rest)
     await trio.testing.wait_all_tasks_blocked()
     assert not drained.is_set()
     for _ in range(taken // size):
         assert await peer.frame() == frame
     await drained.wait()
-    assert (link.writable, link.buffered_amount) == (True, 0)
+    assert (link.queue.writable, link.queue.buffered_amount) == (True, 0)
     assert await peer.frame() == frame
-    assert link.offer(chunk[:size]) == size
+    assert link.queue.offer(chunk[:size]) == size
     assert await peer.frame() == frame
 
 
@@ -188,10 +188,10 @@ async def test_a_descriptor_is_asked_for_without_a_detour_and_gone_with_its_sock
 
 async def test_a_full_kernel_takes_nothing_of_an_offer(unix_ends: Ends) -> None:
     link = unix_ends.ours().link
-    while link.offer(bytes(1000)):
+    while link.queue.offer(bytes(1000)):
         pass
-    assert link.writable
-    assert link.buffered_amount == 0
+    assert link.queue.writable
+    assert link.queue.buffered_amount == 0
 
 
 async def test_any_other_transport_takes_an_offer_whole_and_queues_it(
@@ -200,16 +200,16 @@ async def test_any_other_transport_takes_an_offer_whole_and_queues_it(
     stream, other = stream_pair(100)
     link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
     drained = trio.Event()
-    link.set_hooks("me", closed=lambda: None, drained=drained.set)
-    assert link.offer(bytes(1000)) == 1000
-    assert (link.writable, link.buffered_amount) == (True, 1000)
+    link.queue.set_hooks("me", closed=lambda: None, drained=drained.set)
+    assert link.queue.offer(bytes(1000)) == 1000
+    assert (link.queue.writable, link.queue.buffered_amount) == (True, 1000)
     await trio.testing.wait_all_tasks_blocked()
     assert not drained.is_set()
     received = 0
     while received < 1000:
         received += len(await other.receive_some())
     await drained.wait()
-    assert link.buffered_amount == 0
+    assert link.queue.buffered_amount == 0
 
 
 async def test_the_closed_hook_is_called_once_and_the_drained_hook_not_after_it(
@@ -220,19 +220,19 @@ async def test_the_closed_hook_is_called_once_and_the_drained_hook_not_after_it(
     nursery.start_soon(link.carry)
     calls: list[str] = []
     for key in ("kept", "removed"):
-        link.set_hooks(
+        link.queue.set_hooks(
             key, closed=lambda: calls.append("closed"), drained=lambda: calls.append("drained")
         )
-    link.remove_hooks("removed")
-    link.remove_hooks("never there")
-    link.write(encode(Frame(BINARY, bytes(500)), masked=False))
+    link.queue.remove_hooks("removed")
+    link.queue.remove_hooks("never there")
+    link.queue.write(encode(Frame(BINARY, bytes(500)), masked=False))
     link.close()
     link.close()
     link.abort("again")
     peer = RawPeer(other, is_client=True)
     assert calls == ["closed"]
     await link.wait_closed()
-    link.remove_hooks("kept")
+    link.queue.remove_hooks("kept")
     assert calls == ["closed"]
     del peer
 
@@ -268,14 +268,14 @@ async def test_what_a_callback_raises_is_logged_and_ends_nobody(
         ours, peer = ends.ours(), ends.raw()
         link = ours.link
         for name in ("first", "second"):
-            link.set_hooks(
+            link.queue.set_hooks(
                 name,
                 closed=partial(fail, calls, f"closed {name}"),
                 drained=partial(fail, calls, f"drained {name}"),
             )
-        while link.writable:
-            link.write(encode(Frame(BINARY, bytes(100_000)), masked=False))
-        while link.buffered_amount:
+        while link.queue.writable:
+            link.queue.write(encode(Frame(BINARY, bytes(100_000)), masked=False))
+        while link.queue.buffered_amount:
             await peer.frame()
         await trio.testing.wait_all_tasks_blocked(0.01)
         ping = link.ping(partial(fail, calls, "pong"))
@@ -413,7 +413,7 @@ async def test_a_transport_that_raises_anything_ends_its_own_link_alone(
     nursery.start_soon(link.carry)
     peer = RawPeer(stream.peer, is_client=True)
     with caplog.at_level(logging.ERROR, "trioweb"):
-        link.write(encode(Frame(TEXT, b"hello"), masked=False))
+        link.queue.write(encode(Frame(TEXT, b"hello"), masked=False))
         await trio.testing.wait_all_tasks_blocked()
         await peer.send(close_frame(1000))
         await peer.frames()
@@ -439,12 +439,12 @@ async def test_nothing_is_written_behind_a_frame_that_a_cancellation_has_cut(
 
         async with trio.open_nursery() as writing:
             link = Link(server, b"", is_client=False, limits=Limits(), spawn=writing.start_soon)
-            link.write(frame)
+            link.queue.write(frame)
             await trio.testing.wait_all_tasks_blocked(0.01)
             writing.cancel_scope.cancel()
         with trio.move_on_after(0.1):
             await read_all()
-        assert not link.writable
+        assert not link.queue.writable
         with pytest.raises(ConnectionLost, match="writing was cancelled"):
             link.check_writable()
         link.close(1001)

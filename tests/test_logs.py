@@ -105,7 +105,7 @@ async def test_record_of_what_a_callback_should_not_raise_carries_the_id(
     def fail() -> None:
         raise KeyError("a fault of a callback's")
 
-    connection.link.set_hooks(object(), closed=fail, drained=fail)
+    connection.link.queue.set_hooks(object(), closed=fail, drained=fail)
     await peer.stream.aclose()
     await trio.testing.wait_all_tasks_blocked()
     assert _ids(caplog, "error in what a link calls back") == [connection.id]

@@ -167,18 +167,18 @@ async def test_of_an_offer_to_a_full_kernel_one_record_is_queued(ends: Ends) -> 
     frame = Frame(BINARY, bytes(999))
     size = len(encode(frame, masked=False))
     chunk = encode(frame, masked=False) * 1000
-    taken = link.offer(chunk)
+    taken = link.queue.offer(chunk)
     assert 0 < taken < len(chunk) and taken % RECORD_BYTES == 0
-    assert not link.writable
-    assert 0 < link.buffered_amount < RECORD_BYTES + 100
+    assert not link.queue.writable
+    assert 0 < link.queue.buffered_amount < RECORD_BYTES + 100
     if rest := -taken % size:
-        link.finish(chunk[:size][-rest:])
-    link.write(encode(Frame(TEXT, b"next"), masked=False))
+        link.queue.finish(chunk[:size][-rest:])
+    link.queue.write(encode(Frame(TEXT, b"next"), masked=False))
     for _ in range(-(-taken // size)):
         assert await peer.frame() == frame
     assert await peer.frame() == Frame(TEXT, b"next")
     await trio.testing.wait_all_tasks_blocked(0.01)
-    assert (link.writable, link.buffered_amount) == (True, 0)
+    assert (link.queue.writable, link.queue.buffered_amount) == (True, 0)
 
 
 @FILTERED
@@ -199,23 +199,23 @@ async def test_what_tls_has_to_say_waits_behind_a_backlog_as_one(ends: Ends) -> 
     link = ends.ours().link
     count = 0
     frame = Frame(BINARY, bytes(60_000))
-    while link.writable:
-        link.write(encode(frame, masked=False))
+    while link.queue.writable:
+        link.queue.write(encode(frame, masked=False))
         count += 1
         await trio.testing.wait_all_tasks_blocked(0.001)
-    link.write(encode(frame, masked=False))
-    assert link._tls is not None and link._queue is not None
+    link.queue.write(encode(frame, masked=False))
+    assert link._tls is not None and link.queue._queue is not None
     # As if it had to refuse another handshake.
     alert = b"\x15\x03\x03\x00\x02\x01\x64"
     link._tls._outgoing.write(alert)
-    entries = len(link._queue)
+    entries = len(link.queue._queue)
     for number in range(200):
         await write_wire(ends.their_stream, encode(Frame(PONG, b"%d" % number), masked=True))
         await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked(0.01)
-    assert len(link._queue) == entries
+    assert len(link.queue._queue) == entries
     transport, wire = tls_of(ends.their_stream).transport_stream, bytearray()
-    while link._queue:
+    while link.queue._queue:
         wire += await transport.receive_some(65536)
     # What comes up during the last write is not forgotten, either.
     link._tls._outgoing.write(alert)

@@ -44,7 +44,7 @@ from ._errors import (
     Unsent,
 )
 from ._link import LinkStatistics as ConnectionStatistics
-from ._outgoing import State
+from ._link import State
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._protocol._http import Headers, Request, Response
 from ._server import Accept, Server, ServerStatistics, serve, serve_listeners

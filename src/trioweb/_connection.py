@@ -14,8 +14,7 @@ from trio.lowlevel import in_trio_run
 
 from ._effort import A_TURN, EFFORT
 from ._errors import CloseCode, ConnectionClosed
-from ._link import Link, LinkStatistics
-from ._outgoing import OPEN, State
+from ._link import OPEN, Link, LinkStatistics, State
 from ._policy import Message
 from ._protocol._frames import check_close, encode_message
 from ._protocol._http import Address, Headers, Request, brief, format_address
@@ -141,7 +140,7 @@ class Connection(trio.abc.AsyncResource):
     @property
     def buffered_amount(self) -> int:
         """Bytes that wait here because the peer's transport does not take them."""
-        return self.link.buffered_amount
+        return self.link.queue.buffered_amount
 
     @property
     def latency(self) -> float | None:
@@ -192,11 +191,12 @@ class Connection(trio.abc.AsyncResource):
         else:
             await trio.lowlevel.checkpoint()
         # NOTE: no await between this look and the writing, so that cancelled means not sent.
-        if link.writable or link.takes_message:
-            link.write(frame)
+        queue = link.queue
+        if queue.writable or queue.takes_message:
+            queue.write(frame)
         else:
             link.check_writable()
-            if not await link.wait_turn(frame):
+            if not await queue.wait_turn(frame):
                 raise link.error()
 
     def send_nowait(self, message: Message | bytearray | memoryview) -> None:
@@ -214,9 +214,9 @@ class Connection(trio.abc.AsyncResource):
         link = self.link
         frame = encode_message(message, link.form)
         link.check_writable()
-        if not link.takes_message:
+        if not link.queue.takes_message:
             raise trio.WouldBlock
-        link.write(frame)
+        link.queue.write(frame)
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """Wait for the next message: str for text, bytes for binary.

@@ -27,8 +27,7 @@ import trio
 
 from ._arrears import Pause
 from ._connection import Connection
-from ._incoming import Ping, Replies, reply_key
-from ._link import END_OF_TRANSPORT, Link
+from ._link import END_OF_TRANSPORT, Link, Ping, Replies, reply_key
 from ._logs import log
 from ._policy import Heartbeat
 from ._protocol._http import format_address

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from trioweb import Hub, Subscription, Topic
-from trioweb._link import Link
+from trioweb._link import SendQueue
 from trioweb._topics import _pump
 
 # In microseconds, as measured.
@@ -41,17 +41,17 @@ class Meter:
         self.written = 0
         self.most = 0.0
         self._too_late = too_late
-        # Of each hub, and of that for each link.
+        # Of each hub, and of that for each queue.
         self._total: defaultdict[Hub, float] = defaultdict(float)
-        self._own: defaultdict[Link, float] = defaultdict(float)
-        self._hubs: dict[Link, Hub] = {}
+        self._own: defaultdict[SendQueue, float] = defaultdict(float)
+        self._hubs: dict[SendQueue, Hub] = {}
         self._subscriptions: defaultdict[Topic, list[Subscription]] = defaultdict(list)
         # Who is to be written what: the offset, and what had been done for others before.
         self._waiting: defaultdict[Hub, dict[Subscription, tuple[int, float]]] = defaultdict(dict)
 
     def subscribed(self, subscription: Subscription) -> None:
-        link = subscription.connection.link
-        self._hubs[link] = subscription.topic._hub
+        queue = subscription.connection.link.queue
+        self._hubs[queue] = subscription.topic._hub
         self._subscriptions[subscription.topic].append(subscription)
 
     def published(self, topic: Topic, offset: int) -> None:
@@ -59,7 +59,7 @@ class Meter:
         owed = [one for one in self._subscriptions[topic] if hub._is_owed(one, offset)]
         self._subscriptions[topic] = owed
         for subscription in owed:
-            if subscription.connection.link.writable:
+            if subscription.connection.link.queue.writable:
                 before = self._done_for_others(subscription)
                 self._waiting[hub].setdefault(subscription, (offset, before))
 
@@ -69,17 +69,17 @@ class Meter:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch what is written and passed over, for the length of a block."""
-        offer: Any = Link.offer
+        offer: Any = SendQueue.offer
         make_pass: Any = vars(_pump)["make_pass"]
 
-        def count_offer(link: Link, data: bytes) -> Any:
-            hub = self._hubs.get(link)
+        def count_offer(queue: SendQueue, data: bytes) -> Any:
+            hub = self._hubs.get(queue)
             if hub is not None:
                 self._look(hub)
                 cost = _WRITE + _KIB * len(data) / 1024
                 self._total[hub] += cost
-                self._own[link] += cost
-            return offer(link, data)
+                self._own[queue] += cost
+            return offer(queue, data)
 
         def count_pass(topic: Topic) -> Iterator[int]:
             self._look(topic._hub)
@@ -87,14 +87,17 @@ class Meter:
             yield from make_pass(topic)
 
         for owner, name, counting in (
-            (Link, "offer", count_offer),
+            (SendQueue, "offer", count_offer),
             (_pump, "make_pass", count_pass),
         ):
             setattr(owner, name, counting)
         try:
             yield
         finally:
-            for owner, name, original in ((Link, "offer", offer), (_pump, "make_pass", make_pass)):
+            for owner, name, original in (
+                (SendQueue, "offer", offer),
+                (_pump, "make_pass", make_pass),
+            ):
                 setattr(owner, name, original)
 
     def _look(self, hub: Hub) -> None:
@@ -105,7 +108,9 @@ class Meter:
             if subscription.cursor >= offset:
                 self.written += 1
                 self.most = max(self.most, work)
-            elif not (hub._is_owed(subscription, offset) and subscription.connection.link.writable):
+            elif not (
+                hub._is_owed(subscription, offset) and subscription.connection.link.queue.writable
+            ):
                 pass  # it waits for its peer, and not for others
             elif work > MOST_WORK:
                 self._too_late(subscription, work)
@@ -114,5 +119,5 @@ class Meter:
             del waiting[subscription]
 
     def _done_for_others(self, subscription: Subscription) -> float:
-        link = subscription.connection.link
-        return self._total[self._hubs[link]] - self._own[link]
+        queue = subscription.connection.link.queue
+        return self._total[self._hubs[queue]] - self._own[queue]

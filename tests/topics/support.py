@@ -17,11 +17,11 @@ import trio
 
 from tests.support import filtered
 from trioweb import Connection, Limits, Topic
-from trioweb._link import Link
-from trioweb._outgoing import Spawn
+from trioweb._link import Link, SendQueue, Spawn
 from trioweb._protocol._decoder import Decoder
 from trioweb._protocol._frames import CLOSE, decode_close
 from trioweb._protocol._http import Request
+from trioweb._wire._wire import Wire
 from trioweb.testing import stream_pair
 
 Transport: TypeAlias = Literal["kernel", "tls", "memory"]
@@ -32,16 +32,14 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["kernel", "tls", "memory"])
 SOCKET_BUFFER = 4096
 
 
-class RecordingLink(Link):
-    """A link that remembers what topics offered it."""
+class RecordingQueue(SendQueue):
+    """A queue that remembers what topics offered it."""
 
     __slots__ = ("offers",)
 
-    def __init__(
-        self, stream: trio.abc.Stream, *, is_client: bool, limits: Limits, spawn: Spawn
-    ) -> None:
+    def __init__(self, wire: Wire, *, owner: Link, spawn: Spawn, send_bytes: int) -> None:
+        super().__init__(wire, owner=owner, spawn=spawn, send_bytes=send_bytes)
         self.offers: list[bytes] = []
-        super().__init__(stream, b"", is_client=is_client, limits=limits, spawn=spawn)
 
     def offer(self, data: bytes) -> int:
         self.offers.append(data)
@@ -52,15 +50,16 @@ class Peer:
     """One connection, seen from both ends.
 
     Attributes:
-        link, connection: our side.
+        link, queue, connection: our side.
         stream: the far side.
         messages: what the far side has read so far, decoded.
         raw: the same before it was decoded.
         close: code and reason of the Close that it has read; None before.
     """
 
-    def __init__(self, link: RecordingLink, stream: trio.abc.Stream) -> None:
+    def __init__(self, link: Link, queue: RecordingQueue, stream: trio.abc.Stream) -> None:
         self.link = link
+        self.queue = queue
         self.connection = Connection(link, Request("GET", "/", []))
         self.stream = stream
         self.messages: list[str | bytes] = []
@@ -101,10 +100,10 @@ class Peer:
         """Let the far side stall and the transport be full: the link is busy from here on."""
         self.stall()
         await settle()
-        while self.link.writable:
+        while self.queue.writable:
             self.connection.send_nowait(bytes(1000))
             await settle()
-        self.link.offers.clear()
+        self.queue.offers.clear()
 
 
 class Peers:
@@ -135,10 +134,12 @@ class Peers:
         ours, theirs = stream_pair(max_bytes) if transport == "memory" else _socket_pair(max_bytes)
         if transport == "tls":
             theirs, ours = filtered((theirs, ours))
-        link = RecordingLink(
-            ours, is_client=is_client, limits=limits, spawn=self._nursery.start_soon
+        spawn = self._nursery.start_soon
+        link = Link(ours, b"", is_client=is_client, limits=limits, spawn=spawn)
+        link.queue = queue = RecordingQueue(
+            link._wire, owner=link, spawn=spawn, send_bytes=limits.send_bytes
         )
-        peer = Peer(link, theirs)
+        peer = Peer(link, queue, theirs)
         if reading:
             peer.resume()
         self._nursery.start_soon(link.carry)

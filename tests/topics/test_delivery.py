@@ -63,10 +63,10 @@ async def test_burst_costs_one_write_for_each_subscriber(
     publish(topic, 100)
     await settle()
     for peer in crowd:
-        assert len(peer.link.offers) == 1
+        assert len(peer.queue.offers) == 1
         assert received(peer, topic) == list(range(1, 101))
     # All stood at the same place, so it was the same object.
-    assert len({id(peer.link.offers[0]) for peer in crowd}) == 1
+    assert len({id(peer.queue.offers[0]) for peer in crowd}) == 1
 
 
 async def test_single_publication_is_written_as_the_log_keeps_it(hub: Hub, peers: Peers) -> None:
@@ -78,7 +78,7 @@ async def test_single_publication_is_written_as_the_log_keeps_it(hub: Hub, peers
     with topic.publications(history=1) as publications:
         frame = (await anext(publications)).frame
     await settle()
-    assert all(peer.link.offers[0] is frame for peer in crowd)
+    assert all(peer.queue.offers[0] is frame for peer in crowd)
 
 
 async def test_staggered_subscribers_come_to_share_bytes(hub: Hub, peers: Peers) -> None:
@@ -89,7 +89,7 @@ async def test_staggered_subscribers_come_to_share_bytes(hub: Hub, peers: Peers)
     for number, peer in enumerate(crowd):
         topic.subscribe(peer.connection, history=30 - number)
     await settle()
-    blocks = [peer.link.offers for peer in crowd]
+    blocks = [peer.queue.offers for peer in crowd]
     assert all(len(offers) == len(blocks[0]) > 3 for offers in blocks)
     for offers in zip(*blocks, strict=True):
         assert all(len(data) <= BLOCK_BYTES for data in offers)
@@ -107,7 +107,7 @@ async def test_publication_larger_than_a_block_goes_alone(hub: Hub, peers: Peers
         publish(topic, 1, size)
     await settle()
     assert received(peer, topic) == [1, 2, 3]
-    assert len(peer.link.offers) == 3
+    assert len(peer.queue.offers) == 3
 
 
 async def test_burst_of_many_blocks_is_written_block_by_block(hub: Hub, peers: Peers) -> None:
@@ -119,7 +119,7 @@ async def test_burst_of_many_blocks_is_written_block_by_block(hub: Hub, peers: P
     await settle()
     for peer in crowd:
         assert received(peer, topic) == list(range(1, 21))
-        assert [len(data) * 8 // BLOCK_BYTES for data in peer.link.offers] == [7, 7, 6]
+        assert [len(data) * 8 // BLOCK_BYTES for data in peer.queue.offers] == [7, 7, 6]
 
 
 async def test_chunks_are_remembered_for_some_places_only(hub: Hub, peers: Peers) -> None:
@@ -149,11 +149,11 @@ async def test_cut_frame_is_finished_and_nothing_but_it_is_queued(
     if transport == "kernel":
         # It has taken some; of the frame that was cut, less than all is queued.
         assert 0 < subscription.cursor < 40
-        assert 0 < peer.link.buffered_amount < 1010
+        assert 0 < peer.link.queue.buffered_amount < 1010
     peer.resume()
     await settle()
     assert received(peer, topic) == list(range(1, 41))
-    assert peer.link.buffered_amount == 0 and subscription.lag == 0
+    assert peer.link.queue.buffered_amount == 0 and subscription.lag == 0
 
 
 async def test_kernel_that_takes_nothing_leaves_the_frame_whole(hub: Hub, peers: Peers) -> None:
@@ -161,10 +161,10 @@ async def test_kernel_that_takes_nothing_leaves_the_frame_whole(hub: Hub, peers:
     peer = peers.open("kernel", reading=False)
     topic.subscribe(peer.connection)
     # Each is written by itself, until one of them finds the kernel full.
-    while peer.link.writable:
+    while peer.link.queue.writable:
         publish(topic, 1, 1000)
         await settle()
-    assert peer.link.buffered_amount == len(peer.link.offers[-1])
+    assert peer.link.queue.buffered_amount == len(peer.queue.offers[-1])
     publish(topic, 1, 1000)
     peer.resume()
     await settle()
@@ -298,7 +298,7 @@ async def test_subscriber_of_a_client_side_gets_masked_frames(
     assert all(peer.messages == ["hello"] for peer in (*clients, server))
     assert all(peer.raw[1] & 0x80 for peer in clients)
     # Masked once: the same bytes for both.
-    assert clients[0].link.offers[0] is clients[1].link.offers[0]
+    assert clients[0].queue.offers[0] is clients[1].queue.offers[0]
     assert server.raw == encode_message("hello", SERVER_FORM)
 
 
@@ -469,7 +469,7 @@ async def test_pass_does_not_write_to_who_left_in_its_middle(hub: Hub, peers: Pe
     for subscription in subscriptions:
         subscription.close()
     await settle()
-    assert all(not peer.link.offers for peer in leaving)
+    assert all(not peer.queue.offers for peer in leaving)
     assert received(staying, topic) == [1]
 
 
@@ -697,7 +697,7 @@ async def test_pump_lets_others_run_while_it_encodes(hub: Hub, peers: Peers) -> 
     for peer in crowd:
         assert received(peer) == list(range(1, 3001))
     # What others have had encoded is written as one.
-    assert len(crowd[0].link.offers) == len(crowd[1].link.offers) <= 20
+    assert len(crowd[0].queue.offers) == len(crowd[1].queue.offers) <= 20
 
 
 async def test_pump_lets_others_run_while_one_link_takes_everything(
@@ -712,7 +712,7 @@ async def test_pump_lets_others_run_while_one_link_takes_everything(
         written += len(data)
         return len(data)
 
-    monkeypatch.setattr(type(peer.link), "offer", offer)
+    monkeypatch.setattr(type(peer.queue), "offer", offer)
     topic.subscribe(peer.connection)
     publish(topic, 1000, 16_000)
     assert await most_between_two_checkpoints(lambda: written, 16 * 10**6) <= 2**21
@@ -776,7 +776,7 @@ async def test_link_that_has_drained_is_not_judged_before_its_turn(hub: Hub, pee
     await settle()
     # So many that what it needs has to go, before the pump knows of the link.
     more = [8]
-    peer.link.set_hooks(
+    peer.link.queue.set_hooks(
         "test", closed=lambda: None, drained=lambda: publish(topic, more.pop() if more else 0)
     )
     peer.resume()
@@ -799,7 +799,7 @@ async def test_link_that_drains_in_the_middle_of_a_pass_takes_its_turns_first(
     publish(busy, 1)
     await crowds[0].wait_half_delivered(1)
     peer.resume()
-    while peer.link.buffered_amount:
+    while peer.link.queue.buffered_amount:
         await trio.lowlevel.checkpoint()
     # The pass has not come to it yet.
     assert crowds[-1].subscriptions[-1].cursor == 0

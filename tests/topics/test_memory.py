@@ -41,7 +41,7 @@ class Nothing(list[bytes]):
 async def open_sink(peers: Peers, nursery: trio.Nursery) -> Connection:
     """A connection whose far side reads and keeps nothing."""
     peer = peers.open("kernel", reading=False, max_bytes=2**20)
-    peer.link.offers = Nothing()
+    peer.queue.offers = Nothing()
 
     async def read() -> None:
         with suppress(trio.ClosedResourceError):

@@ -23,7 +23,7 @@ WRITES_PER_TURN = 256
 
 def written(crowd: list[Peer]) -> int:
     """Bytes that were given to the links of *crowd*."""
-    return sum(len(data) for peer in crowd for data in peer.link.offers)
+    return sum(len(data) for peer in crowd for data in peer.queue.offers)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -52,9 +52,9 @@ async def test_crowd_that_catches_up_delays_no_live_topic(peers: Peers, catching
             subscriptions = [archive.subscribe(peer.connection, since=0) for peer in readers]
         delays: list[int] = []
         while any(subscription.lag for subscription in subscriptions):
-            before, offers = written(crowd), len(listener.link.offers)
+            before, offers = written(crowd), len(listener.queue.offers)
             live.publish("x")
-            await wait_until(lambda offers=offers: len(listener.link.offers) > offers)  # type: ignore[misc]
+            await wait_until(lambda offers=offers: len(listener.queue.offers) > offers)  # type: ignore[misc]
             delays.append(written(crowd) - before)
         assert len(delays) > 10
         # About three turns, where a whole crowd would be more than ten times as much.
@@ -76,8 +76,8 @@ async def test_topic_with_very_many_subscribers_delays_no_other(hub: Hub, peers:
         await wait_until(lambda: crowd[0].cursor == large.head)
         before = sum(one.cursor for one in crowd)
         small.publish("x")
-        offers = len(listener.link.offers)
-        await wait_until(lambda offers=offers: len(listener.link.offers) > offers)  # type: ignore[misc]
+        offers = len(listener.queue.offers)
+        await wait_until(lambda offers=offers: len(listener.queue.offers) > offers)  # type: ignore[misc]
         assert sum(one.cursor for one in crowd) - before <= 2 * WRITES_PER_TURN
         await hub.wait_caught_up()
 

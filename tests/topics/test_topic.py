@@ -38,7 +38,7 @@ async def test_publish_returns_offsets_without_waiting_for_the_pump(hub: Hub, pe
     topic.subscribe(peer.connection)
     assert [topic.publish(message) for message in ("a", b"b", "c")] == [1, 2, 3]
     assert topic.head == 3
-    assert not peer.link.offers
+    assert not peer.queue.offers
     await settle()
     assert peer.messages == ["a", b"b", "c"]
 
@@ -87,7 +87,7 @@ async def test_publish_to_everyone_but_the_sender(
     assert received(a) == [2, 3]
     assert received(b) == [1, 2, 4]
     assert received(c) == [1, 2, 3, 4]
-    assert [len(peer.link.offers) for peer in (a, b, c)] == [1, 1, 1]
+    assert [len(peer.queue.offers) for peer in (a, b, c)] == [1, 1, 1]
 
 
 async def test_publish_skips_the_sender_when_there_is_nothing_else_for_it(
@@ -99,7 +99,7 @@ async def test_publish_skips_the_sender_when_there_is_nothing_else_for_it(
     topic.publish("mine", skip=peer.connection)
     await settle()
     assert subscription.cursor == 1 and subscription.skipped == 0
-    assert not peer.link.offers
+    assert not peer.queue.offers
 
 
 async def test_publish_skips_the_sender_in_history_and_when_it_catches_up(
@@ -364,7 +364,7 @@ async def test_history_does_not_show_what_has_come_of_age(
     # The pump has not run since.
     peer = peers.open()
     topic.subscribe(peer.connection, history=1)
-    assert not peer.link.offers
+    assert not peer.queue.offers
 
 
 # Slow consumers.
@@ -599,7 +599,7 @@ async def test_stalled_subscriber_delays_nobody(
         await settle()
         assert received(quick)[-1] == round_
     bound = Limits().send_bytes if transport == "memory" else 0
-    assert stalled.link.buffered_amount <= bound + 11_000 or slow == "evict"
+    assert stalled.link.queue.buffered_amount <= bound + 11_000 or slow == "evict"
 
 
 @TRANSPORTS
@@ -637,7 +637,7 @@ async def test_stalled_subscribers_hold_no_queues(hub: Hub, peers: Peers) -> Non
     # The log has grown by half a megabyte, twice: as messages and as frames. Fifty queues
     # would be another 25; even fifty lists of references would be seen.
     assert grown < 1.3 * 2**20
-    assert all(peer.link.buffered_amount < 2000 for peer in stalled)
+    assert all(peer.link.queue.buffered_amount < 2000 for peer in stalled)
 
 
 # The connection's end.

@@ -12,7 +12,7 @@ import trio
 from trio.lowlevel import in_trio_run
 
 from .._errors import CloseCode
-from .._outgoing import State
+from .._link import State
 from .._policy import Message
 from .._protocol._frames import check_close, encode_payload
 from .._waitable import wrong_thread

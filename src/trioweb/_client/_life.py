@@ -8,7 +8,7 @@ from random import Random
 import trio
 
 from .._errors import CloseCode, TriowebError, leaving_code, single_cause
-from .._outgoing import State
+from .._link import State
 from .._policy import Heartbeat, Outbox
 from ._ending import Ending, Event, Phase
 from ._outbox import OutboxQueue

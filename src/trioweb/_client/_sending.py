@@ -13,9 +13,8 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._errors import OutboxFull
-from .._link import Link
+from .._link import Link, State
 from .._logs import log
-from .._outgoing import State
 from .._protocol._frames import encode_data
 from ._confirmation import MAX_WINDOW, Confirmation
 from ._events import Undelivered
@@ -85,7 +84,7 @@ class Sender:
     def begin(self, link: Link) -> None:
         """A session begins: what the last one left in flight is written again."""
         self._confirmation.begin(trio.current_time(), self._outbox.settled)
-        link.set_hooks(self, closed=lambda: None, drained=self._on_drained)
+        link.queue.set_hooks(self, closed=lambda: None, drained=self._on_drained)
         self._room.stretch_inbox()
         if self._policy.confirm and self._outbox.will_resend:
             # Its pong says that this path answers pings; see `finish`.
@@ -98,7 +97,7 @@ class Sender:
         Returns:
             What was sent too often without being confirmed, and has left the outbox.
         """
-        if self._unfinished and not link.is_cut:
+        if self._unfinished and not link.queue.is_cut:
             self._outbox.mark_sent(1)
         self._unfinished = 0
         self._confirmation.finish(trio.current_time(), link.paused_at)
@@ -135,11 +134,11 @@ class Sender:
     def _may_write(self, link: Link) -> int:
         """How many messages may be written now."""
         outbox = self._outbox
-        if not outbox.waiting or not link.writable or link.buffered_amount:
+        if not outbox.waiting or not link.queue.writable or link.queue.buffered_amount:
             return 0
         # What is not a kernel socket queues what it is given, and when it dies, nobody knows
         # how much of that it wrote.  So there each message waits until the last is written.
-        count = _BATCH_MESSAGES if link.is_direct else 1
+        count = _BATCH_MESSAGES if link.queue.is_direct else 1
         if self._policy.confirm:
             count = min(count, self._confirmation.room(outbox.sent, outbox.settled))
         return count
@@ -149,14 +148,14 @@ class Sender:
     def _write(self, link: Link, max_messages: int) -> None:
         batch = self._outbox.next_batch(max_messages, _BATCH_BYTES)
         frames = [encode_data(opcode, payload, link.form) for opcode, payload in batch]
-        taken = link.offer(b"".join(frames))
-        if link.broken is not None:
+        taken = link.queue.offer(b"".join(frames))
+        if link.queue.broken is not None:
             return
         count = size = 0
         for frame in frames:
             if taken < size + len(frame):
-                link.finish(frame[taken - size :])
-            if link.buffered_amount:
+                link.queue.finish(frame[taken - size :])
+            if link.queue.buffered_amount:
                 self._unfinished = len(frame)
                 break
             size += len(frame)
@@ -172,7 +171,7 @@ class Sender:
         self.write_waiting()
 
     def _mark_sent(self, link: Link, count: int, size: int) -> None:
-        link.messages_sent += count
+        link.queue.messages_sent += count
         self._outbox.mark_sent(count)
         if self._policy.confirm and self._confirmation.is_due(self._outbox.sent, size):
             self._ask(link)

@@ -25,9 +25,8 @@ from .._errors import (
     causes,
     single_cause,
 )
-from .._link import Link
+from .._link import Link, State
 from .._logs import log
-from .._outgoing import State
 from .._policy import Heartbeat, Limits, Retry
 from ._events import Opened, Waiting
 from ._open import HeaderArgument, Offer

@@ -26,7 +26,7 @@ from typing import Final, TypeAlias
 import trio
 
 from .._errors import NotReceiving, TriowebError
-from .._outgoing import OPEN
+from .._link import OPEN
 from .._waitable import Line, Waiter
 from ._ending import Ending
 from ._outbox import Entry, OutboxQueue

@@ -10,8 +10,7 @@ import trio
 
 from .._connection import Connection
 from .._handshake import encode_switch, is_upgrade
-from .._link import Link
-from .._outgoing import Spawn
+from .._link import Link, Spawn
 from .._protocol._deflate import Agreement, choose_offer
 from .._protocol._http import Address, BadHead, Request, Response, brief, format_address
 from ._admission import Refused

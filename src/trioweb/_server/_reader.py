@@ -23,9 +23,8 @@ import trio
 
 from .._errors import CloseCode
 from .._gone import has_gone
-from .._link import END_OF_TRANSPORT, Link
+from .._link import END_OF_TRANSPORT, OPEN, Link, describe
 from .._logs import log
-from .._outgoing import OPEN, describe
 
 _logger = logging.getLogger("trioweb")
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from .._arguments import check_async, check_kind, check_texts
 from .._connection import Connection
 from .._heartbeat import heartbeat_replies
-from .._incoming import Replies, reply_key
+from .._link import Replies, reply_key
 from .._offers import check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits, check_message
 from .._protocol._deflate import check_compression

@@ -117,7 +117,7 @@ class Member:
         try:
             link = self.connection.link
             await self._server._topic(topic, seat.rules).load()
-            await link.wait_room()
+            await link.queue.wait_room()
             link.check_writable()
             if self._seats.get(topic) is not seat:
                 return  # it was unsubscribed meanwhile
@@ -250,7 +250,7 @@ class Member:
         """
         link = self.connection.link
         link.check_writable()
-        link.write(encode_message(message, link.form))
+        link.queue.write(encode_message(message, link.form))
 
     def _push(self, topic: str, event: Event) -> None:
         """Write what has happened to *topic*, which is short."""
@@ -304,7 +304,7 @@ class Member:
             return
         self._pinged_at = now = trio.current_time()
         # Where more is queued, one of them is all that waits.
-        link.answer(_PING, encode_message(self._codec.PING, SERVER_FORM))
+        link.queue.answer(_PING, encode_message(self._codec.PING, SERVER_FORM))
         interval = self._server.ping
         # Strictly periodic, as clients expect it; but what a stopped process has missed is missed.
         while due <= now:

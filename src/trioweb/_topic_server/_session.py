@@ -65,12 +65,12 @@ class Session:
         member = self._member
         link = member.connection.link
         link.check_writable()
-        link.set_hooks(self, closed=member._on_closed, drained=_nothing)
+        link.queue.set_hooks(self, closed=member._on_closed, drained=_nothing)
         try:
             async for message in member.connection:
                 await self._take(message)
         finally:
-            link.remove_hooks(self)
+            link.queue.remove_hooks(self)
             member._on_closed()
 
     async def _take(self, message: Message) -> None:
@@ -199,7 +199,7 @@ class Session:
         member = self._member
         link = member.connection.link
         if self._pending:
-            await link.wait_room()
+            await link.queue.wait_room()
         # NOTE: no await from here on.
         pending, self._pending = self._pending, []
         self._size, self._is_deciding = 0, False

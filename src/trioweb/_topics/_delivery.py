@@ -154,13 +154,13 @@ class Members:
             # NOTE: These lines are what a delivery costs beyond the write itself.
             if subscription._place is not READY:
                 continue  # it left, or was set aside, while others ran
-            link = subscription._link
+            queue = subscription._queue
             cursor = subscription.cursor
             if cursor != at:
                 if cursor >= head:
                     cost += 1
                     continue  # it joined, or was written to, while others ran
-                if link.writable and cursor >= log.first - 1:
+                if queue.writable and cursor >= log.first - 1:
                     chunk = self.shape.chunk(cursor)
                     cost, self.shape.spent = cost + self.shape.spent, 0
                     if subscription._is_gone:
@@ -169,16 +169,16 @@ class Members:
                     if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
                         at, data, end, skips = cursor, chunk.data, chunk.end, chunk.skips
                         frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
-            if cursor == at and link.writable and not (skips and subscription._key in skips):
+            if cursor == at and queue.writable and not (skips and subscription._key in skips):
                 cost += price
-                taken = link.offer(data)
+                taken = queue.offer(data)
                 if taken == size:
                     subscription.cursor = end
                     if end >= head:
                         continue
                 else:
                     _cut(subscription, frames, range(at + 1, end + 1), taken)
-            while subscription.cursor < head and link.writable and subscription._place is READY:
+            while subscription.cursor < head and queue.writable and subscription._place is READY:
                 cost += self.step(subscription)
                 if cost >= _COST_PER_YIELD:
                     yield cost
@@ -225,7 +225,7 @@ class Members:
                 offsets = [offsets[i] for i in meant]
                 data = b"".join(frames)
                 cost += len(chunk.frames)
-            taken = subscription._link.offer(data) if data else 0
+            taken = subscription._queue.offer(data) if data else 0
             if taken == len(data):
                 subscription.cursor = end
             else:
@@ -256,9 +256,9 @@ class Members:
         if missed:
             subscription._pass_over(head - 1, missed)
         subscription.cursor = head
-        taken = subscription._link.offer(frame) if frame else 0
+        taken = subscription._queue.offer(frame) if frame else 0
         if taken < len(frame):
-            subscription._link.finish(frame[taken:] if taken else frame)
+            subscription._queue.finish(frame[taken:] if taken else frame)
         return cost
 
     # Those who are too slow.
@@ -293,6 +293,6 @@ def _cut(
     for frame, offset in zip(frames, offsets, strict=True):
         if taken < len(frame):
             subscription.cursor = offset
-            subscription._link.finish(frame[taken:] if taken else frame)
+            subscription._queue.finish(frame[taken:] if taken else frame)
             return
         taken -= len(frame)

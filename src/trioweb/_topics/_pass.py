@@ -64,7 +64,7 @@ def _let_go(topic: Topic, floor: int, now: float) -> Iterator[int]:
         yield 1
         # Who could be written to waits for the pump, and not the pump for it.
         for subscription in members.behind(floor):
-            if subscription._link.is_free:
+            if subscription._queue.is_free:
                 floor = min(floor, subscription.cursor + 1)
             yield 1
     while log.first < floor:

@@ -92,6 +92,7 @@ class Subscription:
         "_members",
         "_peer",
         "_place",
+        "_queue",
         "_slow",
         "_turns",
         "connection",
@@ -119,6 +120,7 @@ class Subscription:
         self.skipped = 0
         self.recovered = True
         self._link = connection.link
+        self._queue = self._link.queue
         self._members = members
         self._turns = turns
         self._slow = slow
@@ -202,12 +204,12 @@ class Subscription:
 
     def _check(self) -> None:
         """Raise AssertionError unless what the tables say agrees with the place."""
-        members, link = self._members, self._link
+        members, queue = self._members, self._queue
         assert (self in members.ready) == (self._place is READY), self
         assert members.is_aside(self) == (self._place is ASIDE), self
         assert (self in self._turns.line) == (self._place is ASIDE), self
-        if self._place is READY and link.writable:
+        if self._place is READY and queue.writable:
             assert self.cursor >= min(members.passed, self.topic.head), self
         if self._place is ASIDE:
             assert self.lag > 0, self
-            assert not link.writable, self
+            assert not queue.writable, self

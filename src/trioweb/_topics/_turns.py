@@ -27,14 +27,15 @@ class Turns:
         line: those that lag, the next one first.
     """
 
-    __slots__ = ("_link", "_pump", "line", "subscriptions")
+    __slots__ = ("_link", "_pump", "_queue", "line", "subscriptions")
 
     def __init__(self, link: Link, pump: Pump) -> None:
         self._link = link
+        self._queue = link.queue
         self._pump = pump
         self.subscriptions: dict[Subscription, None] = {}
         self.line = _NOBODY
-        link.set_hooks(self, closed=self._on_closed, drained=self._on_drained)
+        self._queue.set_hooks(self, closed=self._on_closed, drained=self._on_drained)
 
     def add(self, subscription: Subscription) -> None:
         """*subscription* is one of them, from now on."""
@@ -46,9 +47,9 @@ class Turns:
             self.line = OrderedDict()
         # Where nobody is written to any more, nobody is kept waiting for that.
         if not self.line and self._pump.is_running:
-            self._link.stand_in_line(self)
+            self._queue.stand_in_line(self)
         self.line[subscription] = None
-        if self._link.is_free:
+        if self._queue.is_free:
             # No drained hook comes where nothing is queued.
             self._pump.free(self)
 
@@ -57,39 +58,39 @@ class Turns:
         del self.line[subscription]
         if not self.line:
             self._pump.not_free(self)
-            self._link.leave_line(self)
+            self._queue.leave_line(self)
 
     def remove(self, subscription: Subscription) -> None:
         """*subscription*, which does not stand in line, has left its topic."""
         del self.subscriptions[subscription]
         if not self.subscriptions:
-            self._link.remove_hooks(self)
+            self._queue.remove_hooks(self)
             self._pump.left(self._link)
 
     def serve(self, budget: int) -> int:
         """Write to those in line, one chunk a turn, until the link is full, nobody lags, or the
         *budget* is spent.  Returns the cost."""
         cost = 0
-        while self.line and self._link.is_free and cost < budget:
+        while self.line and self._queue.is_free and cost < budget:
             subscription, _ = self.line.popitem(last=False)
             self.line[subscription] = None  # behind the others
             cost += subscription._members.serve(subscription)
-        self._link.turn_over()
+        self._queue.turn_over()
         return cost
 
     @property
     def is_waiting(self) -> bool:
         """Whether somebody could be written to at once."""
-        return bool(self.line) and self._link.is_free
+        return bool(self.line) and self._queue.is_free
 
     @property
     def has_caught_up(self) -> bool:
         """Whether all that was published has been written to the transport."""
-        return not self.line and not self._link.buffered_amount
+        return not self.line and not self._queue.buffered_amount
 
     def stop(self) -> None:
         """Nobody is written to any more, so nobody needs to be waited for."""
-        self._link.leave_line(self)
+        self._queue.leave_line(self)
 
     def close(self) -> None:
         """End all subscriptions."""

@@ -39,12 +39,15 @@ class KernelWire:
 
     __slots__ = ("_fileno", "_timeout")
 
-    is_direct: bool = True
     is_queued: Final = False
 
     def __init__(self, fileno: Callable[[], int], write_timeout: float) -> None:
         self._fileno = fileno
         self._timeout = write_timeout
+
+    @property
+    def direct(self) -> Callable[[], int] | None:
+        return self._fileno
 
     @property
     def backlog(self) -> int:

@@ -18,11 +18,13 @@ class RecordWire(KernelWire):
 
     __slots__ = ("_tls",)
 
-    is_direct = False
-
     def __init__(self, fileno: Callable[[], int], write_timeout: float, tls: Tls) -> None:
         super().__init__(fileno, write_timeout)
         self._tls = tls
+
+    @property
+    def direct(self) -> None:
+        return None
 
     @property
     def backlog(self) -> int:

@@ -26,7 +26,7 @@ class StreamWire:
 
     __slots__ = ("_stream", "_timeout")
 
-    is_direct: Final = False
+    direct: Final = None
     is_queued: Final = True
     backlog: Final = 0
     has_more: Final = False

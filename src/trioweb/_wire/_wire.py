@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -25,14 +26,15 @@ class Wire(Protocol):
     NOTE: `offer` and `write` never overlap: what one has begun is done before the next is called.
 
     Attributes:
-        is_direct: what `offer` says was taken is with the kernel, and nothing else is.
+        direct: how to ask for the descriptor of which `os.write` takes what `offer` takes; None
+            where `offer` does more than that.
         is_queued: `offer` never takes anything, because only `write` can tell when there is room.
         backlog: bytes of what `offer` has taken that `write` has yet to write, first of all.
         has_more: there is something that the wire has to say itself, which `write` writes.
     """
 
     @property
-    def is_direct(self) -> bool: ...
+    def direct(self) -> Callable[[], int] | None: ...
 
     @property
     def is_queued(self) -> bool: ...

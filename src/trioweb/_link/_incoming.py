@@ -15,14 +15,13 @@ from typing import Final, TypeAlias
 
 import trio
 
-from ._arrears import Arrears, Pause
-from ._chance import random_bytes
-from ._errors import FrameError
-from ._outgoing import OPEN, Outgoing, Spawn, call_back
-from ._policy import Limits, Message, bound
-from ._protocol._decoder import WORK_PER_FEED, Decoder
-from ._protocol._deflate import Agreement
-from ._protocol._frames import (
+from .._arrears import Arrears, Pause
+from .._chance import random_bytes
+from .._errors import FrameError
+from .._policy import Limits, Message, bound
+from .._protocol._decoder import WORK_PER_FEED, Decoder
+from .._protocol._deflate import Agreement
+from .._protocol._frames import (
     CLIENT_FORM,
     PING,
     PONG,
@@ -32,7 +31,13 @@ from ._protocol._frames import (
     encode_frame,
     encode_message,
 )
-from ._tls import RECORD_BYTES, Tls
+from .._tls import RECORD_BYTES, Tls, TlsStream
+from .._waitable import Waitable
+from .._wire._choice import wire_to
+from .._wire._kernel import kernel_fileno
+from ._contain import call_back
+from ._queue import SendQueue, Spawn
+from ._state import OPEN
 
 # A peer that was quiet may send the messages of so long at once.
 _BURST_SECONDS: Final = 1
@@ -79,12 +84,16 @@ class _Unanswered(list[Message]):
             super().append(message)
 
 
-class Incoming(Outgoing):
+class Incoming(Waitable):
     """What comes from one peer.
 
-    A base of Link, as Outgoing is, and for the same reasons.  For the arguments see Link.
+    A base of Link, which is one object less for each idle connection.  For the arguments see Link.
 
     Attributes:
+        queue: what goes out.
+        state: the link's.
+        heard_at: when the peer last gave a sign of life.
+        asked_at: since when one that was asked for is awaited; None if none is.
         form: how messages are written to this peer, by whomever.
         inbox: what has come and nobody has taken; whoever takes from it calls `taken`.
         is_undecoded: whether `go_on` has something to do.
@@ -99,22 +108,32 @@ class Incoming(Outgoing):
         "_deaf",
         "_decoder",
         "_fault",
+        "_fileno",
         "_inbox_bytes",
         "_inbox_messages",
         "_ping_key",
         "_pings",
         "_pings_sent",
         "_replies",
+        "_spawn",
+        "_stream",
+        "_tls",
         "_used_until",
+        "_wire",
+        "asked_at",
         "bytes_received",
         "discarded",
         "form",
+        "heard_at",
         "inbox",
         "is_client",
         "is_undecoded",
         "latency",
+        "limits",
         "messages_received",
         "pause",
+        "queue",
+        "state",
     )
 
     def __init__(
@@ -128,7 +147,21 @@ class Incoming(Outgoing):
         replies: Replies | None = None,
         compression: Agreement | None = None,
     ) -> None:
-        super().__init__(stream, limits=limits, spawn=spawn)
+        super().__init__()
+        self.limits = limits
+        self.state = OPEN
+        self.heard_at = trio.current_time()
+        self.asked_at: float | None = None
+        self._spawn = spawn
+        self._tls: Tls | None = None
+        self._fileno = kernel_fileno(stream)
+        if isinstance(stream, TlsStream):
+            self._fileno = kernel_fileno(stream.transport_stream)
+            if self._fileno is not None:
+                self._tls, stream = stream.tls, stream.transport_stream
+        self._stream = stream
+        self._wire = wire_to(stream, self._tls, limits.write_timeout)
+        self.queue = SendQueue(self._wire, owner=self, spawn=spawn, send_bytes=limits.send_bytes)
         if self._tls is not None:
             rest += self._tls.open(b"")
         self.is_client = is_client
@@ -177,6 +210,26 @@ class Incoming(Outgoing):
         """Take the peer's Close (section 5.5.1); nothing that comes after it counts."""
         raise NotImplementedError
 
+    @property
+    def id(self) -> str:
+        """A random string that this link has alone."""
+        raise NotImplementedError
+
+    def abort(self, reason: str) -> None:
+        """End the link at once."""
+        raise NotImplementedError
+
+    def on_broken(self) -> None:
+        raise NotImplementedError
+
+    def on_stalled(self) -> None:
+        raise NotImplementedError
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self.heard_at = trio.current_time()
+        self.asked_at = None
+
     def receive(self, wire: bytes, now: float) -> None:
         """Take a chunk off the wire, which is not its end; *now* is Trio's time."""
         # As `heard`, but who reads for many looks at the clock once.
@@ -192,7 +245,7 @@ class Incoming(Outgoing):
             # For another handshake, say, again and again (CVE-2011-1473).
             self.abort("the peer does not read what its TLS asks for")
         elif tls.pending:
-            self.put_tls()
+            self.queue.put_own()
         return data
 
     def hold(self, wire: bytes) -> None:
@@ -281,14 +334,14 @@ class Incoming(Outgoing):
         self.messages_received += 1
         reply = self._replies[key]
         if reply is not None:
-            self.answer(key, encode_message(reply, self.form))
+            self.queue.answer(key, encode_message(reply, self.form))
             self._decoder.spend(_COST_OF_ANSWER + len(reply) // _REPLIED_PER_UNIT)
         return True
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
         match opcode:
             case 0x9:  # PING
-                self.answer(PING, encode_frame(PONG, payload, masked=self.is_client))
+                self.queue.answer(PING, encode_frame(PONG, payload, masked=self.is_client))
                 self._decoder.spend(_COST_OF_ANSWER)
             case 0xA:  # PONG
                 self._on_pong(payload)
@@ -387,7 +440,7 @@ class Incoming(Outgoing):
     def _has_only_end(self) -> bool:
         """Whether the link has lost its transport, and all that came from it is decoded."""
         arrears = self._arrears
-        return self.broken is not None and arrears is not None and arrears.is_empty
+        return self.queue.broken is not None and arrears is not None and arrears.is_empty
 
     def end_pause(self) -> None:
         if self.pause is not None and self.pause.scope is not None:
@@ -420,7 +473,7 @@ class Incoming(Outgoing):
         payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
         ping = Ping(payload, trio.current_time(), on_pong)
         self._pings[payload] = ping
-        self.put(encode_frame(PING, payload, masked=self.is_client))
+        self.queue.put(encode_frame(PING, payload, masked=self.is_client))
         return ping
 
     def ask(self, message: Message | None) -> Ping | None:
@@ -428,7 +481,7 @@ class Incoming(Outgoing):
         self.asked_at = trio.current_time()
         if message is None:
             return self.ping()
-        self.put(encode_message(message, self.form))
+        self.queue.put(encode_message(message, self.form))
         return None
 
     def forget_ping(self, ping: Ping) -> None:

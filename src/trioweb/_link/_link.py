@@ -1,7 +1,7 @@
 """The link: what carries a connection's bytes once it is open.
 
-Of its two halves, `_incoming` and `_outgoing`, neither reads nor ends anything: here is who reads,
-and how it ends.  `Link.carry` reads, or while the link is open something that reads for many
+What comes in (`_incoming`) and what goes out (`_queue`) neither read nor end anything: here is who
+reads, and how it ends.  `Link.carry` reads, or while the link is open something that reads for many
 links (`Reads`).
 
 NOTE: These rules hold between any two awaits.
@@ -28,7 +28,8 @@ from typing import Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._errors import (
+from .._chance import random_name
+from .._errors import (
     CloseCode,
     ClosedByPeer,
     ClosedLocally,
@@ -36,13 +37,15 @@ from ._errors import (
     ConnectionLost,
     FrameError,
 )
-from ._gone import has_arrived, seconds_unconfirmed, wait_gone
+from .._gone import has_arrived, seconds_unconfirmed, wait_gone
+from .._policy import Limits
+from .._protocol._deflate import Agreement
+from .._protocol._frames import encode_close
+from .._wire._kernel import kernel_fileno
+from ._contain import describe
 from ._incoming import Incoming, Replies
-from ._outgoing import OPEN, Spawn, State, call_back, describe
-from ._policy import Limits
-from ._protocol._deflate import Agreement
-from ._protocol._frames import encode_close
-from ._wire._kernel import kernel_fileno
+from ._queue import Spawn
+from ._state import OPEN, State
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
 # memory for each read, however little came.
@@ -101,6 +104,7 @@ class Link(Incoming):
     __slots__ = (
         "_ended",
         "_has_let_go",
+        "_id",
         "_reading",
         "_reads",
         "_scope",
@@ -129,6 +133,7 @@ class Link(Incoming):
             replies=replies,
             compression=compression,
         )
+        self._id: str | None = None
         self.close_code: int | None = None
         self.close_reason = ""
         self._reads: Reads | None = None
@@ -138,6 +143,14 @@ class Link(Incoming):
         self._scope: trio.CancelScope | None = None
         self._ended: type[ConnectionClosed] = ConnectionLost
 
+    @property
+    def id(self) -> str:
+        """A random string that this link has alone."""
+        # Made when first asked for: most are never asked.
+        if self._id is None:
+            self._id = random_name()
+        return self._id
+
     async def wait_closed(self) -> None:
         """Wait until the transport is closed, which no peer can put off for long."""
         while self.state is not State.CLOSED:
@@ -146,13 +159,13 @@ class Link(Incoming):
     def error(self) -> ConnectionClosed:
         """A fresh error that says why this link is over, or why it cannot be written to."""
         if self.close_code is None:
-            return ConnectionLost(CloseCode.ABNORMAL, self.broken or "")
+            return ConnectionLost(CloseCode.ABNORMAL, self.queue.broken or "")
         return self._ended(self.close_code, self.close_reason)
 
     @property
     def is_whole(self) -> bool:
         """Whether it is open, and still has its transport."""
-        return self.state is OPEN and self.broken is None
+        return self.queue.is_open
 
     def has_unread(self) -> bool:
         """Whether something has come that nobody has looked at yet, as far as can be asked."""
@@ -185,7 +198,7 @@ class Link(Incoming):
         Raises:
             ConnectionClosed: they cannot.
         """
-        if self.state is not OPEN or self.broken is not None:
+        if not self.queue.is_open:
             raise self.error()
 
     # The end.
@@ -220,8 +233,8 @@ class Link(Incoming):
         """Send Close, with *told* instead of *reason* if that is given."""
         if self.state is not OPEN:
             return
-        self.drop_answers()
-        self.put(encode_close(code, reason if told is None else told, masked=self.is_client))
+        self.queue.drop_answers()
+        self.queue.put(encode_close(code, reason if told is None else told, masked=self.is_client))
         self._end(kind, code, reason)
 
     # Of the steps that end a link none is left out.
@@ -231,7 +244,6 @@ class Link(Incoming):
         if self.state is not OPEN:
             return
         self.state = State.CLOSING
-        self.is_free = self.writable = False
         # From here on the peer's Close matters more than what is in the inbox.
         self.end_pause()
         self._ended = kind
@@ -239,8 +251,7 @@ class Link(Incoming):
         self.close_reason = reason
         self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
         self._read_alone()
-        self.refuse_senders()
-        self._call_close_hooks()
+        self.queue.shut()
         self.changed()
 
     def _read_alone(self) -> None:
@@ -250,17 +261,16 @@ class Link(Incoming):
             self._reads = None
             self._spawn(self.carry)
 
-    def _call_close_hooks(self) -> None:
-        hooks = self._close_hooks
-        self._close_hooks = self._drain_hooks = None
-        for hook in (hooks or {}).values():
-            call_back(hook, self)
-
     def break_off(self, reason: str) -> None:
+        """Nothing can be written any more; what has arrived may still be received."""
+        self.queue.break_off(reason)
+
+    # What the queue tells.
+
+    def on_broken(self) -> None:
         # NOTE: no hook is called from here, as those who write do not expect that.
-        was_broken = self.broken is not None
-        super().break_off(reason)
-        if was_broken or self._has_let_go:
+        self.changed()
+        if self._has_let_go:
             return
         self._read_alone()
         # Whatever `carry` waits for, it has something else to do.
@@ -270,6 +280,10 @@ class Link(Incoming):
             self._reading.cancel()
         elif self._fileno is not None and (fileno := self._fileno()) >= 0:
             trio.lowlevel.notify_closing(fileno)
+
+    def on_stalled(self) -> None:
+        seconds = self.limits.write_timeout
+        self.abort(f"the peer took nothing for {seconds:g} s (Limits.write_timeout)")
 
     def _closing_scope(self) -> trio.CancelScope:
         """The scope of `carry`, which gets a deadline when the state leaves OPEN."""
@@ -313,6 +327,7 @@ class Link(Incoming):
             self.close(CloseCode.GOING_AWAY)
             await self._close_transport()
             self.forget_decoder()
+            self.queue.disown()
             self.state = State.CLOSED
             self.changed()
 
@@ -328,7 +343,7 @@ class Link(Incoming):
     async def _read(self) -> None:
         """Feed what arrives, until both Closes have passed or nothing more can come."""
         while not self._deaf:
-            if self.broken is not None and not self._has_let_go:
+            if self.queue.broken is not None and not self._has_let_go:
                 await self._let_go()
             await self._wait_room()
             if self.is_undecoded:
@@ -338,7 +353,7 @@ class Link(Incoming):
                 self.go_on()
             elif self._has_let_go:
                 return
-            elif self.pause is None and self.broken is None:
+            elif self.pause is None and self.queue.broken is None:
                 data = await self._read_some()
                 if data:
                     self.receive(data, trio.current_time())
@@ -364,7 +379,7 @@ class Link(Incoming):
                 try:
                     await trio.lowlevel.wait_readable(self._fileno())
                 except trio.ClosedResourceError:
-                    if self.broken is None:
+                    if self.queue.broken is None:
                         raise
                     return None
                 has_waited = True
@@ -407,7 +422,7 @@ class Link(Incoming):
 
     async def _let_go(self) -> None:
         """Keep what the transport still has, and close it, as it cannot be written to."""
-        assert self.broken is not None
+        assert self.queue.broken is not None
         try:
             with trio.move_on_after(_LAST_READ_SECONDS):
                 while self._held().end is None and self._held().size < _REST_BYTES:
@@ -417,11 +432,11 @@ class Link(Incoming):
                         break
         except Exception as exc:
             self.hold_end(describe(exc, self))
-        self.hold_end(self.broken)
+        self.hold_end(self.queue.broken)
         await self._close_transport()
         if self._has_only_end():
             self.end_pause()
-        self._call_close_hooks()
+        self.queue.call_close_hooks()
         self.changed()
 
     async def _read_last(self) -> bytes:
@@ -439,15 +454,15 @@ class Link(Incoming):
 
         Closing at once with bytes unread would send an RST, which can overtake our Close.
         """
-        await self.wait_flushed()
-        if self.broken is not None:
+        await self.queue.wait_flushed()
+        if self.queue.broken is not None:
             # Nor may an end of TLS follow what was cut.
             return
         if self._tls is not None:
             # NOTE: behind what was queued, none of which could be sealed after it.
             self._tls.close()
-            self.put_tls()
-            await self.wait_flushed()
+            self.queue.put_own()
+            await self.queue.wait_flushed()
         if isinstance(self._stream, trio.SSLStream):
             # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
             # the peer goes on sending, but ours has been sent by then.
@@ -463,9 +478,9 @@ class Link(Incoming):
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(
             messages_received=self.messages_received,
-            messages_sent=self.messages_sent,
+            messages_sent=self.queue.messages_sent,
             bytes_received=self.bytes_received,
             discarded=self.discarded,
             inbox_messages=len(self.inbox),
-            buffered_amount=self.buffered_amount,
+            buffered_amount=self.queue.buffered_amount,
         )

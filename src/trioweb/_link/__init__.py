@@ -1,0 +1,21 @@
+"""One connection over its transport: what goes out, what comes in, and how it ends."""
+
+from ._contain import describe
+from ._incoming import Ping, Replies, reply_key
+from ._link import END_OF_TRANSPORT, Link, LinkStatistics
+from ._queue import SendQueue, Spawn
+from ._state import OPEN, State
+
+__all__ = [
+    "END_OF_TRANSPORT",
+    "OPEN",
+    "Link",
+    "LinkStatistics",
+    "Ping",
+    "Replies",
+    "SendQueue",
+    "Spawn",
+    "State",
+    "describe",
+    "reply_key",
+]
