@@ -124,6 +124,47 @@ def require(session: nox.Session, *programs: str) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """Run the module in C under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    if sys.platform != "linux" or shutil.which("gcc") is None:
+        session.skip("needs Linux and gcc")
+    flags = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+    session.install(".", *group("tests"))
+    session.install("--force-reinstall", "--no-deps", ".", env={"CC": "gcc", "CFLAGS": flags})
+    libraries = [
+        subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    env = {
+        "LD_PRELOAD": " ".join(libraries),
+        # What the interpreter itself keeps until it ends is no leak of ours.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        # So that each object is an allocation that is watched, and not a part of a pool.
+        "PYTHONMALLOC": "malloc",
+    }
+    session.run("python", "-m", "tests.packaging", "--in-c", env=env)
+    tests = ("tests/test_speedups.py", "tests/test_frames.py", "tests/fuzz")
+    # What counts memory, time or references is not for this.
+    less = ("-k", "not takes_no_longer and not allocates and not subinterpreter and not bomb")
+    session.run("pytest", *less, *tests, *session.posargs, env=env)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Make the wheels, with the module in C and without, and the sdist; check what they are."""
+    session.install("build", "auditwheel", "abi3audit")
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    [in_c] = dist.glob("*.whl")
+    without = {"CC": "false"}
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), env=without, silent=True)
+    session.run("python", "-m", "tests.packaging", *map(str, sorted(dist.iterdir())))
+    session.run("abi3audit", "--strict", "--summary", str(in_c))
+    session.run("auditwheel", "show", str(in_c))
+
+
+@nox.session
 def simulation(session: nox.Session) -> None:
     """Run trioweb for a month of virtual time while everything goes wrong; then its mutants."""
     session.install(".", *group("tests"))
