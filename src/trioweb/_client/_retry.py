@@ -6,8 +6,6 @@ Pure: time and randomness are arguments.
 from __future__ import annotations
 
 import math
-from calendar import timegm
-from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final
 
@@ -88,6 +86,10 @@ def seconds_to_wait(error: Exception, now: float) -> float:
 def _parse_date(text: str) -> float | None:
     """The seconds since the epoch that an HTTP date means, as UTC where it names no zone, as
     HTTP's oldest form does not; None if it is none."""
+    # Here, since they bring a dozen modules and hardly any program needs them.
+    from calendar import timegm
+    from email.utils import parsedate_to_datetime
+
     try:
         return timegm(parsedate_to_datetime(text).utctimetuple())
     except (ValueError, OverflowError):

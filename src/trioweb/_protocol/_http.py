@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
@@ -287,6 +286,9 @@ class Response:
             pairs.append(("Connection", "close"))
         # RFC 9110 section 6.6.1: whoever has a clock says when an answer was made.
         if sent_at is not None and not any(name.lower() == "date" for name, _ in pairs):
+            # Here, since it brings a dozen modules, which no WebSocket needs.
+            from email.utils import formatdate
+
             pairs.append(("Date", formatdate(sent_at, usegmt=True)))
         reason = HTTPStatus(self.status).phrase if self.status in _STATUSES else ""
         lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in pairs)]
