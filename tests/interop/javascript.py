@@ -171,6 +171,14 @@ def axe_path() -> Path | None:
     return Path(found.stdout.strip()) if found.returncode == 0 else None
 
 
+def centrifuge_bundle(format: str) -> Path:
+    """Where Node finds centrifuge-js as browsers take it."""
+    code = "console.log(require.resolve('centrifuge'))"
+    found = subprocess.run(["node", "-e", code], capture_output=True, text=True, cwd=_HERE)
+    name = "centrifuge.protobuf.js" if format == "protobuf" else "centrifuge.js"
+    return Path(found.stdout.strip()).parents[1] / "dist" / name  # of build/index.js
+
+
 @lru_cache
 def missing_for_centrifuge() -> str | None:
     """What the tests marked `centrifuge` lack here, if anything."""

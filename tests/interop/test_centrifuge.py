@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 import pytest
 import trio
 
+from tests.interop.javascript import CHROMIUM_ARGUMENTS, centrifuge_bundle, chromium_path
 from tests.interop.proxies import free_port
 from tests.processes import python, running
 
@@ -22,6 +24,17 @@ _SCRIPTS: Final = _HERE / "centrifuge"
 # Seconds for all checks with one client; most of them wait for one thing or another.
 _PATIENCE: Final = 120
 _CHECKS: Final = 31
+
+_IN_CHROMIUM: Final = """
+async ([url, format]) => {
+  const env = { Centrifuge: globalThis.Centrifuge, url, limit: 2 ** 20 };
+  if (format === 'protobuf') {
+    env.pack = x => new TextEncoder().encode(JSON.stringify(x));
+    env.unpack = x => JSON.parse(new TextDecoder().decode(x));
+  }
+  return await globalThis.checkCentrifuge(env);
+}
+"""
 
 FORMATS = pytest.mark.parametrize("format", ["json", "protobuf"])
 
@@ -59,6 +72,44 @@ async def test_javascript_in_node(format: str, compression: tuple[str, ...]) -> 
     async with serving(*compression) as url:
         lines = await lines_of("node", str(_SCRIPTS / "node.cjs"), url, format)
         assert lines[-1] == f"{_CHECKS} passed, 0 failed", "\n".join(lines)
+
+
+@pytest.mark.centrifuge
+@pytest.mark.browser
+@pytest.mark.slow
+@FORMATS
+async def test_javascript_in_chromium(format: str) -> None:
+    """With the client's own bundles, as pages have them."""
+    async with serving("--compression") as url:
+        with trio.fail_after(_PATIENCE):
+            results = await trio.to_thread.run_sync(_checked_in_chromium, url, format)
+        assert len(results) == _CHECKS
+        assert not [result for result in results if result[1] is not None]
+
+
+def _checked_in_chromium(url: str, format: str) -> list[list[object]]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS
+        )
+        page = browser.new_page()
+        page.add_script_tag(path=centrifuge_bundle(format))
+        page.add_script_tag(path=_SCRIPTS / "checks.js")
+        results: list[list[object]] = page.evaluate(_IN_CHROMIUM, [url, format])
+        browser.close()
+    return results
+
+
+@FORMATS
+async def test_python(format: str) -> None:
+    async with serving() as url:
+        module = "tests.interop.centrifuge.python_client"
+        # Of what it does to its sockets at the end it warns itself.
+        command = [sys.executable, "-W", "ignore", "-m", module, url, format]
+        lines = await lines_of(*command)
+        assert lines[-1] == "12 passed, 0 failed", "\n".join(lines)
 
 
 @pytest.mark.centrifuge

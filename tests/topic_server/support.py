@@ -187,6 +187,7 @@ async def serving(
     limits: trioweb.Limits = trioweb.Limits(),
     hub: dict[str, Any] | None = None,
     max_bytes: int = 65536,
+    limits_of_members: trioweb.MemberLimits | None = None,
     **given: Any,
 ) -> AsyncGenerator[Serving]:
     """Serve in memory.
@@ -194,8 +195,11 @@ async def serving(
     Args:
         hub: for `open_hub`.
         max_bytes: what a connection's transport holds.
+        limits: of connections.
         given: for `open_topic_server`.
     """
+    if limits_of_members is not None:
+        given["limits"] = limits_of_members
     given = {"topics": TOPICS, "on_connect": by_data, **given}
     network = Network(max_bytes=max_bytes)
     async with (
