@@ -45,6 +45,7 @@ from ._errors import (
 )
 from ._link import LinkStatistics as ConnectionStatistics
 from ._link import State
+from ._observer import Observer
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._protocol._http import Headers, Request, Response
 from ._server import Accept, Server, ServerStatistics, serve, serve_listeners
@@ -104,6 +105,7 @@ __all__ = [
     "Lost",
     "Messages",
     "NotReceiving",
+    "Observer",
     "OpenFailed",
     "Opened",
     "Outbox",

@@ -29,6 +29,7 @@ from ._arrears import Pause
 from ._connection import Connection
 from ._link import END_OF_TRANSPORT, Link, Ping, Replies, reply_key
 from ._logs import log
+from ._observer import Observer, tell
 from ._policy import Heartbeat
 from ._protocol._http import format_address
 
@@ -55,10 +56,18 @@ class Monitor:
 
     Args:
         keeps_alive: whether to ask a peer that is not silent, too.
+        observer: hears of stalls.
     """
 
-    def __init__(self, heartbeat: Heartbeat, *, keeps_alive: bool = False) -> None:
+    def __init__(
+        self,
+        heartbeat: Heartbeat,
+        *,
+        keeps_alive: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
         self._heartbeat = heartbeat
+        self._observer = observer
         self._keeps_alive = keeps_alive
         # By number: when a peer that is not silent was last asked.
         self._asked_at: dict[int, float] = {}
@@ -182,6 +191,8 @@ class Monitor:
                 format_address(connection.remote),
                 now - pause.since,
             )
+            if self._observer is not None:
+                tell(self._observer.on_stall, connection, now - pause.since)
         due = now + interval
         if pause.ended_at is not None:
             if now >= pause.ended_at + timeout:

@@ -9,6 +9,7 @@ from random import Random
 from .._arguments import check_async, check_kind
 from .._chance import new_random
 from .._nursery import open_hidden_nursery, protected_block
+from .._observer import Observer
 from .._policy import Deflate, Heartbeat, Limits, Outbox, Retry
 from ._client import Client
 from ._life import Life
@@ -37,6 +38,7 @@ async def open_client(
     proxy: str | None = ENVIRONMENT,
     user_agent: str | None = None,
     random: Random | None = None,
+    observer: Observer | None = None,
 ) -> AsyncGenerator[Client]:
     """Hold a client that connects, and connects again, for the length of the block.
 
@@ -59,6 +61,7 @@ async def open_client(
         ssl_context, limits, compression, dial, redirects, proxy, user_agent: as for
             `open_connection`.
         random: where the jitter comes from; for tests.
+        observer: hears of connections, their ends, and attempts that fail; see `Observer`.
 
     Yields:
         The Client.  Leaving the block flushes for at most `Limits.close_timeout`, closes the
@@ -96,6 +99,7 @@ async def open_client(
     check_kind("open_client", "outbox", outbox, Outbox)
     check_kind("open_client", "receive", receive, bool)
     check_kind("open_client", "random", random, Random, optional=True)
+    check_kind("open_client", "observer", observer, Observer, optional=True)
     plan = Plan(
         url=url,
         headers=headers,
@@ -106,6 +110,7 @@ async def open_client(
         retry=retry,
         heartbeat=heartbeat,
         limits=limits,
+        observer=observer,
     )
     life = Life(plan, outbox, receive=receive, random=random or new_random())
     async with open_hidden_nursery() as nursery:

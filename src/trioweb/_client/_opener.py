@@ -30,6 +30,7 @@ from .._handshake import Switch, connect
 from .._heads import addresses
 from .._heartbeat import Monitor, heartbeat_replies
 from .._link import Link
+from .._observer import Observer
 from .._policy import Deflate, Heartbeat, Limits
 from .._protocol._deflate import check_compression
 from .._protocol._http import Request
@@ -55,7 +56,11 @@ class Established:
     switch: Switch
 
     def start(
-        self, nursery: trio.Nursery, heartbeat: Heartbeat | None, limits: Limits
+        self,
+        nursery: trio.Nursery,
+        heartbeat: Heartbeat | None,
+        limits: Limits,
+        observer: Observer | None = None,
     ) -> Connection:
         """Have *nursery* hold the connection that this is."""
         agreed = self.switch.compression
@@ -77,7 +82,7 @@ class Established:
             response_headers=self.switch.headers,
         )
         if heartbeat is not None:
-            monitor = Monitor(heartbeat, keeps_alive=True)
+            monitor = Monitor(heartbeat, keeps_alive=True, observer=observer)
             monitor.add(connection)
             nursery.start_soon(monitor.run)
         return connection

@@ -27,6 +27,7 @@ from .._errors import (
 )
 from .._link import Link, State
 from .._logs import log
+from .._observer import Observer, tell
 from .._policy import Heartbeat, Limits, Retry
 from ._events import Opened, Waiting
 from ._open import HeaderArgument, Offer
@@ -64,6 +65,7 @@ class Plan:
     retry: Retry
     heartbeat: Heartbeat | None
     limits: Limits
+    observer: Observer | None
 
 
 class TheirError(Exception):
@@ -119,6 +121,9 @@ class Supervisor:
             self._schedule.begin(trio.current_time())
             cause = self.last_error = await self._attempt()
             attempts = self._schedule.attempts
+            observer = self._plan.observer
+            if observer is not None and not self._opened:
+                tell(observer.on_failure, cause, attempts)
             if self._asked_at_once:
                 self._asked_at_once = False
                 self._log(logging.INFO, "%s; connecting again at once, as asked", describe(cause))
@@ -198,18 +203,28 @@ class Supervisor:
     async def _use(self, opened: Established, deadline: float) -> Exception:
         """Hold a connection until it is over; return why it is."""
         self._opened = True
-        async with trio.open_nursery() as nursery:
-            connection = opened.start(nursery, self._plan.heartbeat, self._plan.limits)
-            link = self._last_link = connection.link
-            failure = await self._greet(connection, deadline)
-            if failure is None:
-                connection._hand_over()
-                await self._run_session(connection, nursery)
-            # Where it was this side that closed, the close timeout is all the limit there is.
-            ours = isinstance(link.error(), ClosedLocally) and not self._asked_at_once
-            with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
-                await link.wait_closed()
-            nursery.cancel_scope.cancel()
+        observer = self._plan.observer
+        connection: Connection | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                connection = opened.start(
+                    nursery, self._plan.heartbeat, self._plan.limits, observer
+                )
+                link = self._last_link = connection.link
+                if observer is not None:
+                    tell(observer.on_open, connection)
+                failure = await self._greet(connection, deadline)
+                if failure is None:
+                    connection._hand_over()
+                    await self._run_session(connection, nursery)
+                # Where it was this side that closed, the close timeout is all the limit there is.
+                ours = isinstance(link.error(), ClosedLocally) and not self._asked_at_once
+                with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
+                    await link.wait_closed()
+                nursery.cancel_scope.cancel()
+        finally:
+            if observer is not None and connection is not None:
+                tell(observer.on_end, connection)
         undelivered = self._sender.finish(link)
         await self._reception.finish()
         for each in undelivered:

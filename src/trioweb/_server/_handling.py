@@ -12,12 +12,13 @@ from .._connection import Connection, is_own_end
 from .._errors import CloseCode
 from .._heartbeat import Monitor
 from .._logs import log
+from .._observer import tell
 from .._protocol._http import brief, format_address
 from ._counts import Counts
 from ._drain import Stop
 from ._places import Places
 from ._proxies import Visitor
-from ._settings import Handler
+from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")
 
@@ -32,13 +33,14 @@ class Handling:
 
     def __init__(
         self,
-        handler: Handler,
+        settings: Settings,
         monitor: Monitor | None,
         places: Places,
         counts: Counts,
         stop: Stop,
     ) -> None:
-        self._handler = handler
+        self._handler = settings.handler
+        self._observer = settings.observer
         self._monitor = monitor
         self._places = places
         self._counts = counts
@@ -53,6 +55,8 @@ class Handling:
         self._places.move_in(connection, visitor)
         link.on_let_go = self._on_let_go
         self._counts.opened += 1
+        if self._observer is not None:
+            tell(self._observer.on_open, connection)
         if self._stop.farewell is not None:
             link.close(*self._stop.farewell)
         code = CloseCode.NORMAL
@@ -94,3 +98,5 @@ class Handling:
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
         who = format_address(connection.remote)
         log(_logger, level, connection, "%s: %s", who, brief(str(error)))
+        if self._observer is not None:
+            tell(self._observer.on_end, connection)

@@ -11,6 +11,7 @@ import trio
 from .._connection import Connection
 from .._handshake import encode_switch, is_upgrade
 from .._link import Link, Spawn
+from .._observer import tell
 from .._protocol._deflate import Agreement, choose_offer
 from .._protocol._http import Address, BadHead, Request, Response, brief, format_address
 from ._admission import Refused
@@ -68,9 +69,7 @@ class Opening:
                 return await self._open_within(scope, stream, visitor, local)
             finally:
                 self._places.release(scope)
-        self._counts.refused[0] += 1
-        who = format_address(visitor.remote)
-        _logger.info("%s: gone while opening: closed for newer ones, %s", who, CROWDED)
+        self._count_gone(visitor, f"closed for newer ones, {CROWDED}")
         return None
 
     async def _open_within(
@@ -94,7 +93,7 @@ class Opening:
             _logger.debug("%s: gone without a byte", who)
             return None
         except _GONE as exc:
-            self._count_gone(visitor, exc)
+            self._count_gone(visitor, why_gone(exc))
             return None
         else:
             await self._exchange(stream, visitor, request, rest)
@@ -158,7 +157,7 @@ class Opening:
                 )
                 await answer.write(stream, presence, write_timeout=limits.write_timeout)
         except EOFError as exc:
-            self._count_gone(visitor, exc)
+            self._count_gone(visitor, why_gone(exc))
         except Cut as exc:
             if exc.error is not None:
                 self._counts.handler_errors += 1
@@ -188,17 +187,25 @@ class Opening:
         self._counts.answered[outcome.status] += 1
         return outcome
 
-    def _count_gone(self, visitor: Visitor, error: Exception) -> None:
-        self._counts.refused[0] += 1
-        who = format_address(visitor.remote)
-        _logger.info("%s: gone while opening: %s", who, brief(why_gone(error)))
-
     def _count_refusal(
         self, visitor: Visitor, response: Response, reason: str, level: int = logging.INFO
     ) -> None:
-        self._counts.refused[response.status] += 1
+        status, reason = response.status, brief(reason)
+        self._counts.refused[status] += 1
         who = format_address(visitor.remote)
-        _logger.log(level, "%s: refused with %d: %s", who, response.status, brief(reason))
+        _logger.log(level, "%s: refused with %d: %s", who, status, reason)
+        self._tell_refusal(visitor, status, reason)
+
+    def _count_gone(self, visitor: Visitor, reason: str) -> None:
+        reason = brief(reason)
+        self._counts.refused[0] += 1
+        who = format_address(visitor.remote)
+        _logger.info("%s: gone while opening: %s", who, reason)
+        self._tell_refusal(visitor, 0, reason)
+
+    def _tell_refusal(self, visitor: Visitor, status: int, reason: str) -> None:
+        if (observer := self._settings.observer) is not None:
+            tell(observer.on_refusal, visitor.remote, status, reason)
 
     async def _upgrade(self, stream: trio.abc.Stream, request: Request, rest: bytes) -> Connection:
         if self._settings.admit is None:

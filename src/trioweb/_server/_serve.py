@@ -14,6 +14,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_kind, wrong
 from .._nursery import open_hidden_nursery
+from .._observer import Observer
 from .._policy import Deflate, Heartbeat, Limits, Message
 from .._topics import Hub
 from ._admission import Admit
@@ -42,6 +43,7 @@ async def serve_listeners(
     limits: Limits = Limits(),
     compression: Deflate | None = None,
     hub: Hub | None = None,
+    observer: Observer | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSockets on any Trio listeners: TCP, Unix sockets, networks in memory.
@@ -63,6 +65,7 @@ async def serve_listeners(
         limits=limits,
         compression=compression,
         hub=hub,
+        observer=observer,
     )
     if not isinstance(listeners, Iterable):
         raise wrong("serve_listeners", "listeners", "a sequence of trio.abc.Listener", listeners)
@@ -103,6 +106,7 @@ async def serve(
     limits: Limits = Limits(),
     compression: Deflate | None = None,
     hub: Hub | None = None,
+    observer: Observer | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSockets over TCP, and plain HTTP beside them on the same port.
@@ -153,6 +157,7 @@ async def serve(
         compression: agreed to with peers that offer it; by default, with none.  See `Deflate`.
         hub: the hub that the handlers use, so that `drain` can wait for its subscribers and
             `statistics` can tell about it.
+        observer: hears of openings, ends, refusals and stalls; see `Observer`.
 
     Returns:
         After `Server.drain`; otherwise it runs until it is cancelled.
@@ -177,6 +182,7 @@ async def serve(
         limits=limits,
         compression=compression,
         hub=hub,
+        observer=observer,
     )
     _check_place(port, host, unix, reuse_port)
     listeners: list[trio.abc.Listener[Any]] = []

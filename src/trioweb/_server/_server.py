@@ -66,7 +66,9 @@ class Server:
         # What whoever comes from now on is shown.
         self._ssl_context = settings.ssl_context
         heartbeat = settings.heartbeat
-        self._monitor = Monitor(heartbeat) if heartbeat is not None else None
+        self._monitor = (
+            Monitor(heartbeat, observer=settings.observer) if heartbeat is not None else None
+        )
         self._counts = Counts()
         self._places = Places(
             settings.limits, settings.proxies, has_spares=settings.http is not None
@@ -80,9 +82,7 @@ class Server:
             spawn=nursery.start_soon,
             reader=reader,
         )
-        self._handling = Handling(
-            settings.handler, self._monitor, self._places, self._counts, self._stop
-        )
+        self._handling = Handling(settings, self._monitor, self._places, self._counts, self._stop)
         self._drained = trio.Event()
         # No new stream is to be accepted, and none is any more.
         self._accepting_ends = trio.Event()

@@ -11,6 +11,7 @@ from .._arguments import check_async, check_kind, check_texts
 from .._connection import Connection
 from .._heartbeat import heartbeat_replies
 from .._link import Replies, reply_key
+from .._observer import Observer
 from .._offers import check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits, check_message
 from .._protocol._deflate import check_compression
@@ -39,6 +40,7 @@ class Settings:
     limits: Limits
     compression: Deflate | None
     hub: Hub | None
+    observer: Observer | None
 
 
 def settle(
@@ -55,6 +57,7 @@ def settle(
     limits: Limits,
     compression: Deflate | None,
     hub: Hub | None,
+    observer: Observer | None,
 ) -> Settings:
     """Check the arguments of `serve`.
 
@@ -74,6 +77,7 @@ def settle(
     check_kind("serve", "limits", limits, Limits)
     check_compression(compression)
     check_kind("serve", "hub", hub, Hub, optional=True)
+    check_kind("serve", "observer", observer, Observer, optional=True)
     return Settings(
         handler=handler,
         ssl_context=ssl_context,
@@ -87,6 +91,7 @@ def settle(
         limits=limits,
         compression=compression,
         hub=hub,
+        observer=observer,
     )
 
 

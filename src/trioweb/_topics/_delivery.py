@@ -266,8 +266,8 @@ class Members:
     def judge(self, subscription: Subscription) -> int:
         """What *subscription* needs has left the log: do as its policy says; return the cost."""
         if subscription._slow == "evict":
-            subscription.topic._evicted(subscription)
             subscription._link.close(*subscription._evict)
+            subscription.topic._evicted(subscription)
             return _COST_OF_CLOSE
         oldest = self._log.first - 1
         subscription._pass_over(oldest, oldest - subscription.cursor)

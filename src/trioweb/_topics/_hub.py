@@ -8,9 +8,10 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from .._arguments import is_count
+from .._arguments import check_kind, is_count
 from .._link import Link
 from .._nursery import open_hidden_nursery, protected_block
+from .._observer import Observer
 from .._policy import Retain
 from ._broker import LocalNode, Node
 from ._pump import Pump
@@ -50,10 +51,13 @@ class Hub:
         closed: whether its block was left.
     """
 
-    def __init__(self, max_topics: int, max_bytes: int, linger: float) -> None:
+    def __init__(
+        self, max_topics: int, max_bytes: int, linger: float, observer: Observer | None
+    ) -> None:
         self.closed = False
+        self._observer = observer
         self._retention = Retention(max_topics, max_bytes, linger)
-        self._pump = Pump()
+        self._pump = Pump(observer)
         self._node: Node = LocalNode()
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
@@ -165,7 +169,11 @@ class Hub:
 
 @protected_block
 async def open_hub(
-    *, max_topics: int = 10_000, max_bytes: int = 64 * 2**20, linger: float = 300
+    *,
+    max_topics: int = 10_000,
+    max_bytes: int = 64 * 2**20,
+    linger: float = 300,
+    observer: Observer | None = None,
 ) -> AsyncGenerator[Hub]:
     """Open a hub for the length of the block.
 
@@ -181,6 +189,7 @@ async def open_hub(
             uses and that has no publication any more, so that whoever comes back and has missed
             nothing is told so.  300, as many as a train is in a tunnel.  Of very many such topics
             the last ones are: twice *max_topics*, in no more than an eighth of *max_bytes*.
+        observer: hears of passes and evictions; see `Observer`.
 
     Leaving the block ends every subscription (the connections stay open).
 
@@ -192,7 +201,8 @@ async def open_hub(
             raise ValueError(f"open_hub({name}={value!r}): must be a whole number from 1 on")
     if not isinstance(linger, (int, float)) or isinstance(linger, bool) or not linger >= 0:
         raise ValueError(f"open_hub(linger={linger!r}): must be a number of seconds from 0 on")
-    hub = Hub(max_topics, max_bytes, linger)
+    check_kind("open_hub", "observer", observer, Observer, optional=True)
+    hub = Hub(max_topics, max_bytes, linger, observer)
     async with open_hidden_nursery() as nursery:
         nursery.start_soon(hub._pump.run)
         try:

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
 from .._link import Link
+from .._observer import Observer, tell
 from ._pass import make_pass
 from ._turns import Turns
 
@@ -38,6 +40,23 @@ _COST_OF_LOOK: Final = 2
 _SLICE: Final = 1024
 
 
+class _Pass:
+    """A pass that is under way.
+
+    Attributes:
+        work: goes on with it; see `make_pass`.
+        first: the offset behind the last pass.
+        seconds: that it has taken so far.
+    """
+
+    __slots__ = ("first", "seconds", "work")
+
+    def __init__(self, topic: Topic) -> None:
+        self.work = make_pass(topic)
+        self.first = topic._passed + 1
+        self.seconds = 0.0
+
+
 class Pump:
     """Delivers what is published.  `run` is its task.
 
@@ -45,14 +64,15 @@ class Pump:
         is_running: whether anything will still be delivered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer | None = None) -> None:
         self.is_running = True
+        self._observer = observer
         self._turns: dict[Link, Turns] = {}
         # The two rounds, the next one first.
         self._topics: OrderedDict[Topic, None] = OrderedDict()
         self._links: OrderedDict[Turns, None] = OrderedDict()
         # Passes that are under way.
-        self._passes: dict[Topic, Iterator[int]] = {}
+        self._passes: dict[Topic, _Pass] = {}
         # When topics want to be looked at, though nobody publishes: the earliest of each.
         self._agenda: list[tuple[float, int, Topic]] = []
         self._expected: dict[Topic, float] = {}
@@ -191,21 +211,27 @@ class Pump:
         spent = 0
         while self._topics and spent < budget:
             topic = next(iter(self._topics))
-            work = self._passes.get(topic)
-            if work is None:
-                work = self._passes[topic] = make_pass(topic)
-            spent += self._go_on(topic, work)
+            under_way = self._passes.get(topic)
+            if under_way is None:
+                under_way = self._passes[topic] = _Pass(topic)
+            spent += self._go_on(topic, under_way)
         return spent
 
-    def _go_on(self, topic: Topic, work: Iterator[int]) -> int:
+    def _go_on(self, topic: Topic, under_way: _Pass) -> int:
         """Give *topic* its slice of work; return the cost."""
         spent = 0
-        for cost in work:
+        begun_at = perf_counter()
+        for cost in under_way.work:
             spent += cost
             if spent >= _SLICE:
+                under_way.seconds += perf_counter() - begun_at
                 break
         else:
             self._passes.pop(topic, None)
+            if self._observer is not None:
+                seconds = under_way.seconds + perf_counter() - begun_at
+                offsets = range(under_way.first, topic._passed + 1)
+                tell(self._observer.on_pass, topic.name, offsets, seconds)
             if not topic._wants_pass():
                 self._topics.pop(topic, None)
         if topic in self._topics:

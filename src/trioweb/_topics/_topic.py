@@ -15,6 +15,7 @@ from .._connection import Connection
 from .._effort import EFFORT
 from .._errors import Lagged
 from .._logs import log
+from .._observer import tell
 from .._policy import Message, Retain
 from .._protocol._frames import SERVER_FORM, WireForm, encode_message
 from .._waitable import Waitable, check_thread
@@ -495,6 +496,8 @@ class Topic:
         connection = subscription.connection
         text = "%r: evicted from %r, too slow"
         log(logger, logging.INFO, connection, text, connection, self.name)
+        if (observer := self._hub._observer) is not None:
+            tell(observer.on_eviction, connection, self.name)
 
     def _skipped(self, count: int) -> None:
         self._hub._skipped += count
