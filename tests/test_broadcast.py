@@ -127,6 +127,7 @@ async def test_path_is_percent_decoded() -> None:
         ("/" + "%C3%A9" * 128, 414),
         ("/healthz", 404),
         ("/stats?x", 404),
+        ("/metrics", 404),
         ("/%68ealthz", 404),
         ("/healthz/more", 101),
         ("/%FF", 101),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import ssl
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from prometheus_client.parser import text_string_to_metric_families as parse_metrics
 
 from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
@@ -89,6 +91,10 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "--unix", "s", "--unix-mode", "u=rw"], "'u=rw' is not a mode"),
         (["serve", "--unix-mode", "0600"], "needs --unix"),
         (["serve", "--unix", "s", "--port", "1"], "--host or --port and --unix: only one"),
+        (["serve", "--metrics", "9100"], "'9100' is not HOST:PORT"),
+        (["serve", "--metrics", "[::1]:x"], "'[::1]:x' is not HOST:PORT"),
+        (["serve", "--metrics", "192.0.2.1:7"], "192.0.2.1:7: "),
+        (["serve", "--metrics", "nobody..invalid:7"], "--metrics"),
         (["serve", "--unix", "s", "--fd", "3"], "--unix and --fd: only one"),
         (["serve", "--host", "::1", "--fd", "3"], "--host or --port and --fd: only one"),
         (["serve", "--fd", "999"], "descriptor 999: Bad file descriptor"),
@@ -356,6 +362,28 @@ async def test_serve_broadcasts_with_its_options_until_sigterm() -> None:
     assert "Traceback" not in server.stderr
     log = [line for line in server.stderr.splitlines() if "trioweb.server" in line]
     assert len([line for line in log if " refused with " in line]) == 4
+
+
+@pytest.mark.network
+async def test_serve_tells_metrics_at_an_address_of_their_own() -> None:
+    options = ["--metrics", "127.0.0.1:0", "--metrics-topic", "lobby"]
+    async with serving(*options) as server:
+        peers = [await server.opened(path) for path in ("/lobby", "/secret")]
+        await _wait_said(server, "/metrics\n")
+        [url] = re.findall("metrics at (http:.*/)metrics\n", server.stderr)
+        watched = Serving(server.process, url)
+        status, body = await watched.get("/metrics")
+        assert status == 200
+        families = {family.name: family for family in parse_metrics(body.decode())}
+        assert families["trioweb_topics"].samples[0].value == 2
+        [sample] = families["trioweb_topic_subscribers"].samples
+        assert (sample.labels, sample.value) == ({"topic": "lobby"}, 1)
+        assert (await watched.get("/"))[0] == (await watched.get("/stats"))[0] == 404
+        peer = await watched.peer()
+        assert (await peer.ask(upgrade_head("/metrics"))).status == 404
+        assert (await server.get("/metrics"))[0] == 404
+        for peer in peers:
+            await peer.stream.aclose()
 
 
 @pytest.mark.network

@@ -45,6 +45,7 @@ from ._errors import (
 )
 from ._link import LinkStatistics as ConnectionStatistics
 from ._link import State
+from ._metrics import metrics
 from ._observer import Observer
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._protocol._http import Headers, Request, Response
@@ -136,6 +137,7 @@ __all__ = [
     "Unsent",
     "Waiting",
     "is_worth_retry",
+    "metrics",
     "open_client",
     "open_connection",
     "open_hub",

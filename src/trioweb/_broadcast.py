@@ -22,7 +22,7 @@ from ._server._answering import ALLOW
 from ._topics import Hub, Topic
 
 MAX_TOPIC_BYTES: Final = 255
-_TAKEN: Final = ("/healthz", "/stats")
+_TAKEN: Final = ("/healthz", "/metrics", "/stats")
 _PAGE_HEADERS: Final = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-cache"),
@@ -107,5 +107,7 @@ class Broadcast:
             case "/stats":
                 body = json.dumps(asdict(self.server.statistics()), indent=2) + "\n"
                 return Response(200, body, [("Content-Type", "application/json")])
+            case "/metrics":
+                return Response(404, "not here: see --metrics\n")
             case _:
                 return Response(200, self._page, self._headers)

@@ -28,6 +28,7 @@ import trio
 from ._arrears import Pause
 from ._connection import Connection
 from ._link import END_OF_TRANSPORT, Link, Ping, Replies, reply_key
+from ._histogram import SECONDS, Histogram
 from ._logs import log
 from ._observer import Observer, tell
 from ._policy import Heartbeat
@@ -57,6 +58,10 @@ class Monitor:
     Args:
         keeps_alive: whether to ask a peer that is not silent, too.
         observer: hears of stalls.
+
+    Attributes:
+        lost: how many connections it has ended since their peers were silent.
+        lateness: the seconds by which it woke up too late.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Monitor:
         keeps_alive: bool = False,
         observer: Observer | None = None,
     ) -> None:
+        self.lost = 0
+        self.lateness = Histogram(SECONDS)
         self._heartbeat = heartbeat
         self._observer = observer
         self._keeps_alive = keeps_alive
@@ -109,7 +116,9 @@ class Monitor:
                 self._nap.deadline = max(due, now + self._least_nap)
                 await trio.sleep_until(math.inf)
             now = trio.current_time()
-            is_held_up = now - self._nap.deadline > self._heartbeat.timeout * _HELD_UP
+            late = now - self._nap.deadline
+            self.lateness.observe(late)
+            is_held_up = late > self._heartbeat.timeout * _HELD_UP
             # Whoever became readable at the same moment reads first.
             await trio.lowlevel.checkpoint()
             while self._agenda and self._agenda[0][0] <= now:
@@ -142,6 +151,7 @@ class Monitor:
                 self._ask(link, number, ping, now)
                 return
             else:
+                self.lost += 1
                 link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
                 return
             self._push(now + interval, number, ping)
@@ -203,6 +213,7 @@ class Monitor:
         if asked_at is not None and now < asked_at + timeout:
             due = min(due, asked_at + timeout)
         elif asked_at is not None and link.is_unconfirmed_for(now - asked_at):
+            self.lost += 1
             link.break_off(f"silent peer: nothing was confirmed for {now - asked_at:.0f} s")
             return
         elif link.is_blind:

@@ -24,6 +24,7 @@ from .._server._origins import Origins
 from ._chaos_options import add_options as add_chaos_options
 from ._connect import connect
 from ._logging import BackgroundHandler
+from ._metrics import address
 from ._numbers import count as _count
 from ._numbers import port as _port
 from ._numbers import seconds as _seconds
@@ -189,6 +190,19 @@ def _add_serve(commands: Any) -> None:
         metavar="MESSAGE=REPLY",
         help="answer this text message here instead of broadcasting it; without a REPLY, "
         "swallow it; may be repeated",
+    )
+    add(
+        "--metrics",
+        type=address,
+        metavar="HOST:PORT",
+        help="tell numbers to Prometheus at http://HOST:PORT/metrics; otherwise to nobody",
+    )
+    add(
+        "--metrics-topic",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="tell those of this topic there, too; may be repeated",
     )
     # Container runtimes kill after 10 seconds, and the process has to end, too.
     add("--grace", type=_seconds, default=8, metavar="S", help="seconds a soft close may take")

@@ -17,6 +17,7 @@ from .._errors import CloseCode
 from .._policy import Limits, Message
 from .._server import Server, serve_listeners
 from .._topics import open_hub
+from ._metrics import listen_for_metrics, serve_metrics
 from ._sockets import describe, listen
 from ._terminal import UsageError
 from ._tls import load_certificate
@@ -56,7 +57,10 @@ async def serve(options: argparse.Namespace) -> int:
         max_messages_per_second=options.max_messages_per_second,
         max_connections=options.max_connections,
     )
-    async with open_hub(max_topics=options.max_topics) as hub:
+    async with (
+        open_hub(max_topics=options.max_topics) as hub,
+        listen_for_metrics(options.metrics) as watchers,
+    ):
         broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo)
         listeners = await listen(options)
         run = partial(
@@ -80,6 +84,11 @@ async def serve(options: argparse.Namespace) -> int:
                     nursery.cancel_scope.cancel()
 
                 broadcast.server = await nursery.start(serve_and_end)
+                if watchers:
+                    topics = options.metrics_topic
+                    await nursery.start(serve_metrics, watchers, broadcast.server, topics)
+                    at, _ = describe(watchers[0], options.metrics[:1], secure=False)
+                    _logger.info("metrics at %smetrics", at)
                 _announce(listeners[0], options.host, secure=context is not None)
                 # A terminal that is closed takes its programs along.
                 while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():

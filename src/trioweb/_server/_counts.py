@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from .._histogram import SECONDS, Histogram
+from .._link import Link
 from .._topics import HubStatistics
 
 # Peers choose from 2,000 codes of their own: were all told, they would decide how long the loop
@@ -45,18 +47,49 @@ class ServerStatistics:
     hub: HubStatistics | None
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What connections have carried together; see `ConnectionStatistics`."""
+
+    messages_received: int = 0
+    messages_sent: int = 0
+    bytes_received: int = 0
+    discarded: int = 0
+
+    def add(self, link: Link) -> None:
+        """Add what *link* has carried."""
+        self.messages_received += link.messages_received
+        self.messages_sent += link.queue.messages_sent
+        self.bytes_received += link.bytes_received
+        self.discarded += link.discarded
+
+    def copy(self) -> Traffic:
+        return replace(self)
+
+
 class Counts:
-    """What has happened so far; see `ServerStatistics`."""
+    """What has happened so far; see `ServerStatistics`.
+
+    Attributes:
+        closed_kinds: ends by close code, but those of applications summed.
+        ended: what connections have carried that are over, and so are their handlers.
+        handshakes: the seconds from accepting a stream to its connection.
+    """
 
     def __init__(self) -> None:
         self.opened = 0
         self.refused: Counter[int] = Counter()
         self.answered: Counter[int] = Counter()
         self.closed: Counter[int] = Counter()
+        self.closed_kinds: Counter[str] = Counter()
         self.handler_errors = 0
+        self.ended = Traffic()
+        self.handshakes = Histogram(SECONDS)
 
     def count_close(self, code: int) -> None:
         """A connection has ended with *code*."""
+        is_application = code >= _FIRST_OF_APPLICATIONS
+        self.closed_kinds[f"{code // 1000}xxx" if is_application else str(code)] += 1
         is_new = code not in self.closed
         if is_new and code >= _FIRST_OF_APPLICATIONS and len(self.closed) >= _MAX_CODES:
             code = 0

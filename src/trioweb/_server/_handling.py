@@ -93,6 +93,7 @@ class Handling:
     def _report(self, connection: Connection) -> None:
         link = connection.link
         error = link.error()
+        self._counts.ended.add(link)
         if link.close_code is not None:
             self._counts.count_close(link.close_code)
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO

@@ -77,11 +77,14 @@ class Opening:
     ) -> Connection | None:
         """See `open`; it is all that runs in *scope*."""
         request: Request | None = None
+        begun_at = trio.current_time()
         try:
             request, rest = await self._read(scope, stream, visitor, local)
             check_request(request)
             if is_upgrade(request):
-                return await self._upgrade(stream, request, rest)
+                connection = await self._upgrade(stream, request, rest)
+                self._counts.handshakes.observe(trio.current_time() - begun_at)
+                return connection
         except BadHead as exc:
             response = refusal(exc)
             self._count_refusal(visitor, response, exc.reason)

@@ -38,7 +38,6 @@ class Places:
 
     Attributes:
         streams: those that have a place.
-        bereft: handlers that run on although their connections have given back their places.
         undecided: streams of which nobody knows yet what they want.
     """
 
@@ -47,7 +46,7 @@ class Places:
         self._proxies = proxies
         self._has_spares = has_spares
         self.streams = 0
-        self.bereft = 0
+        self._bereft: dict[Link, Connection] = {}
         self.undecided = 0
         self._connections: dict[Link, Visitor] = {}
         self._hosts: Counter[str] = Counter()
@@ -60,6 +59,11 @@ class Places:
         """Those that are open now."""
         visitors = self._connections.values()
         return tuple(visitor.connection for visitor in visitors if visitor.connection is not None)
+
+    @property
+    def carried(self) -> Collection[Connection]:
+        """Those, and those that have given back their places although their handlers run on."""
+        return (*self.connections, *self._bereft.values())
 
     @property
     def opening(self) -> int:
@@ -86,13 +90,14 @@ class Places:
         """The transport of *link* is closed: its place is free, whatever its handler does yet."""
         visitor = self._connections.pop(link, None)
         if visitor is not None:
-            self.bereft += 1
+            assert visitor.connection is not None
+            self._bereft[link] = visitor.connection
             self._give_back(visitor)
 
     def leave(self, visitor: Visitor | None) -> None:
         """The task of a stream has come to its end."""
         if visitor is not None and visitor.connection is not None:
-            self.bereft -= 1
+            self._bereft.pop(visitor.connection.link, None)
         else:
             self._give_back(visitor)
         self._left.set()
@@ -101,7 +106,7 @@ class Places:
     async def wait_left(self, *, with_undecided: bool) -> None:
         """Wait until there is no stream and no handler any more, but for those streams, maybe, of
         which nobody knows what they want."""
-        while self.streams + self.bereft > (0 if with_undecided else self.undecided):
+        while self.streams + len(self._bereft) > (0 if with_undecided else self.undecided):
             await self._left.wait()
 
     def release(self, scope: trio.CancelScope) -> None:

@@ -32,6 +32,28 @@ _COST_PER_YIELD: Final = 2048
 _GROUP_BITS: Final = 6
 
 
+class Counts:
+    """What the members of all topics of a hub have been through.
+
+    Attributes:
+        deliveries, delivered_bytes: publications that were written to subscribers, and the bytes
+            of their frames.
+        recovered, gaps: subscriptions with a position to go on from, by whether nothing is known
+            to be missing.
+    """
+
+    __slots__ = ("delivered_bytes", "deliveries", "gaps", "recovered")
+
+    def __init__(self) -> None:
+        self.deliveries = self.delivered_bytes = 0
+        self.recovered = self.gaps = 0
+
+    def delivered(self, frames: Sequence[bytes], times: int = 1) -> None:
+        """Count *frames*, written so many *times*."""
+        self.deliveries += times * len(frames)
+        self.delivered_bytes += times * sum(map(len, frames))
+
+
 class Members:
     """The subscriptions to a topic that share a shape.
 
@@ -44,6 +66,7 @@ class Members:
     __slots__ = (
         "_any_latest",
         "_aside",
+        "_counts",
         "_failure",
         "_log",
         "_waiting",
@@ -52,11 +75,12 @@ class Members:
         "shape",
     )
 
-    def __init__(self, log: Log, shape: Shape) -> None:
+    def __init__(self, log: Log, shape: Shape, counts: Counts) -> None:
         self.ready: dict[Subscription, None] = {}
         self.shape = shape
         self.passed = log.head
         self._log = log
+        self._counts = counts
         self._any_latest = False
         # What the shape's encoding has raised.
         self._failure: Exception | None = None
@@ -146,6 +170,7 @@ class Members:
         # What lies behind the place where the last one stood, and what writing that costs.
         at, data, size, end, price, skips = -1, b"", 0, 0, 0, frozenset[str]()
         frames: list[bytes] = []
+        runs = 0  # how often those were written
         for subscription in tuple(self.ready):
             if cost >= _COST_PER_YIELD:
                 yield cost
@@ -167,6 +192,9 @@ class Members:
                         continue  # what encodes may have done anything
                     # Of a single publication, that is the newest.
                     if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
+                        if runs:
+                            self._counts.delivered(frames, runs)
+                            runs = 0
                         at, data, end, skips = cursor, chunk.data, chunk.end, chunk.skips
                         frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
             if cursor == at and queue.writable and not (skips and subscription._key in skips):
@@ -174,10 +202,11 @@ class Members:
                 taken = queue.offer(data)
                 if taken == size:
                     subscription.cursor = end
+                    runs += 1
                     if end >= head:
                         continue
                 else:
-                    _cut(subscription, frames, range(at + 1, end + 1), taken)
+                    self._cut(subscription, frames, range(at + 1, end + 1), taken)
             while subscription.cursor < head and queue.writable and subscription._place is READY:
                 cost += self.step(subscription)
                 if cost >= _COST_PER_YIELD:
@@ -186,6 +215,7 @@ class Members:
             if subscription.cursor < head and subscription._place is READY:
                 subscription._move(ASIDE)
                 cost += _COST_OF_MOVE
+        self._counts.delivered(frames, runs)
         yield cost
 
     def serve(self, subscription: Subscription) -> int:
@@ -228,8 +258,9 @@ class Members:
             taken = subscription._queue.offer(data) if data else 0
             if taken == len(data):
                 subscription.cursor = end
+                self._counts.delivered(frames)
             else:
-                _cut(subscription, frames, offsets, taken)
+                self._cut(subscription, frames, offsets, taken)
         return cost
 
     def _write_latest(self, subscription: Subscription) -> int:
@@ -259,7 +290,25 @@ class Members:
         taken = subscription._queue.offer(frame) if frame else 0
         if taken < len(frame):
             subscription._queue.finish(frame[taken:] if taken else frame)
+        if newest:
+            self._counts.delivered([frame])
         return cost
+
+    def _cut(
+        self,
+        subscription: Subscription,
+        frames: Sequence[bytes],
+        offsets: Sequence[int],
+        taken: int,
+    ) -> None:
+        """The kernel took only *taken* bytes of *frames*: finish the one that this cuts."""
+        for number, frame in enumerate(frames):
+            if taken < len(frame):
+                subscription.cursor = offsets[number]
+                subscription._queue.finish(frame[taken:] if taken else frame)
+                self._counts.delivered(frames[: number + 1])
+                return
+            taken -= len(frame)
 
     # Those who are too slow.
 
@@ -284,15 +333,3 @@ class Members:
                 if subscription._place is not GONE:
                     subscription._link.close(CloseCode.INTERNAL_ERROR, "encoding failed")
                 yield _COST_OF_CLOSE
-
-
-def _cut(
-    subscription: Subscription, frames: Sequence[bytes], offsets: Sequence[int], taken: int
-) -> None:
-    """The kernel took only *taken* bytes of *frames*: finish the one that this cuts."""
-    for frame, offset in zip(frames, offsets, strict=True):
-        if taken < len(frame):
-            subscription.cursor = offset
-            subscription._queue.finish(frame[taken:] if taken else frame)
-            return
-        taken -= len(frame)

@@ -14,6 +14,7 @@ from .._nursery import open_hidden_nursery, protected_block
 from .._observer import Observer
 from .._policy import Retain
 from ._broker import LocalNode, Node
+from ._delivery import Counts
 from ._pump import Pump
 from ._retention import Retention
 from ._subscription import Slow, Subscription, check_slow
@@ -62,6 +63,7 @@ class Hub:
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()
+        self._counts = Counts()
         self._subscribers = 0
         self._published = 0
         self._evicted = 0

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from .._histogram import SECONDS, Histogram
 from .._link import Link
 from .._observer import Observer, tell
 from ._pass import make_pass
@@ -62,10 +63,12 @@ class Pump:
 
     Attributes:
         is_running: whether anything will still be delivered.
+        passes: the seconds that they have held the loop, each in all its turns.
     """
 
     def __init__(self, observer: Observer | None = None) -> None:
         self.is_running = True
+        self.passes = Histogram(SECONDS)
         self._observer = observer
         self._turns: dict[Link, Turns] = {}
         # The two rounds, the next one first.
@@ -228,8 +231,9 @@ class Pump:
                 break
         else:
             self._passes.pop(topic, None)
+            seconds = under_way.seconds + perf_counter() - begun_at
+            self.passes.observe(seconds)
             if self._observer is not None:
-                seconds = under_way.seconds + perf_counter() - begun_at
                 offsets = range(under_way.first, topic._passed + 1)
                 tell(self._observer.on_pass, topic.name, offsets, seconds)
             if not topic._wants_pass():

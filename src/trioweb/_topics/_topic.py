@@ -353,6 +353,11 @@ class Topic:
         )
         subscription.skipped = start.missing
         subscription.recovered = start.recovered
+        if since is not None:
+            if start.recovered:
+                hub._counts.recovered += 1
+            else:
+                hub._counts.gaps += 1
         members.add(subscription)
         turns.add(subscription)
         hub._subscribers += 1
@@ -441,7 +446,7 @@ class Topic:
         members = self._members.get((encode, form))
         if members is None:
             shape = Shape(self._log, encode, form, self._hub._retention.shapes)
-            members = self._members[encode, form] = Members(self._log, shape)
+            members = self._members[encode, form] = Members(self._log, shape, self._hub._counts)
         return members
 
     @property

@@ -1,0 +1,85 @@
+"""Where `trioweb serve` tells its numbers: a listener of its own, for those who watch it.
+
+On the port that is for everybody they are not told: how many are there, and when, is nobody's
+business but the operator's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from .._connection import Connection
+from .._errors import Reject
+from .._metrics import metrics
+from .._nursery import protected_block
+from .._policy import Limits
+from .._protocol._http import Request, Response
+from .._server import Server, serve_listeners
+from .._server._listening import open_listeners
+from ._terminal import UsageError
+
+_CONTENT_TYPE: Final = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+# Monitoring systems come one at a time; some keep their connections.
+_LIMITS: Final = Limits(max_connections=32, max_request_bytes=4096)
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT, as argparse wants it converted."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9100")
+    return host, int(port)
+
+
+@protected_block
+async def listen_for_metrics(
+    where: tuple[str, int] | None,
+) -> AsyncGenerator[Sequence[trio.abc.Listener[Any]]]:
+    """Listen there, if anywhere, for the length of the block.
+
+    Raises:
+        UsageError: that cannot be.
+    """
+    listeners: Sequence[trio.abc.Listener[Any]] = []
+    try:
+        if where is not None:
+            listeners = await open_listeners(where[1], [where[0]])
+    except OSError as exc:
+        raise UsageError(f"{exc.strerror}; choose another --metrics") from exc
+    except UnicodeError as exc:  # a name that no host can have
+        raise UsageError(f"--metrics: {exc}; choose another") from exc
+    try:
+        yield listeners
+    finally:
+        # Shielded, or a cancellation would take the place of what is on its way out.
+        with trio.CancelScope(shield=True):
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+
+
+async def serve_metrics(
+    listeners: Sequence[trio.abc.Listener[Any]],
+    server: Server,
+    topics: Sequence[str],
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Tell who asks for /metrics those of *server*, until cancelled."""
+
+    async def answer(request: Request) -> Response:
+        if request.path != "/metrics":
+            return Response(404, "there is only /metrics here\n")
+        return Response(200, await metrics(server, topics=topics), [_CONTENT_TYPE])
+
+    async def refuse(request: Request) -> None:
+        raise Reject(404, "There is no WebSocket here.\n")
+
+    serve = partial(serve_listeners, heartbeat=None, limits=_LIMITS)
+    await serve(
+        Connection.wait_closed, listeners, admit=refuse, http=answer, task_status=task_status
+    )
