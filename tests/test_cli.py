@@ -217,6 +217,30 @@ def test_log_escapes_what_could_move_a_cursor_or_forge_a_line() -> None:
     assert "forged" in text
 
 
+def test_json_log_is_one_object_in_ascii_a_line() -> None:
+    nasty = "\x1b[2J\x7f\u2028\n grüße"
+    try:
+        raise KeyError(nasty)
+    except KeyError:
+        error = sys.exc_info()
+    record = logging.LogRecord("trioweb.x", logging.INFO, "", 0, "%s", (nasty,), error)
+    record.created = 1.5
+    record.connection, record.topic, record.code = "a1", nasty, 1013
+    line = _terminal.JsonFormatter().format(record)
+    assert line.isascii() and line.isprintable()
+    told = json.loads(line)
+    assert "Traceback" in told.pop("error")
+    assert told == {
+        "time": "1970-01-01T00:00:01.500+00:00",
+        "level": "info",
+        "logger": "trioweb.x",
+        "message": nasty,
+        "connection": "a1",
+        "topic": nasty,
+        "code": 1013,
+    }
+
+
 # Serving.
 
 
@@ -384,6 +408,18 @@ async def test_serve_tells_metrics_at_an_address_of_their_own() -> None:
         assert (await server.get("/metrics"))[0] == 404
         for peer in peers:
             await peer.stream.aclose()
+
+
+@pytest.mark.network
+async def test_serve_logs_json_where_asked_to() -> None:
+    async with serving("--log-format", "json") as server:
+        peer = await server.peer()
+        await peer.ask(b"nonsense\r\n\r\n")
+        await _wait_said(server, '"status": 400')
+        [line] = [line for line in server.stderr.splitlines() if '"status": 400' in line]
+    told = json.loads(line)
+    assert told["level"] == "info" and told["logger"] == "trioweb.server"
+    assert told["address"].startswith("127.0.0.1:")
 
 
 @pytest.mark.network

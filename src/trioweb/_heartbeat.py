@@ -193,13 +193,15 @@ class Monitor:
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
         if not pause.is_told and not link.has_room():
             pause.is_told = True
+            who = format_address(connection.remote)
             log(
                 _logger,
                 logging.WARNING,
                 link,
                 "%s: nothing was received from a full inbox for %.0f s",
-                format_address(connection.remote),
+                who,
                 now - pause.since,
+                address=who,
             )
             if self._observer is not None:
                 tell(self._observer.on_stall, connection, now - pause.since)

@@ -30,7 +30,7 @@ from ._numbers import port as _port
 from ._numbers import seconds as _seconds
 from ._numbers import whole as _whole
 from ._serve import serve
-from ._terminal import Formatter, UsageError, prepare_standard_streams
+from ._terminal import Formatter, JsonFormatter, UsageError, prepare_standard_streams
 
 
 class _Parser(argparse.ArgumentParser):
@@ -208,6 +208,12 @@ def _add_serve(commands: Any) -> None:
     add("--grace", type=_seconds, default=8, metavar="S", help="seconds a soft close may take")
     add("--spread", type=_seconds, default=0, metavar="S", help="spread its Closes over so many")
     _add_log_level(command, "info")
+    add(
+        "--log-format",
+        default="text",
+        choices=["text", "json"],
+        help="how: a line of text, or one JSON object a line for programs to read",
+    )
 
 
 def _add_connect(commands: Any) -> None:
@@ -364,7 +370,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 2
     handler = BackgroundHandler(sys.stderr)
-    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    is_json = getattr(options, "log_format", "text") == "json"
+    text = Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if is_json else text)
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
     try:
         code: int = trio.run(options.run, options)

@@ -29,6 +29,7 @@ from .._link import Link, State
 from .._logs import log
 from .._observer import Observer, tell
 from .._policy import Heartbeat, Limits, Retry
+from .._protocol._http import format_address
 from ._events import Opened, Waiting
 from ._open import HeaderArgument, Offer
 from ._opener import Established, Opener
@@ -142,7 +143,7 @@ class Supervisor:
     def _log(self, level: int, text: str, *args: object) -> None:
         """Log something of the last attempt, and of the connection that it led to."""
         link, self._last_link = self._last_link, None
-        log(_logger, level, link, text, *args)
+        log(_logger, level, link, text, *args, code=None if link is None else link.close_code)
 
     def hurry(self) -> None:
         """Try at once, where the next attempt is waited for and the server has not asked for
@@ -256,7 +257,8 @@ class Supervisor:
         link = connection.link
         begun_at = trio.current_time()
         self.sessions += 1
-        log(_logger, logging.INFO, connection, "connected: %r", connection)
+        who = format_address(connection.remote)
+        log(_logger, logging.INFO, connection, "connected: %r", connection, address=who)
         self._signal.set_link(link)
         try:
             self._reception.begin(Opened(self.sessions, connection.subprotocol), link)

@@ -10,6 +10,7 @@ from trio.lowlevel import disable_ki_protection
 
 from .._arguments import awaitable, shown
 from .._errors import Reject
+from .._logs import log
 from .._protocol._http import BadHead, Request, Response, format_address
 from ._admission import Accept, Refused, choose_subprotocol
 from ._counts import Counts
@@ -53,7 +54,9 @@ class Judge:
             raise
         except Exception as exc:
             self._counts.handler_errors += 1
-            _logger.exception("error while answering %r", request)
+            who = format_address(request.remote)
+            text = "error while answering %r"
+            log(_logger, logging.ERROR, None, text, request, error=exc, address=who, status=500)
             raise Refused(Response(500, "internal error\n"), "internal error") from exc
 
     @disable_ki_protection
@@ -92,11 +95,15 @@ class Judge:
         # their token.
         level = logging.DEBUG if self._has_told_of_subprotocols else logging.WARNING
         self._has_told_of_subprotocols = True
-        _logger.log(
+        who = format_address(request.remote)
+        log(
+            _logger,
             level,
+            None,
             "%s: offers subprotocols, and none is chosen; a browser closes the connection then: "
             "subprotocols= (--subprotocol) says which are spoken here",
-            format_address(request.remote),
+            who,
+            address=who,
         )
 
     async def _admit(self, request: Request) -> Accept:

@@ -87,7 +87,8 @@ class Handling:
             return CloseCode.NORMAL
         self._counts.handler_errors += 1
         text = "error in the handler of %r"
-        log(_logger, logging.ERROR, connection, text, connection, error=error)
+        who = format_address(connection.remote)
+        log(_logger, logging.ERROR, connection, text, connection, error=error, address=who)
         return CloseCode.INTERNAL_ERROR
 
     def _report(self, connection: Connection) -> None:
@@ -98,6 +99,7 @@ class Handling:
             self._counts.count_close(link.close_code)
         level = logging.DEBUG if link.close_code in _QUIET_CODES else logging.INFO
         who = format_address(connection.remote)
-        log(_logger, level, connection, "%s: %s", who, brief(str(error)))
+        why, code = brief(str(error)), link.close_code
+        log(_logger, level, connection, "%s: %s", who, why, address=who, code=code)
         if self._observer is not None:
             tell(self._observer.on_end, connection)

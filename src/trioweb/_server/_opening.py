@@ -11,6 +11,7 @@ import trio
 from .._connection import Connection
 from .._handshake import encode_switch, is_upgrade
 from .._link import Link, Spawn
+from .._logs import log
 from .._observer import tell
 from .._protocol._deflate import Agreement, choose_offer
 from .._protocol._http import Address, BadHead, Request, Response, brief, format_address
@@ -93,7 +94,7 @@ class Opening:
             self._count_refusal(visitor, response, exc.reason, exc.level)
         except NothingSent:
             who = format_address(visitor.remote)
-            _logger.debug("%s: gone without a byte", who)
+            log(_logger, logging.DEBUG, None, "%s: gone without a byte", who, address=who)
             return None
         except _GONE as exc:
             self._count_gone(visitor, why_gone(exc))
@@ -164,14 +165,16 @@ class Opening:
         except Cut as exc:
             if exc.error is not None:
                 self._counts.handler_errors += 1
-            level = logging.INFO if exc.error is None else logging.ERROR
-            _logger.log(
-                level,
+            log(
+                _logger,
+                logging.INFO if exc.error is None else logging.ERROR,
+                None,
                 "%s: the answer to %r was cut off: %s",
                 format_address(visitor.remote),
                 request,
                 exc,
-                exc_info=exc.error,
+                error=exc.error,
+                address=format_address(visitor.remote),
             )
         else:
             await end(stream)
@@ -196,14 +199,16 @@ class Opening:
         status, reason = response.status, brief(reason)
         self._counts.refused[status] += 1
         who = format_address(visitor.remote)
-        _logger.log(level, "%s: refused with %d: %s", who, status, reason)
+        text = "%s: refused with %d: %s"
+        log(_logger, level, None, text, who, status, reason, address=who, status=status)
         self._tell_refusal(visitor, status, reason)
 
     def _count_gone(self, visitor: Visitor, reason: str) -> None:
         reason = brief(reason)
         self._counts.refused[0] += 1
         who = format_address(visitor.remote)
-        _logger.info("%s: gone while opening: %s", who, reason)
+        text = "%s: gone while opening: %s"
+        log(_logger, logging.INFO, None, text, who, reason, address=who, status=0)
         self._tell_refusal(visitor, 0, reason)
 
     def _tell_refusal(self, visitor: Visitor, status: int, reason: str) -> None:

@@ -238,7 +238,7 @@ class Server:
             who = format_address(visitor.remote if visitor is not None else "")
             connection = visitor.connection if visitor is not None else None
             text = "unexpected error while serving %s"
-            log(_logger, logging.ERROR, connection, text, who, error=exc)
+            log(_logger, logging.ERROR, connection, text, who, error=exc, address=who or None)
         finally:
             self._places.leave(visitor)
             # Shielded, or a cancellation would take the place of what is on its way out.

@@ -13,10 +13,12 @@ policy says.  So nothing has to be asked before a log is trimmed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .._errors import CloseCode
+from .._logs import log
 from ._log import Log
 from ._shape import COST_OF_WRITE, Shape, cost_of_write
 from ._subscription import ASIDE, GONE, READY, Subscription, logger
@@ -326,7 +328,9 @@ class Members:
 
     def _fail(self, error: Exception) -> Iterator[int]:
         """The shape's encoding has raised: that ends its subscribers, and nobody else."""
-        logger.error("error in an encoding of a topic", exc_info=error)
+        names = [subscription.topic.name for subscription in self.subscriptions[:1]]
+        text = "error in an encoding of a topic"
+        log(logger, logging.ERROR, None, text, error=error, topic=names[0] if names else None)
         # Others may join while others run, and nobody would write to them.
         while subscriptions := self.subscriptions:
             for subscription in subscriptions:

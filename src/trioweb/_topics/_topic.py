@@ -18,6 +18,7 @@ from .._logs import log
 from .._observer import tell
 from .._policy import Message, Retain
 from .._protocol._frames import SERVER_FORM, WireForm, encode_message
+from .._protocol._http import format_address
 from .._waitable import Waitable, check_thread
 from ._broker import Receipt
 from ._delivery import Members
@@ -500,7 +501,8 @@ class Topic:
         self._hub._evicted += 1
         connection = subscription.connection
         text = "%r: evicted from %r, too slow"
-        log(logger, logging.INFO, connection, text, connection, self.name)
+        who, name = format_address(connection.remote), self.name
+        log(logger, logging.INFO, connection, text, connection, name, address=who, topic=name)
         if (observer := self._hub._observer) is not None:
             tell(observer.on_eviction, connection, self.name)
 
