@@ -95,10 +95,11 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Try server and client with other people's: Chromium, Node, and Python's libraries."""
+    """Try it with other people's: Chromium, Node, Python's libraries, proxies, Prometheus."""
     require(session, "chromium", "node", "npm", "tinyproxy", "microsocks", "curl")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
+    session.env["PROMTOOL"] = find_promtool(session)
     where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
     session.run("pytest", "--all-peers", *where, *session.posargs)
 
@@ -111,6 +112,22 @@ def install_node_packages(session: nox.Session) -> None:
     with session.chdir(node):
         session.run("npm", "install", "--no-audit", "--no-fund", external=True)
     session.env["NODE_PATH"] = str(node / "node_modules")
+
+
+def find_promtool(session: nox.Session) -> str:
+    """Where promtool is; on Debian it is unpacked, as the package starts a server if installed."""
+    found = shutil.which("promtool")
+    if found is None:
+        where = Path(session.create_tmp()).resolve() / "prometheus"
+        where.mkdir(exist_ok=True)
+        found = str(where / "usr" / "bin" / "promtool")
+        if not Path(found).exists():
+            require(session, "apt-get", "dpkg-deb")
+            with session.chdir(where):
+                session.run("apt-get", "download", "prometheus", external=True)
+                for package in where.glob("*.deb"):
+                    session.run("dpkg-deb", "-x", str(package), ".", external=True)
+    return found
 
 
 def require(session: nox.Session, *programs: str) -> None:

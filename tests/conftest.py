@@ -14,6 +14,7 @@ from tests.interop.javascript import (
     missing_for_centrifuge,
     missing_for_node,
 )
+from tests.interop.prometheus import missing_for_promtool
 from tests.interop.proxies import missing_for_proxies
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every
@@ -29,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-peers",
         action="store_true",
-        help="fail, rather than skip, the tests that want Node, Chromium or a proxy where it is "
+        help="fail, rather than skip, the tests that want Node, Chromium or others where it is "
         "missing",
     )
 
@@ -42,6 +43,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("centrifuge", missing_for_centrifuge),
         ("proxy", missing_for_proxies),
         ("curl", lambda: None if shutil.which("curl") else "there is no curl on the path"),
+        ("promtool", missing_for_promtool),
     ):
         if item.get_closest_marker(marker) and (what := missing()):
             if item.config.getoption("all_peers"):
