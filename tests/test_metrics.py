@@ -155,7 +155,7 @@ async def test_page_of_a_hub_tells_of_deliveries_lag_and_evictions(
         assert told("retained_bytes") == hub.statistics().retained_bytes
         assert told("retained_bytes_limit") == 2**20
         assert told("topics") == 1
-        assert told("pass_seconds_count") == 1
+        assert told("turn_seconds_count") == 1
         await trio.sleep(5)
         topic.subscribe(fast.connection, since=(topic.epoch, 12)).close()
         topic.subscribe(fast.connection, since=(topic.epoch, 1)).close()

@@ -27,8 +27,8 @@ import trio
 
 from ._arrears import Pause
 from ._connection import Connection
-from ._link import END_OF_TRANSPORT, Link, Ping, Replies, reply_key
 from ._histogram import SECONDS, Histogram
+from ._link import END_OF_TRANSPORT, Link, Ping, Replies, reply_key
 from ._logs import log
 from ._observer import Observer, tell
 from ._policy import Heartbeat

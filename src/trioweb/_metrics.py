@@ -17,7 +17,7 @@ from ._arguments import check_kind, check_texts
 from ._client import Client
 from ._effort import A_TURN
 from ._histogram import Histogram
-from ._outgoing import State
+from ._link import State
 from ._server import Server
 from ._topics import Hub
 
@@ -254,7 +254,7 @@ class _Page:
         self._counter(
             "topics_forgotten", "Topics that went to make room for others.", retention.forgotten
         )
-        self._histogram("pass_seconds", "For how long passes held the loop.", pump.passes)
+        self._histogram("turn_seconds", "For how long delivery held the loop.", pump.turns)
         if names:
             self._tell_topics(hub, furthest)
 

@@ -50,10 +50,10 @@ class Counts:
         self.deliveries = self.delivered_bytes = 0
         self.recovered = self.gaps = 0
 
-    def delivered(self, frames: Sequence[bytes], times: int = 1) -> None:
-        """Count *frames*, written so many *times*."""
-        self.deliveries += times * len(frames)
-        self.delivered_bytes += times * sum(map(len, frames))
+    def delivered(self, deliveries: int, size: int) -> None:
+        """Count so many *deliveries*, of *size* bytes together."""
+        self.deliveries += deliveries
+        self.delivered_bytes += size
 
 
 class Members:
@@ -195,7 +195,7 @@ class Members:
                     # Of a single publication, that is the newest.
                     if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
                         if runs:
-                            self._counts.delivered(frames, runs)
+                            self._counts.delivered(runs * len(frames), runs * size)
                             runs = 0
                         at, data, end, skips = cursor, chunk.data, chunk.end, chunk.skips
                         frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
@@ -217,7 +217,7 @@ class Members:
             if subscription.cursor < head and subscription._place is READY:
                 subscription._move(ASIDE)
                 cost += _COST_OF_MOVE
-        self._counts.delivered(frames, runs)
+        self._counts.delivered(runs * len(frames), runs * size)
         yield cost
 
     def serve(self, subscription: Subscription) -> int:
@@ -260,7 +260,7 @@ class Members:
             taken = subscription._queue.offer(data) if data else 0
             if taken == len(data):
                 subscription.cursor = end
-                self._counts.delivered(frames)
+                self._counts.delivered(len(frames), len(data))
             else:
                 self._cut(subscription, frames, offsets, taken)
         return cost
@@ -293,7 +293,7 @@ class Members:
         if taken < len(frame):
             subscription._queue.finish(frame[taken:] if taken else frame)
         if newest:
-            self._counts.delivered([frame])
+            self._counts.delivered(1, len(frame))
         return cost
 
     def _cut(
@@ -308,7 +308,8 @@ class Members:
             if taken < len(frame):
                 subscription.cursor = offsets[number]
                 subscription._queue.finish(frame[taken:] if taken else frame)
-                self._counts.delivered(frames[: number + 1])
+                written = frames[: number + 1]
+                self._counts.delivered(len(written), sum(map(len, written)))
                 return
             taken -= len(frame)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from .._observer import Observer, tell
 from ._subscription import ASIDE
 
 if TYPE_CHECKING:
@@ -43,6 +45,19 @@ def make_pass(topic: Topic) -> Iterator[int]:
     if log is topic._log:  # as above, but by those who were too slow
         expect_next(topic, now)
         topic._hub._retention.settle(topic)
+
+
+def watch_pass(topic: Topic, work: Iterator[int], observer: Observer) -> Iterator[int]:
+    """Do the *work* of a pass, and tell *observer* about it in the end."""
+    first = topic._passed + 1
+    seconds = 0.0
+    begun_at = perf_counter()
+    for cost in work:
+        seconds += perf_counter() - begun_at
+        yield cost
+        begun_at = perf_counter()
+    seconds += perf_counter() - begun_at
+    tell(observer.on_pass, topic.name, range(first, topic._passed + 1), seconds)
 
 
 def _let_go(topic: Topic, floor: int, now: float) -> Iterator[int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -22,8 +22,8 @@ import trio
 
 from .._histogram import SECONDS, Histogram
 from .._link import Link
-from .._observer import Observer, tell
-from ._pass import make_pass
+from .._observer import Observer
+from ._pass import make_pass, watch_pass
 from ._turns import Turns
 
 if TYPE_CHECKING:
@@ -41,41 +41,24 @@ _COST_OF_LOOK: Final = 2
 _SLICE: Final = 1024
 
 
-class _Pass:
-    """A pass that is under way.
-
-    Attributes:
-        work: goes on with it; see `make_pass`.
-        first: the offset behind the last pass.
-        seconds: that it has taken so far.
-    """
-
-    __slots__ = ("first", "seconds", "work")
-
-    def __init__(self, topic: Topic) -> None:
-        self.work = make_pass(topic)
-        self.first = topic._passed + 1
-        self.seconds = 0.0
-
-
 class Pump:
     """Delivers what is published.  `run` is its task.
 
     Attributes:
         is_running: whether anything will still be delivered.
-        passes: the seconds that they have held the loop, each in all its turns.
+        turns: the seconds for which it has held the loop at a time.
     """
 
     def __init__(self, observer: Observer | None = None) -> None:
         self.is_running = True
-        self.passes = Histogram(SECONDS)
+        self.turns = Histogram(SECONDS)
         self._observer = observer
         self._turns: dict[Link, Turns] = {}
         # The two rounds, the next one first.
         self._topics: OrderedDict[Topic, None] = OrderedDict()
         self._links: OrderedDict[Turns, None] = OrderedDict()
         # Passes that are under way.
-        self._passes: dict[Topic, _Pass] = {}
+        self._passes: dict[Topic, Iterator[int]] = {}
         # When topics want to be looked at, though nobody publishes: the earliest of each.
         self._agenda: list[tuple[float, int, Topic]] = []
         self._expected: dict[Topic, float] = {}
@@ -188,16 +171,27 @@ class Pump:
             if self._look_at_agenda():
                 # After a pause of the process, links have drained that nobody knows of yet.
                 await trio.lowlevel.checkpoint()
-            while self._topics or self._links:
-                # To each kind half of the turn, and what the other one leaves.
-                spent += self._serve(_TURN // 2 if self._topics else _TURN)
-                spent += self._deliver(max(_TURN // 2, _TURN - spent))
-                if spent >= _TURN:
-                    spent = 0
-                    await trio.lowlevel.checkpoint()
-                    self._look_at_agenda()
+            if self._topics or self._links:
+                spent = await self._work_off(spent)
             self._rest.set()
             self._rest = trio.Event()
+
+    async def _work_off(self, spent: int) -> int:
+        """Do all that there is to do, of which so much is *spent* since others could run; return
+        how much is afterwards."""
+        begun_at = perf_counter()
+        while self._topics or self._links:
+            # To each kind half of the turn, and what the other one leaves.
+            spent += self._serve(_TURN // 2 if self._topics else _TURN)
+            spent += self._deliver(max(_TURN // 2, _TURN - spent))
+            if spent >= _TURN:
+                spent = 0
+                self.turns.observe(perf_counter() - begun_at)
+                await trio.lowlevel.checkpoint()
+                self._look_at_agenda()
+                begun_at = perf_counter()
+        self.turns.observe(perf_counter() - begun_at)
+        return spent
 
     def _serve(self, budget: int) -> int:
         """Write to those who lag, at links that are free; return the cost."""
@@ -214,28 +208,24 @@ class Pump:
         spent = 0
         while self._topics and spent < budget:
             topic = next(iter(self._topics))
-            under_way = self._passes.get(topic)
-            if under_way is None:
-                under_way = self._passes[topic] = _Pass(topic)
-            spent += self._go_on(topic, under_way)
+            work = self._passes.get(topic)
+            if work is None:
+                work = make_pass(topic)
+                if self._observer is not None:
+                    work = watch_pass(topic, work, self._observer)
+                self._passes[topic] = work
+            spent += self._go_on(topic, work)
         return spent
 
-    def _go_on(self, topic: Topic, under_way: _Pass) -> int:
+    def _go_on(self, topic: Topic, work: Iterator[int]) -> int:
         """Give *topic* its slice of work; return the cost."""
         spent = 0
-        begun_at = perf_counter()
-        for cost in under_way.work:
+        for cost in work:
             spent += cost
             if spent >= _SLICE:
-                under_way.seconds += perf_counter() - begun_at
                 break
         else:
             self._passes.pop(topic, None)
-            seconds = under_way.seconds + perf_counter() - begun_at
-            self.passes.observe(seconds)
-            if self._observer is not None:
-                offsets = range(under_way.first, topic._passed + 1)
-                tell(self._observer.on_pass, topic.name, offsets, seconds)
             if not topic._wants_pass():
                 self._topics.pop(topic, None)
         if topic in self._topics:
