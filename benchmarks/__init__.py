@@ -13,6 +13,7 @@
     stalled.py    a broadcast beside subscribers that stopped reading
     clients.py    the clients under measurement, one small function for each peer
     resilience.py what our resilient client costs
+    imports.py    what it costs to import a peer
     load.py       the other end of all, never the bottleneck
     wire.py       RFC 6455 by hand, for the load and for the floor
 

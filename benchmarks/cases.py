@@ -4,7 +4,8 @@ import operator
 from dataclasses import dataclass
 
 from .clients import CLIENTS
-from .peers import FLOOR, FLOOR_AT_ONCE, OURS, PEERS
+from .imports import STATEMENTS
+from .peers import BARE_TRIO, FLOOR, FLOOR_AT_ONCE, OURS, PEERS
 from .servers import SERVERS
 from .task import Task
 
@@ -13,10 +14,10 @@ _PICOWS = ("picows", "picows+uvloop")
 _WEBSOCKETS_TRIO = "websockets (Trio)"
 _COST = "CPU for each delivery"
 _FLOORS = (FLOOR, FLOOR_AT_ONCE)
-_OTHERS = tuple(peer for peer in PEERS if peer not in (OURS, *_FLOORS))
+_OTHERS = tuple(peer for peer in PEERS if peer not in (OURS, *_FLOORS, BARE_TRIO))
 _BUT_PICOWS = tuple(peer for peer in _OTHERS if peer not in _PICOWS)
 # Those to whom a message at a time can be put.
-_SINGLY = tuple(peer for peer in SERVERS if peer != FLOOR_AT_ONCE)
+_SINGLY = tuple(peer for peer in SERVERS if peer not in (FLOOR_AT_ONCE, BARE_TRIO))
 # Of the many cases of one kind, those that come last are put to these alone: the others have
 # shown where they stand, and take long.
 _FAST = (OURS, FLOOR, "aiohttp+uvloop", *_PICOWS, "nginx nchan")
@@ -27,7 +28,11 @@ UNITS = {
     "rate": "thousand messages in a second of CPU",
     "p50": "µs, median",
     "p99": "ms, 99 of 100 within",
-    "handshakes": "handshakes in a second of CPU",
+    "open and close": "µs of CPU to open a connection and close it",
+    "open": "µs of CPU to open one",
+    "close": "µs of CPU to close one",
+    "import": "ms of CPU",
+    "import beyond Trio": "ms of CPU beyond Trio's",
     "share": "% of a core",
     "memory": "KiB of private memory for each",
     "reconnect": "ms beyond the policy's own delay (median)",
@@ -141,7 +146,7 @@ def _burst(burst: int, size: int, limit: float) -> Case:
         ("cpu",),
         (*_FAST, FLOOR_AT_ONCE)
         if size > 64
-        else tuple(peer for peer in SERVERS if peer != _WEBSOCKETS_TRIO),
+        else tuple(peer for peer in SERVERS if peer not in (_WEBSOCKETS_TRIO, BARE_TRIO)),
         (Bar(_OTHERS, "≤", 1 / limit, "the best peer"),),
         took=1 if burst < 100 else 2.2,
         headline=f"{_COST}, 500 subscribers, bursts of {burst}" if size == 64 else "",
@@ -149,31 +154,31 @@ def _burst(burst: int, size: int, limit: float) -> Case:
     )
 
 
-def _client(size: int, limit: float, *, resilient: bool = False) -> Case:
+def _client(size: int, *bars: Bar, resilient: bool = False) -> Case:
     ours = "client that would reconnect (open_client)" if resilient else "client"
     return Case(
         f"One {ours} receives messages of {_size(size)}",
         Task("client", size=size, resilient=resilient),
         ("rate",),
         (OURS, "websockets") if resilient else tuple(CLIENTS),
-        (Bar(("websockets",), "≥", limit),),
+        bars,
         took=1,
         headline="" if resilient else f"messages of {_size(size)} a client receives in a second",
     )
 
 
 # nginx serves no handlers, and the floor handles nothing.
-_HANDLING = tuple(peer for peer in SERVERS if peer not in (*_FLOORS, "nginx nchan"))
-_HOLDING = tuple(peer for peer in SERVERS if peer not in _FLOORS)
+_HANDLING = tuple(peer for peer in SERVERS if peer not in (*_FLOORS, BARE_TRIO, "nginx nchan"))
+_HOLDING = tuple(peer for peer in SERVERS if peer not in (*_FLOORS, BARE_TRIO))
 
 
-def _receive(size: int, limit: float) -> Case:
+def _receive(size: int, *bars: Bar) -> Case:
     return Case(
         f"A server receives masked messages of {_size(size)} on one connection",
         Task("receive", size=size),
         ("rate",),
         _HANDLING,
-        (Bar(("websockets",), "≥", limit),),
+        bars,
         took=1,
         headline=f"masked messages of {_size(size)} a server receives in a second",
     )
@@ -201,33 +206,68 @@ CASES = {
         "the kernel takes most of the pass: see the floor. A loop of `write` calls in C, tried "
         "apart, had the same 99th percentile, so who is at the floor differs by luck.",
     ),
-    **{f"client-{_short(size)}": _client(size, limit) for size, limit in ((64, 4), (16384, 2))},
-    "client-resilient": _client(64, 4, resilient=True),
-    **{f"receive-{_short(size)}": _receive(size, limit) for size, limit in ((64, 3), (16384, 1))},
+    "client-64": _client(64, Bar(("websockets",), "≥", 4), Bar(("aiohttp",), "≥", 2.2)),
+    "client-16k": _client(16384, Bar(("websockets",), "≥", 2)),
+    "client-resilient": _client(64, Bar(("websockets",), "≥", 4), resilient=True),
+    "client-many-64": Case(
+        "One client receives messages of 64 bytes, all that have arrived at once (`receive_many`)",
+        Task("client", many=True),
+        ("rate",),
+        (OURS, *_PICOWS),
+        (Bar(("picows",), "≥", 1),),
+        headline="messages of 64 bytes a client takes with `receive_many` in a second",
+    ),
+    "receive-64": _receive(64, Bar(("websockets",), "≥", 3), Bar(("aiohttp",), "≥", 3)),
+    "receive-16k": _receive(16384, Bar(("websockets",), "≥", 1)),
+    "receive-many-64": Case(
+        "A server receives masked messages of 64 bytes on one connection, all that have arrived at"
+        " once (`receive_many`)",
+        Task("receive", many=True),
+        ("rate",),
+        (OURS, *_PICOWS),
+        (Bar(("picows",), "≥", 1),),
+        headline="masked messages of 64 bytes a server takes with `receive_many` in a second",
+    ),
     "echo-1": Case(
         "Echo of 64 bytes over one connection",
         Task("echo"),
         ("p50",),
-        _HANDLING,
-        (Bar(("trio-websocket",), "≤", 0.8),),
+        (*_HANDLING, BARE_TRIO),
+        (Bar(("trio-websocket",), "≤", 0.8), Bar((BARE_TRIO,), "≤", 1.7)),
         headline="echo over one connection: median",
     ),
     "echo-100": Case(
         "Echo of 64 bytes over 100 connections",
         Task("echo", connections=100),
         ("rate",),
-        _HANDLING,
-        (Bar(("trio-websocket",), "≥", 4), Bar(("websockets",), "≥", 2.5)),
+        (*_HANDLING, BARE_TRIO),
+        (
+            Bar(("trio-websocket",), "≥", 4),
+            Bar(("websockets",), "≥", 2.5),
+            Bar(("aiohttp+uvloop",), "≥", 1),
+        ),
         headline="echoes in a second over 100 connections",
     ),
-    "handshakes": Case(
-        "Opening handshakes",
-        Task("handshakes", connections=1000),
-        ("handshakes",),
+    "connections": Case(
+        "Opening connections and closing them",
+        Task("connections", connections=1000),
+        ("open and close", "open", "close"),
         _HOLDING,
-        (Bar(("trio-websocket",), "≥", 1.5),),
-        took=1.2,
-        headline="opening handshakes in a second",
+        (
+            Bar(("trio-websocket",), "≤", 0.67, figure="open"),
+            Bar(("websockets",), "≤", 1),
+        ),
+        took=1.8,
+        headline="CPU of opening a connection and closing it",
+    ),
+    "import": Case(
+        "Importing the package",
+        Task("import"),
+        ("import", "import beyond Trio"),
+        tuple(STATEMENTS),
+        (_ours("≤", 60, "import beyond Trio"),),
+        took=5,
+        headline="import of trioweb beyond Trio's",
     ),
     "idle": Case(
         "An idle connection to a server, with its heartbeat where it has one",
@@ -275,7 +315,7 @@ CASES = {
             *(OURS, FLOOR, "websockets", _WEBSOCKETS_TRIO),
             *("aiohttp", "aiohttp+uvloop", "Node ws"),
         ),
-        (Bar(("websockets",), "≤", 0.1),),
+        (Bar(("websockets",), "≤", 0.1), Bar((FLOOR,), "≤", 1.05)),
         took=1.7,
         headline=f"{_COST}, compressed, 500 subscribers, 1 KiB of JSON",
         bound="The floor compresses once, too, and then only sends: below that nobody can be.",

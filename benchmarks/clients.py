@@ -66,6 +66,19 @@ async def receive_resilient(url: str, seconds: float) -> None:
         await measure(aiter(client), seconds)
 
 
+async def receive_many(url: str, seconds: float) -> None:
+    import trioweb
+
+    meter = Meter(seconds)
+    received = 0
+    async with trioweb.open_connection(url) as connection:
+        while True:
+            received += len(await connection.receive_many())
+            while received >= _BATCH:
+                received -= _BATCH
+                meter.batch()
+
+
 async def receive_trio_websocket(url: str, seconds: float) -> None:
     import trio_websocket
 
@@ -151,6 +164,8 @@ def _main() -> None:
     run, receive = CLIENTS[peer]
     if task.resilient and peer == "trioweb":
         receive = receive_resilient
+    if task.many and peer == "trioweb":
+        receive = receive_many
     run(receive, f"ws://{wire.HOST}:{int(sys.stdin.readline())}/", task.seconds)
 
 

@@ -119,8 +119,10 @@ class Job:
                 await self.publish_on_schedule(publish, count)
                 await self.arrived()
                 figures = self.load_figures()
+            case "connections":
+                figures = await self._observe("open", "close")
             case _:
-                figures = await self._observe()
+                figures = await self._observe("spent")
         self.finish(figures)
 
     async def _all_connected(self) -> None:
@@ -164,16 +166,20 @@ class Job:
             for _ in range(self.task.burst):
                 await publish(message)
 
-    async def _observe(self) -> dict[str, float]:
-        """Note what it costs to serve between two of the load's bytes."""
+    async def _observe(self, *parts: str) -> dict[str, float]:
+        """Note what it costs to serve from one of the load's bytes to the next, for each part."""
         await self.arrived()  # all are open
         await self.arrived()
-        waited, spent, elapsed = self.core_wait(), self.cpu(), time.perf_counter()
-        await self.arrived()
-        elapsed = time.perf_counter() - elapsed
-        spent = self.cpu() - spent
+        waited, elapsed = self.core_wait(), time.perf_counter()
+        figures = {}
+        for part in parts:
+            started = self.cpu()
+            await self.arrived()
+            figures[part] = self.cpu() - started
+        spent = sum(figures.values())
         waited = self.core_wait() - waited
-        figures = {"spent": spent, "elapsed": elapsed, "busy": spent / (spent + waited)}
+        figures["elapsed"] = time.perf_counter() - elapsed
+        figures["busy"] = spent / (spent + waited)
         return figures | self.load_figures()
 
     async def _look_at_memory(self) -> dict[str, float]:

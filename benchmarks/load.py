@@ -324,17 +324,21 @@ def receive(task: Task, port: int) -> None:
     _stay([sock])
 
 
-def handshakes(task: Task, port: int) -> None:
-    """Tell when the first are open, and when as many as were asked for have followed."""
-    opened = wire.connect(port, SETTLED_CONNECTIONS)
+def connections(task: Task, port: int) -> None:
+    """Tell when the first are open, when as many as were asked for have followed, and when those
+    are closed again."""
+    first = [sock for sock, _ in wire.connect(port, SETTLED_CONNECTIONS)]
     _tell()
     time.sleep(_SETTLE_SECONDS)
     _tell()
-    opened += wire.connect(port, task.connections)
+    opened = wire.connect(port, task.connections)
+    time.sleep(_SETTLE_SECONDS)
+    _tell()
+    wire.close(opened)
     time.sleep(_SETTLE_SECONDS)
     _tell()
     _tell_figures(count=task.connections)
-    _stay([sock for sock, _ in opened])
+    _stay(first)
 
 
 def heartbeats(task: Task, port: int) -> None:
@@ -408,7 +412,7 @@ def send(task: Task) -> None:
 
 def _main() -> None:
     task = Task.from_json(sys.argv[1])
-    loads = (publish, latency, stalled, echo, receive, handshakes, heartbeats, memory)
+    loads = (publish, latency, stalled, echo, receive, connections, heartbeats, memory)
     try:
         if task.kind == "client":
             send(task)

@@ -117,6 +117,9 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
     if task.kind in ("reconnect", "idle-client"):
         with _started(cores.measured, "resilience", task.to_json()) as client:
             return {task.kind: float(_figures(client))}
+    if task.kind == "import":
+        with _started(cores.measured, "imports", peer) as importing:
+            return dict(_figures(importing))
     if task.kind == "stalled":
         alone = _serve(peer, cores, replace(task, stalled=0))
         beside = _serve(peer, cores, task)
@@ -141,9 +144,10 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
         case "echo":
             _warn(found["busy"])
             return {"rate": found["count"] / found["spent"] / 1e3, "p50": found["p50"]}
-        case "handshakes":
+        case "connections":
             _warn(found["busy"])
-            return {"handshakes": found["count"] / found["spent"]}
+            each = {part: found[part] / found["count"] * 1e6 for part in ("open", "close")}
+            return {"open and close": sum(each.values())} | each
         case "heartbeats":
             return {"share": found["spent"] / found["elapsed"] * 100, "pongs": found["pongs"]}
         case "memory":

@@ -16,6 +16,7 @@ from .external import nchan_module
 OURS = "trioweb"
 FLOOR = "floor"
 FLOOR_AT_ONCE = "floor in bursts"
+BARE_TRIO = "bare Trio"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ PEERS = {
     OURS: Peer((OURS, "trio"), "#d62728"),
     FLOOR: Peer((), "#7f7f7f"),
     FLOOR_AT_ONCE: Peer((), "#c7c7c7"),
+    BARE_TRIO: Peer(("trio",), "#4d4d4d"),
     "trio-websocket": Peer(("trio-websocket",), "#1f77b4"),
     "websockets": Peer(("websockets",), "#2ca02c"),
     "websockets (Trio)": Peer(("websockets",), "#98df8a"),

@@ -186,9 +186,12 @@ its pictures and the README's table from that file.
   by a process on the load's core; their CPU time and memory are read from `/proc`.
 - Time from publishing to receiving is that of an open loop: each message says when it was due, so
   a server that falls behind does not hide it. Of what one read brings, the oldest message counts.
-- A server has received what it has answered a ping behind. A handshake is over with the 101; the
-  connections then stay open. Memory is what a process shares with nobody, beyond its first
-  hundred connections.
+- A server has received what it has answered a ping behind. Opening a connection is over with the
+  101; to close it, the load sends a Close and waits for the server's. Memory is what a process
+  shares with nobody, beyond its first hundred connections.
+- "bare Trio" is an echo in which each task reads from Trio's own socket, unmasks one frame, and
+  writes: what Trio's loop leaves to be had.
+- Each import is that of a fresh interpreter with its bytecode at hand, less Python's own start.
 - The connections with their heartbeat are watched for one interval, 20 s, in which each has its
   ping, and the load answers.
 - Beside the stalled subscribers memory is compared with what it was when they were connected and

@@ -19,6 +19,7 @@ from typing import Any
 from . import wire
 from .external import ExternalJob, serve_nchan, serve_node
 from .jobs import AsyncioJob, BareJob, Job, TrioJob, UvloopJob
+from .peers import BARE_TRIO
 from .task import Task
 
 
@@ -68,6 +69,38 @@ async def serve_floor(job: Job, *, at_once: bool = False) -> None:
     await job.measure(publish)
 
 
+async def serve_bare_trio(job: Job) -> None:
+    """Echo with nothing around Trio's sockets: each task reads, unmasks, and writes."""
+    import trio
+
+    frame_bytes = len(wire.client_frame(wire.TEXT, bytes(job.task.size)))
+
+    async def echo(stream: trio.SocketStream) -> None:
+        sock = stream.socket
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await sock.recv(65536)
+        await stream.send_all(wire.accepted(head))
+        job.connected()
+        frames = b""
+        while data := await sock.recv(65536):
+            frames += data
+            while len(frames) >= frame_bytes:
+                # As `text_frame`; a small frame is written whole.
+                await sock.send(wire.text_frame(wire.unmasked(frames[:frame_bytes])))
+                frames = frames[frame_bytes:]
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, echo, 0, host=wire.HOST)
+        [listener] = await nursery.start(serve)
+        job.listening(listener.socket.getsockname()[1])
+        await job.measure(_publish_nothing)
+
+
+async def _publish_nothing(_message: str) -> None:
+    raise NotImplementedError
+
+
 async def serve_trioweb(job: Job) -> None:
     import trio
 
@@ -82,6 +115,10 @@ async def serve_trioweb(job: Job) -> None:
                 if job.echoes:
                     async for message in connection:
                         await connection.send(message)
+                elif job.task.many:
+                    with contextlib.suppress(trioweb.ConnectionClosed):
+                        while True:
+                            await connection.receive_many()
                 else:
                     async for _ in connection:
                         pass
@@ -107,10 +144,11 @@ async def serve_trio_websocket(job: Job) -> None:
         connection = await request.accept()
         subscribers.append(connection)
         job.connected()
-        while True:
-            message = await connection.get_message()
-            if job.echoes:
-                await connection.send_message(message)
+        with contextlib.suppress(trio_websocket.ConnectionClosed):
+            while True:
+                message = await connection.get_message()
+                if job.echoes:
+                    await connection.send_message(message)
 
     async def publish(message: str) -> None:
         for subscriber in subscribers:
@@ -240,6 +278,7 @@ SERVERS: dict[str, tuple[type[Job], Callable[[Job], Awaitable[None]]]] = {
     "trioweb": (TrioJob, serve_trioweb),
     "floor": (BareJob, serve_floor),
     "floor in bursts": (BareJob, partial(serve_floor, at_once=True)),
+    BARE_TRIO: (TrioJob, serve_bare_trio),
     "trio-websocket": (TrioJob, serve_trio_websocket),
     "websockets": (AsyncioJob, serve_websockets),
     "websockets (Trio)": (TrioJob, serve_websockets_trio),

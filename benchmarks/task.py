@@ -14,10 +14,11 @@ class Task:
         stalled: likewise, beside subscribers that stopped reading
         receive: the load sends without a pause, the server reads
         echo: each connection waits for the echo of its message, then sends the next
-        handshakes: the load opens connections
+        connections: the load opens connections, and closes them again
         heartbeats: the load answers pings
         memory: the load opens connections in steps, the server looks at its memory at each
         client: the load sends without a pause, one client reads
+        import: no load; interpreters import the peer
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Task:
     tls: bool = False
     deflate: bool = False  # and messages are JSON
     resilient: bool = False  # our client with a supervisor
+    many: bool = False  # messages are received all at once, with what that needs of ours
     # Where things are on this machine; the measurement fills it in.
     scratch: str = ""  # a directory, with certificate.pem and authority.pem if it is TLS
     load_core: int = 0

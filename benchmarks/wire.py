@@ -89,15 +89,34 @@ def connect(
     return opened
 
 
+def close(opened: list[tuple[socket.socket, bytes]]) -> None:
+    """Close WebSockets as a client does, some at a time; each by itself, the peer's Close first."""
+    for start in range(0, len(opened), _TOGETHER):
+        batch = opened[start : start + _TOGETHER]
+        for sock, _ in batch:
+            sock.sendall(client_frame(CLOSE, (1000).to_bytes(2)))
+        for sock, rest in batch:
+            frames = Frames()
+            # A peer that has closed its side may have said nothing.
+            while all(opcode != CLOSE for opcode, _ in frames.feed(rest)):
+                if not (rest := sock.recv(65536)):
+                    break
+            sock.close()
+
+
 def accept(sock: socket.socket, *, deflate: bool = False) -> None:
     """Answer the handshake of a client that waits for it before it sends anything."""
-    head, _ = _read_head(sock)
+    sock.sendall(accepted(_read_head(sock)[0], deflate=deflate))
+
+
+def accepted(head: bytes, *, deflate: bool = False) -> bytes:
+    """Return the answer to the head of a client's request."""
     fields = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         fields[name.lower()] = value.strip()
     extension = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
-    sock.sendall(
+    return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: %b\r\n%b\r\n"
         % (_accept_key(fields[b"sec-websocket-key"]), extension if deflate else b"")
@@ -121,6 +140,13 @@ def client_frame(opcode: int, payload: bytes) -> bytes:
     """Return a frame as a client sends it: masked."""
     masked = bytes(byte ^ _MASK[index % 4] for index, byte in enumerate(payload))
     return _head(0x80 | opcode, len(payload), 0x80) + _MASK + masked
+
+
+def unmasked(frame: bytes) -> bytes:
+    """Return the payload of a frame from `client_frame` that has less than 126 bytes of it."""
+    size = len(frame) - 6
+    key = (frame[2:6] * (size // 4 + 1))[:size]
+    return (int.from_bytes(frame[6:]) ^ int.from_bytes(key)).to_bytes(size)
 
 
 class Frames:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import Cores, measure
-from benchmarks.peers import FLOOR, OURS
+from benchmarks.peers import BARE_TRIO, FLOOR, OURS
 from benchmarks.task import Task
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
@@ -31,7 +31,7 @@ def _measurements() -> list[object]:
     """Each distinct one, with the name of the first case that it stands for."""
     found: dict[tuple[str, Task], tuple[str, Case]] = {}
     for name, case in CASES.items():
-        for peer in (peer for peer in case.peers if peer in (OURS, FLOOR)):
+        for peer in (peer for peer in case.peers if peer in (OURS, FLOOR, BARE_TRIO)):
             # Neither the number of connections nor a size makes another code path.
             same = replace(_smallest(case.task), connections=1, burst=1, size=64)
             found.setdefault((peer, same), (name, case))
