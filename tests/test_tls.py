@@ -5,14 +5,18 @@ What a connection promises is in test_conformance, which runs over TLS, too.
 
 from __future__ import annotations
 
+import re
 import shutil
+import ssl
 import subprocess
 from collections.abc import AsyncGenerator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
 import trioweb
 from tests.server.support import Peer, echo, upgrade_head
@@ -29,6 +33,7 @@ from tests.support import (
     open_streams,
     tls_contexts,
 )
+from trioweb._handshake import encode_switch
 from trioweb._link import Link
 from trioweb._server._reader import open_reader
 from trioweb._tls import RECORD_BYTES, Tls, TlsStream
@@ -314,6 +319,130 @@ async def test_a_peer_that_wants_another_handshake_is_told_that_there_is_none(
         await client.send(b"R\n")
         await client.read_until(b"no renegotiation")
     nursery.cancel_scope.cancel()
+
+
+class Server:
+    """`openssl s_server`, which speaks TLS 1.2 and leaves HTTP and WebSocket to the test, and a
+    relay before it that can hold back what it says.  A line of `r` asks for another handshake.
+
+    Attributes:
+        asked: something has come through since `hold` was called.
+    """
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._output = b""
+        self._goes_on = trio.Event()
+        self._goes_on.set()
+        self.asked = trio.Event()
+        self.asked.set()
+
+    @classmethod
+    async def open(cls, nursery: trio.Nursery, pem: Path) -> Server:
+        where = ["-accept", "127.0.0.1:0", "-cert", str(pem), "-key", str(pem)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        command = ["openssl", "s_server", "-tls1_2", *where]
+        run = partial(trio.run_process, command, check=False, **pipes)
+        return cls(await nursery.start(run))
+
+    async def say(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(data)
+
+    async def hear(self, pattern: bytes) -> bytes:
+        assert self._process.stdout is not None
+        while (match := re.search(pattern, self._output, re.DOTALL)) is None:
+            data = await self._process.stdout.receive_some()
+            assert data, self._output
+            self._output += data
+        self._output = self._output[match.end() :]
+        return match[1]
+
+    async def answer(self) -> None:
+        key = await self.hear(rb"Sec-WebSocket-Key: (\S+)")
+        await self.say(encode_switch(key, subprotocol=None))
+
+    def hold(self) -> None:
+        """Let one more chunk through, and then none until `go_on`."""
+        self.asked, self._goes_on = trio.Event(), trio.Event()
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+    async def relay(self, port: int, ours: trio.SocketStream) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as theirs:
+
+            async def forth() -> None:
+                async for data in ours:
+                    await theirs.send_all(data)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(forth)
+                async for data in theirs:
+                    if self.asked.is_set():
+                        await self._goes_on.wait()
+                    self.asked.set()
+                    await ours.send_all(data)
+
+
+@OPENSSL
+@pytest.mark.network
+@pytest.mark.parametrize("transport", ["kernel", "stream"])
+async def test_a_server_may_want_another_handshake_while_we_send(
+    nursery: trio.Nursery, tmp_path: Path, transport: str
+) -> None:
+    authority = trustme.CA()
+    pem = tmp_path / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with trio.fail_after(20):
+        server = await Server.open(nursery, pem)
+        port = int(await server.hear(rb"ACCEPT 127.0.0.1:(\d+)"))
+        serve = partial(trio.serve_tcp, host="127.0.0.1")
+        [listener] = await nursery.start(serve, partial(server.relay, port), 0)
+        relay = listener.socket.getsockname()[1]
+
+        async def dial(host: str, port: int) -> trio.abc.Stream:
+            stream = await trio.open_tcp_stream("127.0.0.1", relay)
+            return stream if transport == "kernel" else trio.StapledStream(stream, stream)
+
+        nursery.start_soon(server.answer)
+        async with trioweb.open_connection(
+            f"wss://localhost:{port}/",
+            ssl_context=context,
+            dial=dial,
+            limits=trioweb.Limits(close_timeout=0.1),
+        ) as connection:
+            for number in range(2):
+                server.hold()
+                await server.say(b"r\n")
+                await server.asked.wait()
+                # The peer's answer to our hello is held, and until then nothing can be sealed.
+                sent = [bytes([65 + number]) * 5000 for _ in range(8)]
+                for message in sent:
+                    await connection.send(message)
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                assert connection.link.is_whole
+                server.go_on()
+                await server.say(b"\x81\x05after")
+                assert await connection.receive() == "after"
+                # Masked, so the lengths have to do: all that was sent has come.
+                for _ in sent:
+                    await server.hear(rb"(\x82\xfe\x13\x88)")
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_held_for_a_handshake_that_never_ends_has_a_bound() -> None:
+    _, context = tls_contexts()
+    tls = Tls(context, server_side=True, server_hostname=None)
+    sealed = 0
+    with pytest.raises(ssl.SSLError, match="another handshake"):
+        while sealed < 2**22:
+            assert tls.seal(bytes(RECORD_BYTES)) == b""
+            sealed += RECORD_BYTES
+    assert sealed == 2**20
+    assert not tls.is_due()
 
 
 # The stream.

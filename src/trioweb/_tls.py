@@ -19,6 +19,9 @@ RECORD_BYTES: Final = 16 * 2**10
 _READ_BYTES: Final = 64 * 2**10
 # To open a record takes 1 to 3 µs, however little it holds: after so many, others get their turn.
 _RECORDS_PER_TURN: Final = 128
+# While another handshake is under way, so much is kept of what is to be sent: as much as a program
+# sends in the time of a few round trips, and no more for a peer that never ends it.
+_HELD_BYTES: Final = 2**20
 END_OF_TLS: Final = "the peer ended TLS"
 
 
@@ -40,7 +43,7 @@ class Tls:
         unwritten: what of the last records the transport has not taken.
     """
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "end", "has_more", "unwritten")
+    __slots__ = ("_held", "_incoming", "_object", "_outgoing", "end", "has_more", "unwritten")
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
@@ -49,6 +52,9 @@ class Tls:
         self._object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
+        # What could not become a record yet, since a server has asked for another handshake: in
+        # TLS 1.2 it may, for a certificate, say.
+        self._held: list[bytes] = []
         self.end: str | None = None
         self.has_more = False
         self.unwritten = b""
@@ -79,14 +85,41 @@ class Tls:
         Raises:
             ssl.SSLError: nothing can be sent any more.
         """
-        if data:
-            self._object.write(data)
+        if self._held:
+            self._hold(data)
+            self._seal_held()
+        elif data:
+            try:
+                self._object.write(data)
+            except ssl.SSLWantReadError:
+                self._hold(data)
         return self._outgoing.read()
+
+    def _hold(self, data: bytes) -> None:
+        if sum(map(len, self._held)) + len(data) > _HELD_BYTES:
+            raise ssl.SSLError("the peer has begun another handshake, and does not end it")
+        self._held.append(data)
+
+    def _seal_held(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            while self._held:
+                if self._held[0]:
+                    self._object.write(self._held[0])
+                del self._held[0]
 
     @property
     def pending(self) -> int:
         """How many bytes TLS itself has to say, which `seal` returns."""
         return self._outgoing.pending
+
+    def is_due(self) -> bool:
+        """Whether `seal(b"")` has something to return."""
+        if self.pending or not self._held:
+            return bool(self.pending)
+        try:
+            return self.shake()
+        except ssl.SSLError:
+            return False  # whoever reads is told
 
     def take(self, wire: bytes) -> None:
         """Take what came from the peer's transport."""
@@ -203,7 +236,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
             if self.tls.end is not None and self.tls.end != END_OF_TLS:
                 raise trio.BrokenResourceError(self.tls.end)
             # Not only before waiting: what was read may have been the peer's last.
-            if self.tls.pending:
+            if self.tls.is_due():
                 await self._flush()
             if self.tls.end is not None:
                 break

@@ -244,7 +244,7 @@ class Incoming(Waitable):
         if tls.pending > RECORD_BYTES:
             # For another handshake, say, again and again (CVE-2011-1473).
             self.abort("the peer does not read what its TLS asks for")
-        elif tls.pending:
+        elif tls.is_due():
             self.queue.put_own()
         return data
 

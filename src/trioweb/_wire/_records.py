@@ -32,7 +32,7 @@ class RecordWire(KernelWire):
 
     @property
     def has_more(self) -> bool:
-        return bool(self._tls.pending)
+        return self._tls.is_due()
 
     def offer(self, data: bytes) -> int:
         for start in range(0, len(data) or 1, RECORD_BYTES):
