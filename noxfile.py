@@ -182,6 +182,14 @@ def wheels(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of `docs/`, whose links must lead somewhere, and run what stands in it."""
+    session.install(".[cli]", *group("docs"), *group("tests"))
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "build/docs")
+    session.run("pytest", *HERE, "tests/docs", "tests/examples/test_readme.py", *session.posargs)
+
+
+@nox.session
 def simulation(session: nox.Session) -> None:
     """Run trioweb for a month of virtual time while everything goes wrong; then its mutants."""
     session.install(".", *group("tests"))

@@ -63,7 +63,7 @@ async def metrics(
             but the program chooses, since each value of a label is kept for ever by some.
 
     Returns:
-        The page, for `Content-Type: text/plain; version=0.0.4; charset=utf-8`.
+        The page.  Its Content-Type is `text/plain; version=0.0.4; charset=utf-8`.
 
     Raises:
         TypeError: an argument cannot work.

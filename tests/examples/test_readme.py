@@ -1,4 +1,4 @@
-"""What the README shows is what there is: its programs run, its tables hold, its links lead on."""
+"""What README and the pages beside it show is what there is: programs run, tables hold."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import IO
 
 import pytest
 import trio
 
 import trioweb
+from tests.docs.support import blocks, program, wait_listening
 from tests.examples.support import PATIENCE, ROOT
 
 README = (ROOT / "README.md").read_text()
-SERVER, CLIENT, RESILIENT, FEED, STOP, LOG, TEST = re.findall(
-    r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
-)
+LIMITS = (ROOT / "docs" / "limits.md").read_text()
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
+EXAMPLES_PAGE = (ROOT / "docs" / "examples.md").read_text()
+SERVER, CLIENT, RESILIENT = blocks(ROOT / "README.md")
+[FEED] = blocks(ROOT / "docs" / "topics.md")
+STOP, LOG = blocks(ROOT / "docs" / "server.md")
 
 
 @pytest.fixture
@@ -32,32 +34,6 @@ def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         number: int = probe.getsockname()[1]
         return number
-
-
-@contextmanager
-def program(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
-    """Run one of the README's programs, on another port; for the length of the block at most."""
-    assert "8000" in code
-    command = [sys.executable, "-c", code.replace("8000", str(port))]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def wait_listening(port: int) -> None:
-    """Wait until a program that says nothing takes connections."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                await trio.sleep(0.02)
-            else:
-                await stream.aclose()
-                return
 
 
 @pytest.mark.network
@@ -98,7 +74,7 @@ def after_waiting(lines: IO[str]) -> str:
 
 
 @pytest.mark.network
-async def test_readme_feed_goes_on_where_a_peer_left(port: int) -> None:
+async def test_feed_of_the_page_goes_on_where_a_peer_left(port: int) -> None:
     with program(FEED, port), trio.fail_after(PATIENCE):
         await wait_listening(port)
         url = f"ws://127.0.0.1:{port}/"
@@ -111,7 +87,7 @@ async def test_readme_feed_goes_on_where_a_peer_left(port: int) -> None:
 
 
 @pytest.mark.network
-async def test_readme_server_stops_softly_when_it_is_told_to(port: int) -> None:
+async def test_server_of_the_page_stops_softly_when_it_is_told_to(port: int) -> None:
     with program(STOP, port) as server, trio.fail_after(PATIENCE):
         await wait_listening(port)
         async with trioweb.open_connection(f"ws://127.0.0.1:{port}/") as connection:
@@ -123,7 +99,7 @@ async def test_readme_server_stops_softly_when_it_is_told_to(port: int) -> None:
         assert server.wait(PATIENCE) == 0
 
 
-def test_readme_log_tells_connections_apart() -> None:
+def test_log_of_the_page_tells_connections_apart() -> None:
     code = LOG + (
         "logging.info('one', extra={'connection': '0123456789abcdef'})\nlogging.info('none')\n"
     )
@@ -134,21 +110,13 @@ def test_readme_log_tells_connections_apart() -> None:
     assert none.endswith(" INFO [-] none")
 
 
-def test_readme_test_passes(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(TEST)
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert "1 passed" in done.stdout, done.stdout
-
-
 def defaults(made: Callable[..., object]) -> dict[str, object]:
     parameters = inspect.signature(made).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters}
 
 
 def in_words(name: str, value: object) -> str:
-    """A default as the README's tables write it."""
+    """A default as the tables write it."""
     match value:
         case None:
             return "none"
@@ -176,29 +144,29 @@ def in_words(name: str, value: object) -> str:
         ("`Retry`", trioweb.Retry, {"worth"}),
         ("`Outbox`", trioweb.Outbox, set()),
         ("`Retain`, for each topic", trioweb.Retain, set()),
-        ("`open_hub`", trioweb.open_hub, set()),
+        ("`open_hub`", trioweb.open_hub, {"observer"}),
     ],
 )
-def test_readme_table_tells_every_default(
+def test_page_table_tells_every_default(
     heading: str, made: Callable[..., object], left_out: set[str]
 ) -> None:
-    table = README.partition(f"\n| {heading} | default |")[2].partition("\n\n")[0]
+    table = LIMITS.partition(f"\n| {heading} | default |")[2].partition("\n\n")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
     expected = {name: in_words(name, value) for name, value in defaults(made).items()}
     assert told == {name: text for name, text in expected.items() if name not in left_out}
 
 
 @pytest.mark.parametrize("name", ["serve", "connect"])
-def test_readme_tells_every_option_of_a_command(name: str) -> None:
+def test_page_tells_every_option_of_a_command(name: str) -> None:
     command = [sys.executable, "-m", "trioweb", name, "--help"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    section = re.split(r"\n##", README.partition(f"\n### `trioweb {name}`\n")[2])[0]
+    section = re.split(r"\n##", COMMANDS.partition(f"\n## `trioweb {name}`\n")[2])[0]
     option = re.compile(r"--[a-z][a-z-]+")
     assert set(option.findall(section)) == set(option.findall(usage)) - {"--help"}
 
 
-def test_readme_tells_every_example() -> None:
-    told = set(re.findall(r"\bexamples/(\w+\.py)\b", README))
+def test_page_tells_every_example() -> None:
+    told = set(re.findall(r"`[^`]*\bexamples/(\w+\.py)\b", EXAMPLES_PAGE))
     assert told == {path.name for path in (ROOT / "examples").glob("*.py")}
 
 

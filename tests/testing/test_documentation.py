@@ -12,7 +12,7 @@ _CHAPTER = Path(__file__).parents[2] / "docs" / "testing.md"
 
 def test_examples_of_the_chapter_run(tmp_path: Path) -> None:
     examples = re.findall(r"^```python\n(.*?)^```$", _CHAPTER.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
     (tmp_path / "test_examples.py").write_text("\n\n".join(examples))
     done = subprocess.run(
@@ -21,4 +21,4 @@ def test_examples_of_the_chapter_run(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "5 passed" in done.stdout, done.stdout + done.stderr
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
