@@ -7,6 +7,7 @@ the server's answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,7 +47,7 @@ def upgrade_head(
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP response, read to the end of its connection."""
+    """An HTTP response, read to its end."""
 
     status: int
     headers: trioweb.Headers
@@ -91,13 +92,51 @@ class Peer(RawPeer):
         return self.unparsed
 
     async def ask(self, head: bytes) -> Answer:
-        """Send a request and read its answer to the end."""
+        """Send a request, read its answer to the end, and go."""
         await self.write(head)
-        return await self.read_answer()
+        return await self.read_answer(with_body=not head.startswith(b"HEAD "))
 
-    async def read_answer(self) -> Answer:
+    async def read_answer(self, *, with_body: bool = True) -> Answer:
+        """Read an answer, and go; if it says so, that nothing follows is seen to."""
+        answer = await self.read_one(with_body=with_body)
+        rest = b""
+        if answer.headers.get("connection") == "close":
+            with suppress(trio.ClosedResourceError):  # the body ended with it
+                rest = await self.read_end()
+        await self.stream.aclose()
+        assert rest == b""
+        return answer
+
+    async def read_one(self, *, with_body: bool = True) -> Answer:
+        """Read an answer, after which others may come."""
         status, headers = await self.read_head()
-        return Answer(status, headers, await self.read_end())
+        body = b""
+        if with_body and status not in (204, 304):
+            if "content-length" in headers:
+                body = await self.read(int(headers["content-length"]))
+            elif "transfer-encoding" in headers:
+                while size := int(await self._read_line(), 16):
+                    body += await self.read(size)
+                    assert await self.read(2) == b"\r\n"
+                assert await self._read_line() == b""
+            else:
+                body = await self.read_end()
+                self.unparsed = b""
+        return Answer(status, headers, body)
+
+    async def read(self, size: int) -> bytes:
+        while len(self.unparsed) < size:
+            data = await self.stream.receive_some()
+            assert data, f"the end, {size - len(self.unparsed)} bytes too early"
+            self.unparsed += data
+        data, self.unparsed = self.unparsed[:size], self.unparsed[size:]
+        return data
+
+    async def _read_line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += await self.read(1)
+        return line[:-2]
 
     async def open(self, path: str = "/", **changes: Any) -> trioweb.Headers:
         """Open a WebSocket."""

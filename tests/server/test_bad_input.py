@@ -117,7 +117,7 @@ def check_one_line(log: pytest.LogCaptureFixture, level: int = logging.INFO) -> 
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", 400, id="SSH"),
         pytest.param(b"A" * 1_000_000, 431, id="a line without end"),
         pytest.param(upgrade_head(Cookie="x" * 1_000_000), 431, id="a head without end"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", 405, id="POST"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, id="POST"),
         pytest.param(upgrade_head(Sec_WebSocket_Key="a2V5"), 400, id="wrong key"),
         pytest.param(upgrade_head(Sec_WebSocket_Version="7"), 426, id="wrong version"),
         pytest.param(upgrade_head(Origin="https://evil.org"), 403, id="wrong Origin"),

@@ -496,7 +496,6 @@ async def test_plain_request_is_answered_with_404_by_default(nursery: trio.Nurse
     site = await start(nursery, wait)
     answer = await site.ask(get())
     assert answer.status == 404
-    assert answer.headers["connection"] == "close"
     assert site.server.statistics().answered == {404: 1}
     assert site.server.statistics().refused == {}
 

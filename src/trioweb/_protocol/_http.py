@@ -198,7 +198,7 @@ class Request:
         Raises:
             Reject: with 413, it is larger; with 400, it is malformed, or ended early; with 408, it
                 comes too slowly: it has `Limits.connect_timeout` seconds, and one more for each
-                8 KiB that have come.  Let it out, and the peer is told; its connection ends then.
+                8 KiB that have come.  Let it out, and the peer is told.
             RuntimeError: the request is answered already.
 
         Cancellation: nothing is lost; the next call goes on.  Checkpoint: if anything of it has yet

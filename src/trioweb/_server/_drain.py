@@ -35,6 +35,10 @@ class Stop:
     is_refusing: bool = False
     farewell: tuple[int, str] | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        return self.farewell is not None
+
 
 async def say_good_bye(
     connections: Collection[Connection], hub: Hub | None, spread: float, code: int, reason: str

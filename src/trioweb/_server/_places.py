@@ -1,13 +1,15 @@
 """Room: which streams and connections there are, and how many more there may be.
 
 A stream has a place from when it is accepted until it is no more.  A connection's is free once its
-transport is closed, whatever its handler does yet.  Knows nothing of what goes over a stream.
+transport is closed, whatever its handler does yet.  A stream that is kept alive between two
+requests goes for whoever finds no room.  Knows nothing of what goes over a stream.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -52,6 +54,10 @@ class Places:
         self._hosts: Counter[str] = Counter()
         # Those of them that are there beyond the limit.
         self._spares = Spares()
+        # Those that are kept alive, the longest idle first, and how many had to go of them that are
+        # not closed yet.
+        self._idle: dict[trio.CancelScope, Visitor] = {}
+        self._dismissed = 0
         self._left = trio.Event()
 
     @property
@@ -96,18 +102,22 @@ class Places:
 
     def leave(self, visitor: Visitor | None) -> None:
         """The task of a stream has come to its end."""
-        if visitor is not None and visitor.connection is not None:
+        if visitor is None or visitor.has_place:
+            self._give_back(visitor)
+        elif visitor.connection is not None:
             self._bereft.pop(visitor.connection.link, None)
         else:
-            self._give_back(visitor)
+            self._dismissed -= 1
         self._left.set()
         self._left = trio.Event()
 
     async def wait_left(self, *, with_undecided: bool) -> None:
         """Wait until there is no stream and no handler any more, but for those streams, maybe, of
         which nobody knows what they want."""
-        while self.streams + len(self._bereft) > (0 if with_undecided else self.undecided):
+        ignored = 0 if with_undecided else self.undecided
+        while self.streams + len(self._bereft) + self._dismissed > ignored:
             await self._left.wait()
+            ignored = 0 if with_undecided else self.undecided
 
     def release(self, scope: trio.CancelScope) -> None:
         """What runs in *scope* has no use for a spare any more, if it had one."""
@@ -120,20 +130,45 @@ class Places:
         if visitor.host != before:
             self._forget(before)
             self._hosts[visitor.host] += 1
-            self._check_room(visitor.host)
+            if excess := self._excess_beyond_idle(visitor.host):
+                raise Refused.because(excess, retry_after=5)
+
+    @contextmanager
+    def keep(self, visitor: Visitor, scope: trio.CancelScope) -> Generator[None]:
+        """In the block, the stream of *visitor* is kept alive and asks for nothing.
+
+        Args:
+            scope: cancelled if its place is needed.
+        """
+        # What is to come over a proxy's stream may be for anybody.
+        host = self._proxies.host_of(visitor.address)
+        self._forget(visitor.host)
+        self._hosts[host] += 1
+        visitor.host = host
+        self._idle[scope] = visitor
+        try:
+            yield
+        finally:
+            self._idle.pop(scope, None)
+
+    def dismiss_idle(self) -> None:
+        """Close what is kept alive."""
+        for scope in tuple(self._idle):
+            self._dismiss(scope)
+
+    def _dismiss(self, scope: trio.CancelScope) -> None:
+        self._dismissed += 1
+        self._give_back(self._idle.pop(scope))
+        scope.cancel()
 
     def _forget(self, host: str) -> None:
         self._hosts[host] -= 1
         if not self._hosts[host]:
             del self._hosts[host]
 
-    def _check_room(self, host: str) -> None:
-        if excess := self.excess(host):
-            raise Refused.because(excess, retry_after=5)
-
     def find_room(self, scope: trio.CancelScope, host: str) -> bool:
         """See that there is room for *host*; return whether that is only one of the spares."""
-        excess = self.excess(host)
+        excess = self._excess_beyond_idle(host)
         if not excess:
             return False
         if excess is not CROWDED or not self._has_spares:
@@ -147,6 +182,17 @@ class Places:
             self._spares.release(scope)
         elif not asks_for_health(request):
             raise Refused.because(CROWDED, retry_after=5)
+
+    def _excess_beyond_idle(self, host: str) -> str:
+        """As `excess`, once those that are kept alive have made room, the longest idle first."""
+        while excess := self.excess(host):
+            for scope, visitor in self._idle.items():
+                if excess is CROWDED or visitor.host == host:
+                    self._dismiss(scope)
+                    break
+            else:
+                break
+        return excess
 
     def excess(self, host: str, margin: int = 1, more: int = 0) -> str:
         """What there is too much of for *host*, at *margin* times the limits and with so many
@@ -165,4 +211,5 @@ class Places:
         """Give back the place of a stream that is no more."""
         self.streams -= 1
         if visitor is not None:
+            visitor.has_place = False
             self._forget(visitor.host)

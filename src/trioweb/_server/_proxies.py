@@ -33,14 +33,18 @@ class Visitor:
     """Who is at the other end of an accepted stream, as far as is known yet.
 
     Attributes:
+        address: of the other end itself, which may be a proxy's.
         remote: the address that logs tell.
         host: what this stream counts under in the limit for each host; "" for nobody's.
         connection: what it has become, once it is one.
+        has_place: it counts.
     """
 
+    address: Address
     remote: Address
     host: str
     connection: Connection | None = None
+    has_place: bool = True
 
 
 class Proxies:
@@ -59,12 +63,17 @@ class Proxies:
 
     def meet(self, remote: Address) -> Visitor:
         """The visitor at *remote*; a trusted proxy counts for nobody until it has said for whom."""
-        return Visitor(remote, "" if self._trusts(remote) else _host(remote))
+        return Visitor(remote, remote, self.host_of(remote))
+
+    def host_of(self, address: Address) -> str:
+        """What a peer at *address* counts under, before it has asked for anything."""
+        return "" if self._trusts(address) else _host(address)
 
     def identify(self, visitor: Visitor, request: Request) -> None:
-        """Now that *request* is read, say who *visitor* is, and from whom the request came."""
-        if self._trusts(visitor.remote):
-            visitor.remote = request.remote = self._client(visitor.remote, request)
+        """Now that *request* is read, say who *visitor* is, and from whom the request came: over
+        the same stream a proxy asks for one client after the other."""
+        if self._trusts(visitor.address):
+            visitor.remote = request.remote = self._client(visitor.address, request)
             visitor.host = _host(visitor.remote)
 
     def _client(self, proxy: Address, request: Request) -> Address:

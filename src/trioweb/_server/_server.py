@@ -79,6 +79,7 @@ class Server:
             Judge(settings, self._counts, self._stop),
             self._places,
             self._counts,
+            self._stop,
             spawn=nursery.start_soon,
             reader=reader,
         )
@@ -187,6 +188,7 @@ class Server:
             self._drained.set()
 
     async def _drain(self, spread: float, *, handover: bool) -> None:
+        self._places.dismiss_idle()
         if handover:
             await self._stop_accepting()
         assert self._stop.farewell is not None
