@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -10,6 +11,7 @@ import trio.testing
 
 from tests.support import TRANSPORTS, Streams, open_streams, transport_of
 from trioweb._tls import TlsStream
+from trioweb._wire import _kernel
 from trioweb._wire._choice import wire_to
 from trioweb._wire._kernel import KernelWire
 from trioweb._wire._records import RecordWire
@@ -143,3 +145,18 @@ async def test_room_that_a_peer_makes_is_a_sign_of_life(
         nursery.start_soon(read_later)
         await wire.write(DATA, account)
     assert account.by_peer
+
+
+async def test_program_that_would_be_killed_by_a_write_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_kernel, "_has_told_of_sigpipe", False)
+    async with open_streams("tcp") as (ours, _):
+        for action, told in (signal.SIG_IGN, 0), (signal.SIG_DFL, 1), (signal.SIG_DFL, 1):
+            before = signal.signal(signal.SIGPIPE, action)
+            try:
+                wire_to(ours, None, 1)
+            finally:
+                signal.signal(signal.SIGPIPE, before)
+            assert [record.levelname for record in caplog.records] == ["WARNING"] * told
+    assert "SIGPIPE" in caplog.text

@@ -21,7 +21,7 @@ from tests.topics.support import (
     received,
     settle,
 )
-from trioweb import Hub, Publication, Retain, Topic, open_hub
+from trioweb import Hub, Publication, Retain, State, Topic, open_hub
 from trioweb._protocol._frames import SERVER_FORM, encode_message
 from trioweb._topics import Slow
 from trioweb._topics._log import BLOCK_BYTES
@@ -300,6 +300,27 @@ async def test_subscriber_of_a_client_side_gets_masked_frames(
     # Masked once: the same bytes for both.
     assert clients[0].queue.offers[0] is clients[1].queue.offers[0]
     assert server.raw == encode_message("hello", SERVER_FORM)
+
+
+async def test_encoding_that_fails_ends_nobody_who_has_left(
+    hub: Hub, peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = hub.topic("news")
+    leaving, staying = peers.open(), peers.open()
+
+    def encode(publication: Publication) -> str:
+        gone.close()
+        raise ValueError("no such thing")
+
+    gone = topic.subscribe(leaving.connection, encode=encode)
+    topic.subscribe(staying.connection, encode=encode)
+    publish(topic, 1)
+    await settle()
+    assert leaving.close is None and leaving.connection.state is State.OPEN
+    assert staying.close == (1011, "encoding failed")
+    leaving.connection.send_nowait("still there")
+    await settle()
+    assert leaving.messages == ["still there"]
 
 
 @pytest.mark.parametrize("result", [ValueError("no such thing"), 1, "\ud800"])

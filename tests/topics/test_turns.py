@@ -143,3 +143,37 @@ async def test_handler_need_not_wait_for_whom_it_subscribes_to_a_hub_that_is_can
                             await peer.connection.send("good-bye")
                     await settle()
     assert peer.messages.count("good-bye") == 20
+
+
+@TRANSPORTS
+async def test_topics_of_two_hubs_share_a_link(transport: Transport, peers: Peers) -> None:
+    """Who lags in both stands in line in both, and neither lets go of the other's place."""
+    async with open_hub() as one, open_hub() as other:
+        peer = peers.open(transport)
+        topics = [hub.topic("news") for hub in (one, other)]
+        subscriptions = [topic.subscribe(peer.connection) for topic in topics]
+        await peer.clog()
+        for _ in range(3):
+            for number, topic in enumerate(topics):
+                topic.publish(f"{number}")
+        await settle()
+        for subscription in subscriptions:
+            subscription._check()
+            assert subscription.lag > 0
+        subscriptions[0].close()
+        await settle()
+        subscriptions[1]._check()
+        again = topics[0].subscribe(peer.connection, history=3)
+        peer.resume()
+        await one.wait_caught_up()
+        await other.wait_caught_up()
+        await settle()
+        for subscription in again, subscriptions[1]:
+            subscription._check()
+            assert subscription.lag == 0
+        texts = [message for message in peer.messages if isinstance(message, str)]
+        assert sorted(texts) == ["0"] * 3 + ["1"] * 3
+        # The end of the connection ends its subscriptions in both.
+        peer.connection.link.abort("enough")
+        await settle()
+        assert topics[0].subscribers == topics[1].subscribers == 0

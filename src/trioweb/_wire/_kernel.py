@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -10,6 +12,10 @@ from typing import Final
 import trio
 
 from ._wire import Account
+
+_logger = logging.getLogger("trioweb")
+
+_has_told_of_sigpipe = False
 
 
 def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
@@ -27,6 +33,20 @@ def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
     # processor's caches, and of a delivery that is most of what is not the system call.
     fileno: Callable[[], int] = getattr(stream.socket, "_sock", stream.socket).fileno
     return fileno
+
+
+def check_sigpipe() -> None:
+    """Say, once, if the program has asked for being killed by the first write to a peer that has
+    gone: Python ignores SIGPIPE from the start, and programs for pipes often undo that."""
+    global _has_told_of_sigpipe
+    if _has_told_of_sigpipe or sys.platform == "win32":
+        return
+    if signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL:
+        _has_told_of_sigpipe = True
+        _logger.warning(
+            "SIGPIPE is set to its default: the first write to a peer that has gone ends this "
+            "process; signal.signal(signal.SIGPIPE, signal.SIG_IGN), as Python has it, mends that"
+        )
 
 
 class KernelWire:
