@@ -70,6 +70,7 @@ if _TYPE_CHECKING:
     from ._topic_server import Member as Member
     from ._topic_server import MemberLimits as MemberLimits
     from ._topic_server import SubscribeRequest as SubscribeRequest
+    from ._topic_server import Tokens as Tokens
     from ._topic_server import TopicRules as TopicRules
     from ._topic_server import TopicServer as TopicServer
     from ._topic_server import TopicServerStatistics as TopicServerStatistics
@@ -157,6 +158,7 @@ _OF_TOPIC_SERVER = frozenset(
         "TopicRules",
         "TopicServer",
         "TopicServerStatistics",
+        "Tokens",
         "Welcome",
         "open_topic_server",
     }

@@ -1,8 +1,10 @@
 """The topic server: topics of a hub for clients of the Centrifuge protocol."""
 
 from ._member import Member
+from ._open import open_topic_server
 from ._rules import ConnectRequest, Granted, MemberLimits, SubscribeRequest, TopicRules, Welcome
-from ._server import TopicServer, TopicServerStatistics, open_topic_server
+from ._server import TopicServer, TopicServerStatistics
+from ._tokens import Tokens
 
 __all__ = [
     "ConnectRequest",
@@ -10,6 +12,7 @@ __all__ = [
     "Member",
     "MemberLimits",
     "SubscribeRequest",
+    "Tokens",
     "TopicRules",
     "TopicServer",
     "TopicServerStatistics",

@@ -11,7 +11,7 @@ from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._replies import Reply
 from .._centrifuge._schema import Error
 from .._connection import is_own_end
-from .._errors import Dismiss, HubFull, Refuse, single_cause
+from .._errors import BrokerFull, Dismiss, HubFull, Refuse, Unpublished, single_cause
 from .._logs import log
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def failure_of(error: Exception, member: Member) -> Refuse | None:
         case Dismiss():
             member._dismissed(cause)
             return None
-        case HubFull():
+        case HubFull() | BrokerFull() | Unpublished():
             return Refuse(ErrorCode.INTERNAL, temporary=True)
         case _ if is_own_end(error, member.connection):
             return None

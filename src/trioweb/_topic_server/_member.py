@@ -7,8 +7,7 @@ subscription begins where the reply to it says, because no await lies between th
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -25,18 +24,15 @@ from .._centrifuge._schema import SubscribeRequest
 from .._chance import random_bytes
 from .._connection import Connection
 from .._errors import Dismiss
-from .._protocol._frames import SERVER_FORM, encode_message
+from .._protocol._frames import encode_message
 from ._calls import Calls
 from ._data import payload_of
+from ._due import Due
 from ._outcalls import Outcalls
 from ._seat import Seat
 
 if TYPE_CHECKING:
     from ._server import TopicServer
-
-_T = TypeVar("_T")
-
-_PING: Final = "a ping of the topic server's"
 
 
 class Member:
@@ -55,12 +51,12 @@ class Member:
         "_asking",
         "_calls",
         "_codec",
-        "_expiry",
+        "_due",
+        "_is_anonymous",
         "_is_extended",
         "_is_over",
         "_is_welcome",
         "_outcalls",
-        "_pinged_at",
         "_seats",
         "_server",
         "client",
@@ -81,12 +77,10 @@ class Member:
         self._outcalls = Outcalls(self)
         self._asking: trio.CancelScope | None = None
         self._is_welcome = False
+        self._is_anonymous = False
         self._is_extended = False
         self._is_over = False
-        self._pinged_at = 0.0
-        self._expiry = server._timetable.at(
-            trio.current_time() + server.limits.stale, partial(self._end, DisconnectCode.STALE)
-        )
+        self._due = Due(self)
 
     def __repr__(self) -> str:
         return f"<Member {self.client} of {self.connection!r}>"
@@ -264,59 +258,18 @@ class Member:
         if self._seats.get(seat.name) is seat:
             del self._seats[seat.name]
 
-    # What is due.
-
-    def _refresh(self, ttl: float | None) -> None:
-        """The connection ends when *ttl*, and some grace, have passed."""
-        timetable = self._server._timetable
-        timetable.cancel(self._expiry)
-        if ttl is not None:
-            due = trio.current_time() + ttl + self._server.limits.grace
-            self._expiry = timetable.at(due, partial(self._end, DisconnectCode.EXPIRED))
-
-    def _expire(self, seat: Seat, ttl: float | None) -> None:
-        """*seat* is over when *ttl*, and some grace, have passed."""
-        timetable = self._server._timetable
-        timetable.cancel(seat.expiry)
-        if ttl is not None:
-            expired = UnsubscribeCode.EXPIRED
-            due = trio.current_time() + ttl + self._server.limits.grace
-            end = partial(self.unsubscribe, seat.name, expired, expired.reason)
-            seat.expiry = timetable.at(due, end)
-
-    def _begin(self) -> None:
+    def _begin(self, ttl: float | None) -> None:
         """This is a member from now on."""
         self._is_welcome = True
         self._server._members[self.client] = self
-        self._ping_at(trio.current_time() + self._server.ping)
-
-    def _ping_at(self, due: float) -> None:
-        self._server._timetable.at(due, partial(self._ping, due))
-
-    def _ping(self, due: float) -> None:
-        link = self.connection.link
-        if self._is_over or not link.is_whole:
-            return
-        # Nobody can be heard while this side does not read; the heartbeat looks after those.
-        is_silent = link.heard_at < self._pinged_at and link.pause is None
-        if is_silent and not link.has_unread():
-            self._end(DisconnectCode.NO_PONG)
-            return
-        self._pinged_at = now = trio.current_time()
-        # Where more is queued, one of them is all that waits.
-        link.queue.answer(_PING, encode_message(self._codec.PING, SERVER_FORM))
-        interval = self._server.ping
-        # Strictly periodic, as clients expect it; but what a stopped process has missed is missed.
-        while due <= now:
-            due += interval
-        self._ping_at(due)
+        self._due.begin(ttl)
 
     def _on_closed(self) -> None:
         """The connection is over, and whatever the program does for it."""
         if self._is_over:
             return
         self._is_over = True
-        self._server._timetable.cancel(self._expiry)
+        self._due.cancel()
         # What it was allowed to do there it may have asked for before it went.
         for seat in self._seats.values():
             seat.leave(self)

@@ -5,6 +5,7 @@ Frozen, and checked when made.  Nothing here knows how a rule is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
@@ -62,6 +63,11 @@ class TopicRules:
 Topics: TypeAlias = Mapping[str, TopicRules] | Callable[[str], TopicRules | None]
 
 
+def takes_anonymous(topics: Topics) -> bool:
+    """Whether there may be a topic for members without a token."""
+    return not isinstance(topics, Mapping) or any(rules.anonymous for rules in topics.values())
+
+
 def rules_by_name(topics: Topics) -> Callable[[str], TopicRules | None]:
     """What finds the rules for a topic's name in what a user gave as *topics*."""
     if not isinstance(topics, Mapping):
@@ -87,6 +93,8 @@ def rules_by_name(topics: Topics) -> Callable[[str], TopicRules | None]:
 
 def _check_ttl(owner: str, ttl: float | None) -> None:
     check_kind(owner, "ttl", ttl, int, float, optional=True)
+    if ttl is not None and not math.isfinite(ttl):
+        raise ValueError(f"{owner}(ttl={ttl!r}): must be a number of seconds, None for ever")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,8 +105,8 @@ class Seat:
             raise
         ttl = self.ttl
         if ttl is not None:
-            told.update(expires=True, ttl=max(1, int(ttl)))
-            member._expire(self, ttl)
+            told.update(expires=True, ttl=whole_seconds(ttl))
+            member._due.renew(self, ttl)
         return SubscribeResult(data=data, **told)
 
     def leave(self, member: Member) -> None:
@@ -119,6 +119,11 @@ class Seat:
             self._changes.close()
         member._server._timetable.cancel(self.expiry)
         member._server._leave(self.name, member)
+
+
+def whole_seconds(ttl: float) -> int:
+    """*ttl* as the protocol has it; a client that is told 0 would ask again at once."""
+    return min(max(1, int(ttl)), 2**32 - 1)
 
 
 def _start(

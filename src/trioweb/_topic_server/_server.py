@@ -1,28 +1,28 @@
-"""The topic server: what all members share, and how it is opened."""
+"""The topic server: what all members share."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import trio
 
-from .._arguments import check_async, check_kind, wrong
+from .._arguments import check_kind
 from .._centrifuge import CODECS, Codec
 from .._centrifuge._codes import DisconnectCode
 from .._connection import Connection
-from .._nursery import open_hidden_nursery, protected_block
-from .._topics import Hub, Topic, open_hub
+from .._topics import Hub, Topic
 from ._data import message_of_program
 from ._member import Member
 from ._presence import LocalPresence, Presence
 from ._room import Room
-from ._rules import Callback, MemberLimits, TopicRules, Topics, rules_by_name
+from ._rules import Callback, MemberLimits, TopicRules
 from ._seat import Seat
 from ._session import Session
 from ._timetable import Timetable
+from ._tokens import Tokens
 
 # What clients show their users; a number of the protocol's, and none of ours.
 _VERSION: Final = "trioweb"
@@ -62,7 +62,8 @@ class TopicServer:
 
     Attributes:
         subprotocols: for `serve(subprotocols=…)`.
-        limits, ping: as given.
+        callbacks, tokens, limits, ping: as given.
+        takes_anonymous: whether who has no token may connect where others have one.
     """
 
     subprotocols: Final = (_PROTOBUF, "centrifuge-json")
@@ -77,10 +78,14 @@ class TopicServer:
         rules: Callable[[str], TopicRules | None],
         callbacks: Callbacks,
         calls: Mapping[str, Callback],
+        tokens: Tokens | None,
+        takes_anonymous: bool,
         limits: MemberLimits,
         ping: int,
     ) -> None:
         self.callbacks = callbacks
+        self.tokens = tokens
+        self.takes_anonymous = takes_anonymous
         self.limits = limits
         self.ping = ping
         self._is_closed = False
@@ -221,91 +226,3 @@ def _codec_for(connection: Connection) -> Codec:
     query = parse_qs(urlsplit(connection.request.target).query)
     asked = [*query.get("cf_protocol", ()), *query.get("format", ())]
     return CODECS[_PROTOBUF if "protobuf" in asked else ""]
-
-
-@protected_block
-async def open_topic_server(
-    hub: Hub,
-    *,
-    topics: Topics,
-    on_connect: Callback | None = None,
-    on_subscribe: Callback | None = None,
-    on_publish: Callback | None = None,
-    on_refresh: Callback | None = None,
-    on_renew: Callback | None = None,
-    on_message: Callback | None = None,
-    calls: Mapping[str, Callback] | None = None,
-    limits: MemberLimits = MemberLimits(),
-    ping: int = 25,
-) -> AsyncGenerator[TopicServer]:
-    """Serve topics of *hub* to clients of the Centrifuge protocol for the length of the block.
-
-    Stock clients for browsers, phones and programs reconnect, subscribe again and recover what
-    they missed by themselves.  Give `handle` and `subprotocols` of the server to `serve`.
-
-    Args:
-        topics: what members may do, by what stands before the first colon of a topic's name; ""
-            is for names without one, "*" for all others.  Or a function of the whole name, which
-            returns None for a topic that there is not.
-        on_connect: `async (member, ConnectRequest) -> Welcome | None`: who somebody is.  By
-            default, and for None, anybody may come, with `connection.user` as their user.
-        on_subscribe: `async (member, SubscribeRequest) -> Granted | None`: what somebody may do
-            with a topic.  By default, and for None, what the rules say.
-        on_publish: `async (member, topic, data) -> data | None`: checks what a member publishes,
-            or returns what is published instead.
-        on_refresh: `async (member, token) -> Welcome`: looks at a new token for a connection with
-            a `Welcome.ttl`; of what it returns, only the `ttl` counts.
-        on_renew: `async (member, topic, token) -> Granted`: likewise for a subscription.
-        on_message: `async (member, data)`: takes what a member sends outside of all topics.
-            Without it, whoever does so is sent away for good (3508).
-        calls: what members can call, by its name: `async (member, data) -> data`.
-        limits: what a member may cost.
-        ping: whole seconds between two pings.  25, as the reference server has it.
-
-    `data` is anything that JSON has, or bytes where a client that speaks Protobuf has sent
-    something else; None where it has sent nothing.
-
-    A callback raises Refuse to say no, and Dismiss to end the connection.  Any other error is
-    logged, and the client told to try again later (100).  What it does ends with the connection.
-
-    Leaving the block closes the connections of all members with 3001, and they come back to
-    another server.
-
-    Raises:
-        TypeError, ValueError: an argument cannot work.
-    """
-    owner = "open_topic_server"
-    check_kind(owner, "hub", hub, Hub)
-    check_kind(owner, "limits", limits, MemberLimits)
-    check_kind(owner, "ping", ping, int)
-    if ping < 1:
-        raise ValueError(f"{owner}(ping={ping!r}): must be at least 1 second")
-    check_async(owner, "on_connect(member, request)", on_connect, optional=True)
-    check_async(owner, "on_subscribe(member, request)", on_subscribe, optional=True)
-    check_async(owner, "on_publish(member, topic, data)", on_publish, optional=True)
-    check_async(owner, "on_refresh(member, token)", on_refresh, optional=True)
-    check_async(owner, "on_renew(member, topic, token)", on_renew, optional=True)
-    check_async(owner, "on_message(member, data)", on_message, optional=True)
-    if calls is not None and not isinstance(calls, Mapping):
-        raise wrong(owner, "calls", "a mapping of names to async functions", calls)
-    for name, function in (calls or {}).items():
-        check_kind(owner, "each key of calls", name, str)
-        check_async(owner, f"calls[{name!r}](member, data)", function)
-    callbacks = Callbacks(on_connect, on_subscribe, on_publish, on_refresh, on_renew, on_message)
-    # Who comes and goes: a topic each, for which no topic of the program's has to go.
-    async with open_hub(max_topics=2**20, linger=0) as changes, open_hidden_nursery() as nursery:
-        server = TopicServer(
-            hub,
-            changes,
-            nursery,
-            rules=rules_by_name(topics),
-            callbacks=callbacks,
-            calls=dict(calls or {}),
-            limits=limits,
-            ping=ping,
-        )
-        nursery.start_soon(server._timetable.run)
-        try:
-            yield server
-        finally:
-            server._close()

@@ -28,9 +28,10 @@ from .._centrifuge._schema import (
 from .._effort import A_TURN, EFFORT
 from .._errors import BadMessage, ClosedLocally, Dismiss, Refuse, single_cause
 from .._policy import Message
+from ._admission import admit, begin, prepare_subscription
 from ._answers import error_reply, failure_of
 from ._data import value_of
-from ._requests import ANSWERS, admit, begin, prepare_subscription
+from ._requests import ANSWERS
 
 if TYPE_CHECKING:
     from ._member import Member

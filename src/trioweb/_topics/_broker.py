@@ -53,6 +53,11 @@ class Receipt:
             raise Unpublished(self._outcome)
         return self._outcome
 
+    @property
+    def _is_settled(self) -> bool:
+        """Whether `confirmed` has an answer."""
+        return self._outcome is not None
+
     def _settle(self, outcome: Position | str) -> None:
         """It was published there, or was not for this reason."""
         self._outcome = outcome
