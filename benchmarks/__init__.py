@@ -11,10 +11,13 @@
     external.py   likewise those that are not written in Python (one is in node_server.js)
     jobs.py       what such a server does while it is measured, the same for all
     stalled.py    a broadcast beside subscribers that stopped reading
+    storm.py      very many that come back at once, beside a live topic
+    hubs.py       what a hub takes of memory
     clients.py    the clients under measurement, one small function for each peer
     resilience.py what our resilient client costs
     imports.py    what it costs to import a peer
     load.py       the other end of all, never the bottleneck
+    readers.py    how that reads, and whom it tells
     wire.py       RFC 6455 by hand, for the load and for the floor
 
 Nothing here compares seconds between runs or machines: a claim is a ratio of two figures that

@@ -7,6 +7,7 @@ from .clients import CLIENTS
 from .imports import STATEMENTS
 from .peers import BARE_TRIO, FLOOR, FLOOR_AT_ONCE, OURS, PEERS
 from .servers import SERVERS
+from .storm import STORM
 from .task import Task
 
 _RELATIONS = {"<": operator.lt, "≤": operator.le, "≥": operator.ge}
@@ -31,6 +32,10 @@ UNITS = {
     "open and close": "µs of CPU to open a connection and close it",
     "open": "µs of CPU to open one",
     "close": "µs of CPU to close one",
+    "caught up": "ms until the last has caught up",
+    "storm": "µs of CPU for each that comes back, with what is live meanwhile",
+    "live p99": "ms, 99 of 100 live messages within meanwhile",
+    "hub-memory": "bytes of private memory for each of the bound",
     "import": "ms of CPU",
     "import beyond Trio": "ms of CPU beyond Trio's",
     "share": "% of a core",
@@ -297,6 +302,28 @@ CASES = {
         (OURS,),
         (_ours("≤", 66), _ours("≤", 0, "evicted"), _ours("≤", 1.2, "p99 beside")),
         took=45,
+    ),
+    "storm": Case(
+        "1,000 peers come back at once, for 100 publications of 256 bytes each; 100 are live",
+        Task("storm", connections=100, returning=1000, publications=100, size=256, seconds=1),
+        ("caught up", "storm", "live p99"),
+        tuple(STORM),
+        (
+            Bar(("websockets",), "≤", 0.5),
+            Bar(tuple(peer for peer in STORM if peer != OURS), "≤", 1, "the best peer", "storm"),
+            Bar(("websockets",), "≤", 0.5, figure="live p99"),
+        ),
+        took=3,
+        headline="1,000 peers come back at once: until the last has caught up",
+    ),
+    "hub-memory": Case(
+        "A hub of 1,000 topics, filled three times over with publications of 64 bytes",
+        Task("hub-memory", connections=1000, publications=400_000),
+        ("hub-memory",),
+        (OURS,),
+        (_ours("≤", 1.5),),
+        took=3,
+        headline="memory of a full hub",
     ),
     "tls": Case(
         "Fan-out to 500 subscribers over TLS, 64 bytes, one publication at a time",

@@ -13,11 +13,12 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .load import STAMP_DIGITS, memory_steps
+from .load import memory_steps
+from .readers import STAMP_DIGITS
 from .task import Task
 
 _TEXTS = 64  # different ones, where they are to be compressed
@@ -79,6 +80,10 @@ class Job:
     async def sleep(self, seconds: float) -> None:
         raise NotImplementedError
 
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Run a function beside what waits, until the end of the process."""
+        raise NotImplementedError
+
     def cpu(self) -> float:
         """Return the seconds of CPU time that the server has used."""
         return time.process_time()
@@ -119,6 +124,10 @@ class Job:
                 await self.publish_on_schedule(publish, count)
                 await self.arrived()
                 figures = self.load_figures()
+            case "storm":
+                await self._all_connected()
+                self.spawn(self.publish_on_schedule, publish, sys.maxsize)
+                figures = await self._observe_from_here("spent")
             case "connections":
                 figures = await self._observe("open", "close")
             case _:
@@ -169,6 +178,9 @@ class Job:
     async def _observe(self, *parts: str) -> dict[str, float]:
         """Note what it costs to serve from one of the load's bytes to the next, for each part."""
         await self.arrived()  # all are open
+        return await self._observe_from_here(*parts)
+
+    async def _observe_from_here(self, *parts: str) -> dict[str, float]:
         await self.arrived()
         waited, elapsed = self.core_wait(), time.perf_counter()
         figures = {}
@@ -227,6 +239,11 @@ class TrioJob(Job):
 
         await trio.sleep(seconds)
 
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        import trio
+
+        trio.lowlevel.spawn_system_task(function, *args)
+
 
 class AsyncioJob(Job):
     def run(self, serve: Callable[[Job], Any]) -> None:
@@ -242,6 +259,9 @@ class AsyncioJob(Job):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        self._spawned = asyncio.get_running_loop().create_task(function(*args))
 
 
 class UvloopJob(AsyncioJob):

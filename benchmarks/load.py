@@ -12,49 +12,44 @@ load's to take, one line of JSON. It ends when its peer does, so that nothing is
 whoever was killed.
 """
 
-import json
 import os
 import select
 import socket
-import ssl
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from . import wire
+from .readers import (
+    PAUSE,
+    READ_BYTES,
+    Left,
+    Read,
+    Stamped,
+    buffer,
+    bytes_reader,
+    frames_reader,
+    poll_all,
+    stay,
+    tell,
+    tell_figures,
+    tls_reader,
+)
 from .task import Task
 
-# The pause keeps the reader from taking turns with the server at every single frame, and from
-# costing it a wake-up for each: it looks in, and reads what is there.
-_PAUSE = 0.0002
-_READ_BYTES = 2**18
 _SEND_BYTES = 2**20
 _WARM_SECONDS = 0.1
 # So long after the load has seen a handshake the server has surely finished its part of it.
 _SETTLE_SECONDS = 0.2
-STAMP_DIGITS = 20
-_PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
+# So many peers come back between two looks at what has arrived.
+_RETURNING_TOGETHER = 20
+# Where a peer asks for the history of `storm`; every other path is the live topic's.
+RETURN_PATH = "/history"
 # The least that the kernel takes; what it keeps for a stalled subscriber is not the question.
 _STALLED_BUFFER = 2048
 MEMORY_STEPS = 4  # equal ones, to all the connections; before them come the first hundred
 SETTLED_CONNECTIONS = 100  # they fill caches and free lists
-
-Read = Callable[[], int]  # reads what is there, and returns how much of what is counted
-
-
-class _Left(Exception):
-    """The server has ended, having its figures."""
-
-
-def _tell() -> None:
-    """Write one byte to whoever was promised one."""
-    os.write(sys.stdout.fileno(), b".")
-
-
-def _tell_figures(**figures: float) -> None:
-    os.write(sys.stdout.fileno(), json.dumps(figures).encode() + b"\n")
 
 
 def _port() -> int:
@@ -66,79 +61,17 @@ def _open(task: Task, port: int) -> list[tuple[socket.socket, bytes]]:
     return wire.connect(port, task.connections, authority=authority, deflate=task.deflate)
 
 
-def _poll(readers: dict[int, Read], until: Callable[[int], bool]) -> None:
-    """Read everything, until `until` says so of each count."""
-    poll = select.epoll()
-    for fd in readers:
-        poll.register(fd, select.EPOLLIN)
-    with poll:
-        while True:
-            events = poll.poll(0)
-            count = 0
-            for fd, _ in events:
-                count += readers[fd]()
-            if until(count):
-                return
-            if not events:
-                time.sleep(_PAUSE)
-
-
-_buffer = bytearray(_READ_BYTES)  # for whoever does not look at what it read
-
-
-def _bytes_reader(sock: socket.socket) -> Read:
-    fd = sock.fileno()
-    buffers = [_buffer]
-    readv = os.readv
-
-    def read() -> int:
-        count = readv(fd, buffers)
-        if not count:
-            raise _Left
-        return count
-
-    return read
-
-
-def _tls_reader(sock: socket.socket) -> Read:
-    # OpenSSL reads one record and leaves the others to the kernel, so polling sees them.
-    sock.setblocking(False)
-
-    def read() -> int:
-        try:
-            count = sock.recv_into(_buffer)
-        except ssl.SSLWantReadError:  # a part of a record
-            return 0
-        if not count:
-            raise _Left
-        return count
-
-    return read
-
-
-def _frames_reader(sock: socket.socket, rest: bytes) -> Read:
-    frames = wire.Frames(rest)
-
-    def read() -> int:
-        data = sock.recv(_READ_BYTES)
-        if not data:
-            raise _Left
-        return sum(opcode <= wire.TEXT for opcode, _ in frames.feed(data))
-
-    return read
-
-
 def publish(task: Task, port: int) -> None:
     """Tell whenever a burst has arrived everywhere, until the server ends."""
     opened = _open(task, port)
     due = task.connections * task.burst
     total = 0
     if task.deflate:  # frames of any length
-        readers = {sock.fileno(): _frames_reader(sock, rest) for sock, rest in opened}
+        readers = {sock.fileno(): frames_reader(sock, rest) for sock, rest in opened}
     else:
         due *= len(wire.text_frame(bytes(task.size)))
         total = sum(len(rest) for _, rest in opened)
-        reader = _tls_reader if task.tls else _bytes_reader
+        reader = tls_reader if task.tls else bytes_reader
         readers = {sock.fileno(): reader(sock) for sock, _ in opened}
     goal = due
 
@@ -147,76 +80,28 @@ def publish(task: Task, port: int) -> None:
         total += arrived
         if total >= goal:
             goal += due
-            _tell()
+            tell()
         return False
 
-    _tell()
+    tell()
     try:
-        _poll(readers, count)
-    except _Left:
+        poll_all(readers, count)
+    except Left:
         if total % due:
             sys.exit(f"{total} arrived, which is no multiple of {due}")
         raise
 
 
-class _Stamped:
-    """Reads messages of one length that begin with the time at which they were due.
-
-    Of each read it looks at the oldest whole message, which has waited longest.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._frame = len(wire.text_frame(bytes(size)))
-        self._head = self._frame - size
-        self.waited: list[float] = []  # seconds
-
-    def reader(self, sock: socket.socket) -> Read:
-        fd, frame, head, waited = sock.fileno(), self._frame, self._head, self.waited
-        buffer = _buffer
-        read_bytes = _bytes_reader(sock)
-        position = 0  # in a frame
-
-        def read() -> int:
-            nonlocal position
-            count = read_bytes()
-            start = -position % frame
-            if start + frame <= count:
-                stamp = start + head
-                waited.append(time.monotonic() - int(buffer[stamp : stamp + STAMP_DIGITS]) / 1e9)
-            position = (position + count) % frame
-            return count
-
-        assert fd >= 0
-        return read
-
-    def due(self, messages: int) -> Callable[[int], bool]:
-        """Return what says that so many messages have arrived."""
-        missing = messages * self._frame
-
-        def arrived(count: int) -> bool:
-            nonlocal missing
-            missing -= count
-            return missing <= 0
-
-        return arrived
-
-    def figures(self) -> dict[str, float]:
-        """Return percentiles, in milliseconds."""
-        waited = sorted(self.waited)
-        last = len(waited) - 1
-        return {f"p{part:g}": waited[round(last * part / 100)] * 1e3 for part in _PERCENTILES}
-
-
 def latency(task: Task, port: int) -> None:
     """Tell when all that the schedule has for us has arrived."""
     opened = [sock for sock, _ in _open(task, port)]
-    stamped = _Stamped(task.size)
+    stamped = Stamped(task.size)
     readers = {sock.fileno(): stamped.reader(sock) for sock in opened}
-    _tell()
-    _poll(readers, stamped.due(round(task.seconds * task.rate) * task.connections))
-    _tell()
-    _tell_figures(**stamped.figures())
-    _stay(opened)
+    tell()
+    poll_all(readers, stamped.due(round(task.seconds * task.rate) * task.connections))
+    tell()
+    tell_figures(**stamped.figures())
+    stay(opened)
 
 
 def stalled(task: Task, port: int) -> None:
@@ -227,27 +112,85 @@ def stalled(task: Task, port: int) -> None:
     eviction have arrived at those that read, and when all have.
     """
     opened = [sock for sock, _ in _open(task, port)]
-    stamped = _Stamped(task.size)
+    stamped = Stamped(task.size)
     readers = {sock.fileno(): stamped.reader(sock) for sock in opened}
-    _tell()
-    _poll(readers, stamped.due(task.retained * task.connections))
+    tell()
+    poll_all(readers, stamped.due(task.retained * task.connections))
     stamped.waited.clear()
-    _tell()
+    tell()
     others = wire.connect(port, task.stalled, receive_buffer=_STALLED_BUFFER)
     time.sleep(_SETTLE_SECONDS)
-    _tell()
+    tell()
     furthest = (task.retained - task.passing[0]) * 9 // 10
     for number, (sock, _) in enumerate(others):
         # How far back its subscription is to begin: each somewhere else.
         back = 1 + number * furthest // task.stalled
         sock.sendall(wire.client_frame(wire.TEXT, b"%d" % back))
     time.sleep(_SETTLE_SECONDS)
-    _tell()
+    tell()
     for publications in task.passing:
-        _poll(readers, stamped.due(publications * task.connections))
-        _tell()
-    _tell_figures(**stamped.figures())
-    _stay(opened)
+        poll_all(readers, stamped.due(publications * task.connections))
+        tell()
+    tell_figures(**stamped.figures())
+    stay(opened)
+
+
+def storm(task: Task, port: int) -> None:
+    """Tell when the live subscribers are open, when others begin to come back, and when the last of
+    those has its history."""
+    opened = [sock for sock, _ in _open(task, port)]
+    stamped = Stamped(task.size)
+    readers = {sock.fileno(): stamped.reader(sock) for sock in opened}
+    tell()
+    end = time.monotonic() + task.seconds
+    poll_all(readers, lambda _: time.monotonic() >= end)
+    alone = stamped.figures()["p99"]
+    stamped.waited.clear()
+    tell()
+    asked = wire.request(port, RETURN_PATH)
+    due = task.publications * len(wire.text_frame(bytes(task.size)))
+    to_come, behind = task.returning, task.returning
+    poll = select.epoll()
+    for fd in readers:
+        poll.register(fd, select.EPOLLIN)
+
+    def history_reader(sock: socket.socket) -> Read:
+        head, missing = b"", due
+
+        def read() -> int:
+            nonlocal head, missing, behind
+            data = sock.recv(READ_BYTES)
+            if not data:
+                raise Left
+            if b"\r\n\r\n" not in head:
+                head += data
+                data = head.partition(b"\r\n\r\n")[2]
+            missing -= len(data)
+            behind -= not missing
+            return 0
+
+        return read
+
+    began = time.monotonic()
+    # Until a live message has come, too.
+    while behind or not stamped.waited:
+        for _ in range(min(to_come, _RETURNING_TOGETHER)):
+            to_come -= 1
+            sock = socket.create_connection((wire.HOST, port))
+            sock.sendall(asked)
+            opened.append(sock)
+            readers[sock.fileno()] = history_reader(sock)
+            poll.register(sock, select.EPOLLIN)
+        events = poll.poll(0)
+        for fd, _ in events:
+            readers[fd]()
+        if not events and not to_come:
+            time.sleep(PAUSE)
+    caught_up = time.monotonic() - began
+    tell()
+    during = stamped.figures()["p99"]
+    tell_figures(caught_up=caught_up * 1e3, during=during, alone=alone)
+    stay(opened)
 
 
 def echo(task: Task, port: int) -> None:
@@ -267,9 +210,9 @@ def echo(task: Task, port: int) -> None:
         while (now := clock()) < end:
             # It does not sleep: a wake-up would take longer than many an echo.
             for fd, _ in poll.poll(0):
-                count = os.readv(fd, [_buffer])
+                count = os.readv(fd, [buffer])
                 if not count:
-                    raise _Left
+                    raise Left
                 missing[fd] -= count
                 if missing[fd] <= 0:
                     now = clock()
@@ -278,18 +221,18 @@ def echo(task: Task, port: int) -> None:
                     sent[fd] = now
                     socks[fd].send(message)
 
-    _tell()
+    tell()
     for fd, sock in socks.items():
         poll.register(fd, select.EPOLLIN)
         sent[fd] = clock()
         sock.send(message)
     run(_WARM_SECONDS)
     waited.clear()
-    _tell()
+    tell()
     run(task.seconds)
-    _tell()
-    _tell_figures(count=len(waited), p50=statistics.median(waited) * 1e6)
-    _stay(opened)
+    tell()
+    tell_figures(count=len(waited), p50=statistics.median(waited) * 1e6)
+    stay(opened)
 
 
 def receive(task: Task, port: int) -> None:
@@ -310,35 +253,35 @@ def receive(task: Task, port: int) -> None:
             sock.sendall(block)
             count += batch
         sock.sendall(wire.client_frame(wire.PING, b"read?"))
-        while (wire.PONG, b"read?") not in frames.feed(data := sock.recv(_READ_BYTES)):
+        while (wire.PONG, b"read?") not in frames.feed(data := sock.recv(READ_BYTES)):
             if not data:
-                raise _Left
+                raise Left
         return count
 
-    _tell()
+    tell()
     run(_WARM_SECONDS)
-    _tell()
+    tell()
     count = run(task.seconds)
-    _tell()
-    _tell_figures(count=count)
-    _stay([sock])
+    tell()
+    tell_figures(count=count)
+    stay([sock])
 
 
 def connections(task: Task, port: int) -> None:
     """Tell when the first are open, when as many as were asked for have followed, and when those
     are closed again."""
     first = [sock for sock, _ in wire.connect(port, SETTLED_CONNECTIONS)]
-    _tell()
+    tell()
     time.sleep(_SETTLE_SECONDS)
-    _tell()
+    tell()
     opened = wire.connect(port, task.connections)
     time.sleep(_SETTLE_SECONDS)
-    _tell()
+    tell()
     wire.close(opened)
     time.sleep(_SETTLE_SECONDS)
-    _tell()
-    _tell_figures(count=task.connections)
-    _stay(first)
+    tell()
+    tell_figures(count=task.connections)
+    stay(first)
 
 
 def heartbeats(task: Task, port: int) -> None:
@@ -351,9 +294,9 @@ def heartbeats(task: Task, port: int) -> None:
 
         def read() -> int:
             nonlocal pongs
-            data = sock.recv(_READ_BYTES)
+            data = sock.recv(READ_BYTES)
             if not data:
-                raise _Left
+                raise Left
             for opcode, payload in frames.feed(data):
                 if opcode == wire.PING:
                     sock.send(wire.client_frame(wire.PONG, payload))
@@ -363,14 +306,14 @@ def heartbeats(task: Task, port: int) -> None:
         return read
 
     readers = {sock.fileno(): reader(sock, rest) for sock, rest in opened}
-    _tell()
+    tell()
     time.sleep(_SETTLE_SECONDS)
-    _tell()
+    tell()
     end = time.monotonic() + task.seconds
-    _poll(readers, lambda _: time.monotonic() >= end)
-    _tell()
-    _tell_figures(pongs=pongs)
-    _stay([sock for sock, _ in opened])
+    poll_all(readers, lambda _: time.monotonic() >= end)
+    tell()
+    tell_figures(pongs=pongs)
+    stay([sock for sock, _ in opened])
 
 
 def memory(task: Task, port: int) -> None:
@@ -379,9 +322,9 @@ def memory(task: Task, port: int) -> None:
     for step in memory_steps(task.connections):
         opened += [sock for sock, _ in wire.connect(port, step - len(opened))]
         time.sleep(_SETTLE_SECONDS)
-        _tell()
+        tell()
         time.sleep(_SETTLE_SECONDS)  # for the server to look
-    _stay(opened)
+    stay(opened)
 
 
 def memory_steps(connections: int) -> list[int]:
@@ -389,13 +332,6 @@ def memory_steps(connections: int) -> list[int]:
     return [
         SETTLED_CONNECTIONS + connections * step // MEMORY_STEPS for step in range(MEMORY_STEPS + 1)
     ]
-
-
-def _stay(opened: list[socket.socket]) -> None:
-    """Keep connections until the server ends."""
-    opened[-1].setblocking(True)
-    while opened[-1].recv(65536):
-        pass
 
 
 def send(task: Task) -> None:
@@ -412,13 +348,13 @@ def send(task: Task) -> None:
 
 def _main() -> None:
     task = Task.from_json(sys.argv[1])
-    loads = (publish, latency, stalled, echo, receive, connections, heartbeats, memory)
+    loads = (publish, latency, stalled, storm, echo, receive, connections, heartbeats, memory)
     try:
         if task.kind == "client":
             send(task)
         else:
             {load.__name__: load for load in loads}[task.kind](task, _port())
-    except (_Left, BrokenPipeError, ConnectionResetError):
+    except (Left, BrokenPipeError, ConnectionResetError):
         pass  # the peer has its figures and went without a closing handshake
 
 

@@ -120,6 +120,9 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
     if task.kind == "import":
         with _started(cores.measured, "imports", peer) as importing:
             return dict(_figures(importing))
+    if task.kind == "hub-memory":
+        with _started(cores.measured, "hubs", task.to_json()) as filling:
+            return {task.kind: float(_figures(filling))}
     if task.kind == "stalled":
         alone = _serve(peer, cores, replace(task, stalled=0))
         beside = _serve(peer, cores, task)
@@ -148,6 +151,13 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
             _warn(found["busy"])
             each = {part: found[part] / found["count"] * 1e6 for part in ("open", "close")}
             return {"open and close": sum(each.values())} | each
+        case "storm":
+            return {
+                "caught up": found["caught_up"],
+                "storm": found["spent"] / task.returning * 1e6,
+                "live p99": found["during"],
+                "live p99 alone": found["alone"],
+            }
         case "heartbeats":
             return {"share": found["spent"] / found["elapsed"] * 100, "pongs": found["pongs"]}
         case "memory":

@@ -191,6 +191,9 @@ its pictures and the README's table from that file.
   shares with nobody, beyond its first hundred connections.
 - "bare Trio" is an echo in which each task reads from Trio's own socket, unmasks one frame, and
   writes: what Trio's loop leaves to be had.
+- Those who come back at once ask for a history that the topic has, or that the peer's handler sends
+  message by message; meanwhile the load reads what is live as in the case of latency.
+- A hub is filled with publications that are all different objects, as received ones are.
 - Each import is that of a fresh interpreter with its bytecode at hand, less Python's own start.
 - The connections with their heartbeat are watched for one interval, 20 s, in which each has its
   ping, and the load answers.

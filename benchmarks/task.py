@@ -16,6 +16,8 @@ class Task:
         echo: each connection waits for the echo of its message, then sends the next
         connections: the load opens connections, and closes them again
         heartbeats: the load answers pings
+        storm: likewise, while very many ask for another topic's history at once
+        hub-memory: no load; a hub is filled beyond its bound
         memory: the load opens connections in steps, the server looks at its memory at each
         client: the load sends without a pause, one client reads
         import: no load; interpreters import the peer
@@ -27,7 +29,8 @@ class Task:
     burst: int = 1  # publications at once
     seconds: float = 0.3  # of CPU time for a cost, of the clock's for everything else
     rate: int = 100  # bursts in a second, of those on a schedule
-    publications: int = 0  # in all, of `stalled`
+    publications: int = 0  # in all, of `stalled` and `hub-memory`; of the history, of `storm`
+    returning: int = 0  # peers that come back at once
     stalled: int = 0  # subscribers
     tls: bool = False
     deflate: bool = False  # and messages are JSON

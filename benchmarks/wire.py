@@ -41,6 +41,14 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
+def request(port: int, path: str = "/", extra: bytes = b"") -> bytes:
+    """Return the head of an opening handshake."""
+    return (
+        b"GET %b HTTP/1.1\r\nHost: %b:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n%b\r\n"
+    ) % (path.encode(), HOST.encode(), port, _KEY, extra)
+
+
 def connect(
     port: int,
     count: int = 1,
@@ -62,10 +70,7 @@ def connect(
         Each socket, and what the server sent behind its handshake.
     """
     context = ssl.create_default_context(cafile=authority) if authority else None
-    request = (
-        b"GET / HTTP/1.1\r\nHost: %b:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n%b\r\n"
-    ) % (HOST.encode(), port, _KEY, _DEFLATE_OFFER if deflate else b"")
+    asked = request(port, extra=_DEFLATE_OFFER if deflate else b"")
     opened: list[tuple[socket.socket, bytes]] = []
     while len(opened) < count:
         batch = []
@@ -77,7 +82,7 @@ def connect(
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context:
                 sock = context.wrap_socket(sock, server_hostname=HOST)
-            sock.sendall(request)
+            sock.sendall(asked)
             batch.append(sock)
         for sock in batch:
             head, rest = _read_head(sock)

@@ -21,6 +21,10 @@ def _smallest(task: Task) -> Task:
         case "stalled":
             # Large messages, so that they stall although they are few.
             return replace(small, stalled=4, publications=200, size=16 * 1024, rate=200)
+        case "storm":
+            return replace(small, returning=8, publications=5, seconds=0.05)
+        case "hub-memory":
+            return replace(small, publications=1000)
         case "reconnect":
             return replace(small, connections=1)
         case _:
