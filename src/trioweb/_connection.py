@@ -85,6 +85,11 @@ class Connection(trio.abc.AsyncResource):
         )
 
     @property
+    def _sink(self) -> Link:
+        """Where publications of a topic go to."""
+        return self.link
+
+    @property
     def id(self) -> str:
         """A random string that this connection has alone, for logs.
 

@@ -52,7 +52,7 @@ async def say_good_bye(
     lagging = _Lagging(code, reason)
     for number, connection in enumerate(connections):
         await lagging.wait_until(start + spread * number / len(connections))
-        if hub is not None and (owed := hub._owed(connection.link)):
+        if hub is not None and (owed := hub._owed(connection.link.queue)):
             lagging.add(connection, hub, owed)
         else:
             connection.link.close(code, reason)

@@ -318,7 +318,7 @@ class Members:
     def judge(self, subscription: Subscription) -> int:
         """What *subscription* needs has left the log: do as its policy says; return the cost."""
         if subscription._slow == "evict":
-            subscription._link.close(*subscription._evict)
+            subscription._sink.close(*subscription._evict)
             subscription.topic._evicted(subscription)
             return _COST_OF_CLOSE
         oldest = self._log.first - 1
@@ -336,5 +336,5 @@ class Members:
         while subscriptions := self.subscriptions:
             for subscription in subscriptions:
                 if subscription._place is not GONE:
-                    subscription._link.close(CloseCode.INTERNAL_ERROR, "encoding failed")
+                    subscription._sink.close(CloseCode.INTERNAL_ERROR, "encoding failed")
                 yield _COST_OF_CLOSE

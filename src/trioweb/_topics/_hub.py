@@ -9,7 +9,6 @@ from weakref import WeakValueDictionary
 import trio
 
 from .._arguments import check_kind, is_count
-from .._link import Link
 from .._nursery import open_hidden_nursery, protected_block
 from .._observer import Observer
 from .._policy import Retain
@@ -17,6 +16,7 @@ from ._broker import LocalNode, Node
 from ._delivery import Counts
 from ._pump import Pump
 from ._retention import Retention
+from ._sink import Outlet
 from ._subscription import Slow, Subscription, check_slow
 from ._topic import Topic
 
@@ -135,13 +135,13 @@ class Hub:
         ):
             await pump.wait_rest()
 
-    def _owed(self, link: Link) -> list[tuple[Subscription, int]]:
-        """What *link* is behind with: its subscriptions that lag, and the offset of the newest
+    def _owed(self, queue: Outlet) -> list[tuple[Subscription, int]]:
+        """What *queue* is behind with: its subscriptions that lag, and the offset of the newest
         publication for each.  See `_is_owed`."""
-        return [(one, one.topic.head) for one in self._pump.lagging(link)]
+        return [(one, one.topic.head) for one in self._pump.lagging(queue)]
 
     def _is_owed(self, subscription: Subscription, offset: int) -> bool:
-        """Whether the publication *offset* will still be written to *subscription*'s link."""
+        """Whether the publication *offset* will still be written to *subscription*'s queue."""
         is_there = self._pump.is_running and not subscription._is_gone
         return is_there and subscription.cursor < offset
 

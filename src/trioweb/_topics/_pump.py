@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from .._histogram import SECONDS, Histogram
-from .._link import Link
 from .._observer import Observer
 from ._pass import make_pass, watch_pass
+from ._sink import Outlet
 from ._turns import Turns
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Pump:
         self.is_running = True
         self.turns = Histogram(SECONDS)
         self._observer = observer
-        self._turns: dict[Link, Turns] = {}
+        self._turns: dict[Outlet, Turns] = {}
         # The two rounds, the next one first.
         self._topics: OrderedDict[Topic, None] = OrderedDict()
         self._links: OrderedDict[Turns, None] = OrderedDict()
@@ -94,11 +94,11 @@ class Pump:
         self._passes.pop(topic, None)
         self._expected.pop(topic, None)
 
-    def turns_of(self, link: Link) -> Turns:
-        """The turns of *link*, which `left` ends."""
-        turns = self._turns.get(link)
+    def turns_of(self, queue: Outlet) -> Turns:
+        """The turns of *queue*, which `left` ends."""
+        turns = self._turns.get(queue)
         if turns is None:
-            turns = self._turns[link] = Turns(link, self)
+            turns = self._turns[queue] = Turns(queue, self)
         return turns
 
     def free(self, turns: Turns) -> None:
@@ -111,9 +111,9 @@ class Pump:
         self._links.pop(turns, None)
         self._work.set()  # somebody may wait for those who lag
 
-    def left(self, link: Link) -> None:
-        """*link* has no subscription any more."""
-        del self._turns[link]
+    def left(self, queue: Outlet) -> None:
+        """*queue* has no subscription any more."""
+        del self._turns[queue]
 
     def wake(self) -> None:
         """Something has changed that is waited for in `wait_rest`."""
@@ -126,9 +126,9 @@ class Pump:
         """The turns of all links that have subscriptions."""
         return self._turns.values()
 
-    def lagging(self, link: Link) -> list[Subscription]:
-        """The subscriptions of *link* that have not been written all that was published."""
-        turns = self._turns.get(link)
+    def lagging(self, queue: Outlet) -> list[Subscription]:
+        """The subscriptions of *queue* that have not been written all that was published."""
+        turns = self._turns.get(queue)
         if turns is None or not self.is_running:
             return []
         return [subscription for subscription in turns.subscriptions if subscription.lag]

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from .._policy import Message
 from .._protocol._frames import SERVER_FORM, WireForm, encode_message
 from ._log import Log, Publication
+from ._sink import Form
 
 Encode: TypeAlias = Callable[[Publication], Message]
 
@@ -116,7 +117,7 @@ class Shape:
     Args:
         log: where they are.
         encode: makes the message of one; None: the message as it was published.
-        form: how messages become frames.
+        form: how messages become frames, or what stands in their place.
         shapes: counts what is kept.
 
     Attributes:
@@ -136,7 +137,7 @@ class Shape:
         "spent",
     )
 
-    def __init__(self, log: Log, encode: Encode | None, form: WireForm, shapes: Shapes) -> None:
+    def __init__(self, log: Log, encode: Encode | None, form: Form, shapes: Shapes) -> None:
         self._log = log
         self._encode = encode
         self._form = form
@@ -151,7 +152,7 @@ class Shape:
         self.spent = 0
 
     @property
-    def key(self) -> tuple[Encode | None, WireForm]:
+    def key(self) -> tuple[Encode | None, Form]:
         """What its topic has it under."""
         return self._encode, self._form
 
@@ -202,7 +203,11 @@ class Shape:
             if cost >= _ENCODED_AT_ONCE:
                 break
             message = entry.message if encode is None else encode(entry)
-            frame = known[offset] = encode_message(message, form)
+            if isinstance(form, WireForm):
+                frame = encode_message(message, form)
+            else:
+                frame = form.encode(entry, message)
+            known[offset] = frame
             frames.append(frame)
             size += len(frame) + _FRAME_OVERHEAD
             cost += _COST_OF_ENCODING + (len(frame) >> 6)

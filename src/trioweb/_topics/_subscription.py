@@ -27,6 +27,7 @@ from .._waitable import check_thread
 
 if TYPE_CHECKING:
     from ._delivery import Members
+    from ._sink import Subscriber
     from ._topic import Topic
     from ._turns import Turns
 
@@ -79,7 +80,6 @@ class Subscription:
     """A connection's membership of a topic.  Use it as a context manager, or `close` it.
 
     Attributes:
-        connection: whose it is.
         topic: what it gets.
         cursor: the offset of the last publication written to the peer, or passed over.
         skipped: how many were passed over because the peer was too slow or came too late.
@@ -88,14 +88,14 @@ class Subscription:
 
     __slots__ = (
         "_evict",
-        "_link",
         "_members",
         "_peer",
         "_place",
         "_queue",
+        "_sink",
         "_slow",
+        "_subscriber",
         "_turns",
-        "connection",
         "cursor",
         "recovered",
         "skipped",
@@ -105,7 +105,7 @@ class Subscription:
     def __init__(
         self,
         topic: Topic,
-        connection: Connection,
+        subscriber: Subscriber,
         members: Members,
         turns: Turns,
         *,
@@ -115,18 +115,24 @@ class Subscription:
         evict: tuple[int, str],
     ) -> None:
         self.topic = topic
-        self.connection = connection
+        self._subscriber = subscriber
         self.cursor = cursor
         self.skipped = 0
         self.recovered = True
-        self._link = connection.link
-        self._queue = self._link.queue
+        self._sink = subscriber._sink
+        self._queue = self._sink.queue
         self._members = members
         self._turns = turns
         self._slow = slow
         self._peer = peer
         self._evict = evict
         self._place = READY
+
+    @property
+    def connection(self) -> Connection:
+        """Whose it is."""
+        assert isinstance(self._subscriber, Connection), "no user sees one of anything else"
+        return self._subscriber
 
     @property
     def lag(self) -> int:
@@ -157,7 +163,7 @@ class Subscription:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Subscription of {self.connection!r} to {self.topic.name!r}, {self._place.name}>"
+        return f"<Subscription of {self._subscriber!r} to {self.topic.name!r}, {self._place.name}>"
 
     @property
     def _is_gone(self) -> bool:
@@ -166,7 +172,7 @@ class Subscription:
     @property
     def _key(self) -> str:
         """What a publication names that is not for this peer."""
-        return self.connection.peer if self._peer is None else self._peer
+        return self._subscriber.peer if self._peer is None else self._peer
 
     # An interrupt between two of these lines would leave tables that do not agree.
     @enable_ki_protection

@@ -17,7 +17,7 @@ from .._errors import Lagged
 from .._logs import log
 from .._observer import tell
 from .._policy import Message, Retain
-from .._protocol._frames import SERVER_FORM, WireForm, encode_message
+from .._protocol._frames import SERVER_FORM, encode_message
 from .._protocol._http import format_address
 from .._waitable import Waitable, check_thread
 from ._broker import Receipt
@@ -28,6 +28,7 @@ from ._pass import expect_next
 from ._position import Position, Recovery, Since, check_place, find_start
 from ._reader import Publications
 from ._shape import COST_OF_WRITE, Encode, Shape
+from ._sink import Form, Subscriber
 from ._subscription import (
     ASIDE,
     SLOW_CONSUMER,
@@ -101,7 +102,7 @@ class Topic:
     def __init__(self, hub: Hub, name: str, retain: Retain, slow: Slow) -> None:
         self.name = name
         self._hub = hub
-        self._members: dict[tuple[Encode | None, WireForm], Members] = {}
+        self._members: dict[tuple[Encode | None, Form], Members] = {}
         self._readers: dict[Publications, None] = {}
         self._news = Waitable()
         self._bind(retain, slow)
@@ -283,7 +284,7 @@ class Topic:
     @enable_ki_protection
     def subscribe(
         self,
-        connection: Connection,
+        connection: Connection | Subscriber,
         *,
         since: Since | None = None,
         history: int = 0,
@@ -324,24 +325,24 @@ class Topic:
         Checkpoint: never.
         """
         check_thread()
-        if not isinstance(connection, Connection):
+        if not isinstance(connection, Connection) and not hasattr(connection, "_sink"):
             raise wrong("subscribe", "connection", "a trioweb.Connection", connection)
         hub = self._hub
         slow = self.slow if slow is None else check_slow(slow)
         check_peer("peer", peer)
         check_evict(evict)
         check_place(since, history)
-        link = connection.link
+        sink = connection._sink
         # What others subscribe with has been checked.
         if encode is not None and (
-            not callable(encode) or (encode, link.form) not in self._members
+            not callable(encode) or (encode, sink.form) not in self._members
         ):
             check_sync("subscribe", "encode(publication)", encode)
-        link.check_writable()
+        sink.check_writable()
         hub._use(self)
         start = self._find(since, history)
-        members = self._members_of(encode, link.form)
-        turns = hub._pump.turns_of(link)
+        members = self._members_of(encode, sink.form)
+        turns = hub._pump.turns_of(sink.queue)
         subscription = Subscription(
             self,
             connection,
@@ -443,7 +444,7 @@ class Topic:
         first = log.floor(trio.current_time())
         return find_start(self._epoch, first, log.head, since, history)
 
-    def _members_of(self, encode: Encode | None, form: WireForm) -> Members:
+    def _members_of(self, encode: Encode | None, form: Form) -> Members:
         members = self._members.get((encode, form))
         if members is None:
             shape = Shape(self._log, encode, form, self._hub._retention.shapes)
@@ -499,12 +500,12 @@ class Topic:
 
     def _evicted(self, subscription: Subscription) -> None:
         self._hub._evicted += 1
-        connection = subscription.connection
+        who = subscription._subscriber
         text = "%r: evicted from %r, too slow"
-        who, name = format_address(connection.remote), self.name
-        log(logger, logging.INFO, connection, text, connection, name, address=who, topic=name)
-        if (observer := self._hub._observer) is not None:
-            tell(observer.on_eviction, connection, self.name)
+        address, name = format_address(who.remote), self.name
+        log(logger, logging.INFO, who, text, who, name, address=address, topic=name)
+        if isinstance(who, Connection) and (observer := self._hub._observer) is not None:
+            tell(observer.on_eviction, who, name)
 
     def _skipped(self, count: int) -> None:
         self._hub._skipped += count

@@ -1,6 +1,7 @@
-"""The turns of one link: its subscriptions that lag, in the order in which they are written to.
+"""The turns of one send queue: its subscriptions that lag, in the order in which they are written
+to.
 
-While one stands in line the link is writable for nobody else, so no pass over another topic gets
+While one stands in line the queue is writable for nobody else, so no pass over another topic gets
 ahead of it; and between two messages of the handler there is a turn for the line.
 """
 
@@ -9,29 +10,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from .._link import Link
+from ._sink import Outlet
 
 if TYPE_CHECKING:
     from ._pump import Pump
     from ._subscription import Subscription
 
-# Every link's line until somebody lags: hardly any link ever has one.
+# Every queue's line until somebody lags: hardly any ever has one.
 _NOBODY: Final[OrderedDict[Subscription, None]] = OrderedDict()
 
 
 class Turns:
-    """A link's subscriptions to the topics of one hub.
+    """The subscriptions of one queue to the topics of one hub.
 
     Attributes:
         subscriptions: all of them.
         line: those that lag, the next one first.
     """
 
-    __slots__ = ("_link", "_pump", "_queue", "line", "subscriptions")
+    __slots__ = ("_pump", "_queue", "line", "subscriptions")
 
-    def __init__(self, link: Link, pump: Pump) -> None:
-        self._link = link
-        self._queue = link.queue
+    def __init__(self, queue: Outlet, pump: Pump) -> None:
+        self._queue = queue
         self._pump = pump
         self.subscriptions: dict[Subscription, None] = {}
         self.line = _NOBODY
@@ -42,7 +42,7 @@ class Turns:
         self.subscriptions[subscription] = None
 
     def stand_in_line(self, subscription: Subscription) -> None:
-        """*subscription* lags: have it written to when the link is free and its turn comes."""
+        """*subscription* lags: have it written to when the queue is free and its turn comes."""
         if self.line is _NOBODY:
             self.line = OrderedDict()
         # Where nobody is written to any more, nobody is kept waiting for that.
@@ -65,10 +65,10 @@ class Turns:
         del self.subscriptions[subscription]
         if not self.subscriptions:
             self._queue.remove_hooks(self)
-            self._pump.left(self._link)
+            self._pump.left(self._queue)
 
     def serve(self, budget: int) -> int:
-        """Write to those in line, one chunk a turn, until the link is full, nobody lags, or the
+        """Write to those in line, one chunk a turn, until the queue is full, nobody lags, or the
         *budget* is spent.  Returns the cost."""
         cost = 0
         while self.line and self._queue.is_free and cost < budget:
