@@ -97,6 +97,7 @@ def browser(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Try it with other people's: Chromium, Node, Python's libraries, proxies, Prometheus."""
     require(session, "chromium", "node", "npm", "tinyproxy", "microsocks", "curl")
+    require(session, "nginx", "haproxy", "systemd-analyze")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
     session.env["PROMTOOL"] = find_promtool(session)
@@ -132,9 +133,11 @@ def find_promtool(session: nox.Session) -> str:
 
 def require(session: nox.Session, *programs: str) -> None:
     """End the session unless these are on the path; say which packages of Debian's bring them."""
-    packages = {"node": "nodejs"}
+    packages = {"node": "nodejs", "systemd-analyze": "systemd"}
     missing = [
-        packages.get(program, program) for program in programs if shutil.which(program) is None
+        packages.get(program, program)
+        for program in programs
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None
     ]
     if missing:
         session.error(f"something is missing: apt-get install {' '.join(missing)}")

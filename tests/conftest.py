@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.interop.fronts import missing_for_fronts
 from tests.interop.javascript import (
     missing_for_axe,
     missing_for_browser,
@@ -26,6 +27,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 
+def missing_for_systemd() -> str | None:
+    """What the tests marked `systemd` lack here, if anything."""
+    programs = ("systemd-analyze", "systemd-socket-activate")
+    missing = [name for name in programs if shutil.which(name) is None]
+    return f"there is no {missing[0]} on the path" if missing else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-peers",
@@ -42,6 +50,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("axe", missing_for_axe),
         ("centrifuge", missing_for_centrifuge),
         ("proxy", missing_for_proxies),
+        ("front", missing_for_fronts),
+        ("systemd", missing_for_systemd),
         ("curl", lambda: None if shutil.which("curl") else "there is no curl on the path"),
         ("promtool", missing_for_promtool),
     ):
