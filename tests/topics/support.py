@@ -8,7 +8,7 @@ socket at once and leaves memory streams to its drain task.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal, TypeAlias
 
@@ -186,3 +186,22 @@ def _socket_pair(max_bytes: int) -> tuple[trio.SocketStream, trio.SocketStream]:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max_bytes)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max_bytes)
     return trio.SocketStream(ours), trio.SocketStream(theirs)
+
+
+class PerTurn(trio.abc.Instrument):
+    """Looks by how much *count* changes within one turn of the scheduler.
+
+    Attributes:
+        most: the most so far.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self.most = 0
+        self._count = count
+        self._before = count()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._before = self._count()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.most = max(self.most, abs(self._count() - self._before))

@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 import trio
 
-from tests.topics.support import Peers
-from trioweb import Connection, Retain, open_hub
+from tests.topics.support import Peers, PerTurn, settle
+from trioweb import Connection, Publication, Retain, open_hub
 from trioweb._topics import Encode
 
 MAX_BYTES = 2**21
@@ -109,3 +109,42 @@ async def test_publication_that_left_the_log_is_kept_nowhere_else(
         counted = hub._retention.size + hub._retention.shapes.size
         assert counted <= (1 if encode is None else 3) * MAX_BYTES // 4 + 2000
         assert grown() - before <= 1.2 * counted
+
+
+def _publications() -> int:
+    return sum(type(each) is Publication for each in gc.get_objects())
+
+
+async def test_large_log_that_is_forgotten_goes_some_at_a_time() -> None:
+    """Invariant 13: 64 MiB of tiny publications take 20 ms to free."""
+    async with open_hub(max_topics=1) as hub:
+        topic = hub.topic("large", retain=Retain(max_messages=20_000, max_bytes=2**25))
+        for _ in range(20_000):
+            topic.publish("x")
+        del topic
+        await settle()
+        before = _publications()
+        hub.topic("another").publish("y")
+        # Nothing is counted of it any more, but it is still there.
+        assert hub.statistics().retained_messages == 1
+        assert before - _publications() < 1000
+        turns = PerTurn(_publications)
+        trio.lowlevel.add_instrument(turns)
+        await settle()
+        trio.lowlevel.remove_instrument(turns)
+        assert 0 < turns.most < 5000
+        assert _publications() == before - 20_000 + 1
+
+
+async def test_log_that_was_forgotten_makes_way_for_what_is_published_without_a_pause() -> None:
+    """Invariant 17: memory stays within the bound, whatever has its turn when."""
+    async with open_hub(max_topics=1) as hub:
+        topic = hub.topic("large", retain=Retain(max_messages=20_000, max_bytes=2**25))
+        for _ in range(20_000):
+            topic.publish("x")
+        del topic
+        before = _publications()
+        another = hub.topic("another", retain=Retain(max_messages=20_000))
+        for _ in range(20_000 // 512 + 1):
+            another.publish("y")
+        assert _publications() <= before - 20_000 + 41

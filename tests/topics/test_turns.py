@@ -8,7 +8,16 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from tests.topics.support import TRANSPORTS, Peer, Peers, Transport, publish, received, settle
+from tests.topics.support import (
+    TRANSPORTS,
+    Peer,
+    Peers,
+    PerTurn,
+    Transport,
+    publish,
+    received,
+    settle,
+)
 from trioweb import ConnectionClosed, Hub, Limits, Retain, Topic, open_hub
 from trioweb._topics import Slow
 from trioweb._topics._log import BLOCK_BYTES
@@ -177,3 +186,48 @@ async def test_topics_of_two_hubs_share_a_link(transport: Transport, peers: Peer
         peer.connection.link.abort("enough")
         await settle()
         assert topics[0].subscribers == topics[1].subscribers == 0
+
+
+async def test_link_that_ends_takes_its_subscriptions_along_some_at_a_time(peers: Peers) -> None:
+    """Invariant 13: 10,000 of them take 60 ms."""
+    async with open_hub() as hub:
+        peer, other = peers.open(), peers.open()
+        for number in range(2000):
+            hub.topic(f"{number}").subscribe(peer.connection)
+        subscription = hub.topic("0").subscribe(other.connection)
+        turns = PerTurn(lambda: hub.statistics().subscribers)
+        trio.lowlevel.add_instrument(turns)
+        peer.connection.link.abort("enough")
+        hub.topic("0").publish("news")
+        await settle()
+        trio.lowlevel.remove_instrument(turns)
+        assert hub.statistics().subscribers == hub.statistics().topics == 1
+        assert hub.statistics().evicted == 0
+        assert 0 < turns.most < 300
+        assert subscription.lag == 0
+
+
+async def test_link_that_ends_with_its_hub_leaves_no_subscription(peers: Peers) -> None:
+    async with open_hub() as hub:
+        peer = peers.open()
+        topics = [hub.topic(f"{number}") for number in range(200)]
+        for topic in topics:
+            topic.subscribe(peer.connection)
+        peer.connection.link.abort("enough")
+    assert [topic.subscribers for topic in topics] == [0] * 200
+
+
+async def test_link_that_ends_after_its_hub_was_cancelled_leaves_no_subscription(
+    peers: Peers,
+) -> None:
+    with trio.CancelScope() as scope:
+        async with open_hub() as hub:
+            peer = peers.open()
+            topics = [hub.topic(f"{number}") for number in range(200)]
+            for topic in topics:
+                topic.subscribe(peer.connection)
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await settle()
+                peer.connection.link.abort("enough")
+                assert [topic.subscribers for topic in topics] == [0] * 200

@@ -317,6 +317,8 @@ class Members:
 
     def judge(self, subscription: Subscription) -> int:
         """What *subscription* needs has left the log: do as its policy says; return the cost."""
+        if subscription._turns.is_over:
+            return _COST_OF_MOVE  # it ends, too, when it has its turn
         if subscription._slow == "evict":
             subscription._sink.close(*subscription._evict)
             subscription.topic._evicted(subscription)

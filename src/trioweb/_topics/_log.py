@@ -263,6 +263,13 @@ class Log:
         """The bytes of all that was dropped."""
         return self._total - self.size
 
+    def give_up(self) -> list[Publication | None]:
+        """Hand over what the publications are kept in, for somebody to free it by and by."""
+        entries, self._entries = self._entries, []
+        self._dead = self.size = 0
+        self.first = self.head + 1
+        return entries
+
     def trim(self, first: int) -> None:
         """Drop all before *first*."""
         count = first - self.first

@@ -12,13 +12,14 @@ simulation runs the same each time.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .._histogram import SECONDS, Histogram
 from .._observer import Observer
@@ -57,6 +58,8 @@ class Pump:
         # The two rounds, the next one first.
         self._topics: OrderedDict[Topic, None] = OrderedDict()
         self._links: OrderedDict[Turns, None] = OrderedDict()
+        # What takes long and nobody waits for, one after the other; each tells its costs.
+        self._chores: deque[Iterator[int]] = deque()
         # Passes that are under way.
         self._passes: dict[Topic, Iterator[int]] = {}
         # When topics want to be looked at, though nobody publishes: the earliest of each.
@@ -115,6 +118,14 @@ class Pump:
         """*queue* has no subscription any more."""
         del self._turns[queue]
 
+    def do_later(self, chore: Iterator[int]) -> None:
+        """Have *chore* done, some of it in each turn; at once, if there are no turns any more."""
+        self._chores.append(chore)
+        if self.is_running:
+            self._work.set()
+        else:
+            self._do_chores(math.inf)
+
     def wake(self) -> None:
         """Something has changed that is waited for in `wait_rest`."""
         self._work.set()
@@ -160,6 +171,7 @@ class Pump:
         self.is_running = False
         for turns in self._turns.values():
             turns.stop()
+        self._do_chores(math.inf)
         self._rest.set()
 
     async def _run(self) -> NoReturn:
@@ -171,7 +183,7 @@ class Pump:
             if self._look_at_agenda():
                 # After a pause of the process, links have drained that nobody knows of yet.
                 await trio.lowlevel.checkpoint()
-            if self._topics or self._links:
+            if self._topics or self._links or self._chores:
                 spent = await self._work_off(spent)
             self._rest.set()
             self._rest = trio.Event()
@@ -180,7 +192,9 @@ class Pump:
         """Do all that there is to do, of which so much is *spent* since others could run; return
         how much is afterwards."""
         begun_at = perf_counter()
-        while self._topics or self._links:
+        while self._topics or self._links or self._chores:
+            if self._chores:
+                spent += self._do_chores(_SLICE)
             # To each kind half of the turn, and what the other one leaves.
             spent += self._serve(_TURN // 2 if self._topics else _TURN)
             spent += self._deliver(max(_TURN // 2, _TURN - spent))
@@ -191,6 +205,19 @@ class Pump:
                 self._look_at_agenda()
                 begun_at = perf_counter()
         self.turns.observe(perf_counter() - begun_at)
+        return spent
+
+    # Nothing of it is left out.
+    @enable_ki_protection
+    def _do_chores(self, budget: float) -> int:
+        """Go on with what nobody waits for; return the cost."""
+        spent = 0
+        while self._chores and spent < budget:
+            cost = next(self._chores[0], None)
+            if cost is None:
+                self._chores.popleft()
+            else:
+                spent += cost
         return spent
 
     def _serve(self, budget: int) -> int:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from .._errors import HubFull
+from ._log import OVERHEAD_BYTES, Publication
 from ._shape import Shapes
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ _SPARE_PART: Final = 256
 _POSITIONS_PER_TOPIC: Final = 2
 _POSITIONS_PART: Final = 8
 _POSITION_BYTES: Final = 250
+# So many publications are freed at a time, each about as costly as one of the units of `_shape`.
+_BURIED_AT_ONCE: Final = 512
 # Topics by the size of their logs, as powers of two of so many bytes.
 _SIZE_BITS: Final = 12
 
@@ -55,6 +59,8 @@ class Retention:
         self.shapes = Shapes(max_bytes // _SHAPES_PART)
         self.forgotten = 0
         self._linger = linger
+        # The publications of logs that have gone.
+        self._remains: list[list[Publication | None]] = []
         self._idle: OrderedDict[Topic, None] = OrderedDict()  # longest idle first
         self._by_size: list[dict[Topic, None]] = [{} for _ in range(64)]
         # (until when, epoch, head) of topics that have gone, in the order in which they went.
@@ -111,6 +117,8 @@ class Retention:
         Raises:
             HubFull: not even the newest publications of all others leave so much.
         """
+        if self._remains:
+            self._bury_as_much(size)
         if self.size + self.shapes.size + size <= self.max_bytes:
             return  # as nearly always
         if size <= self.max_bytes:
@@ -192,6 +200,31 @@ class Retention:
         ):
             self._forget_position(oldest)
         topic._forget()
+
+    def bury(self, topic: Topic) -> None:
+        """Free the log of *topic*, whose memory is not counted any more: some of it at a time, as
+        hundreds of thousands of publications take tens of milliseconds."""
+        if topic.retained > _BURIED_AT_ONCE:
+            self._remains.append(topic._log.give_up())
+            topic._hub._pump.do_later(self._bury())
+
+    def _bury(self) -> Iterator[int]:
+        while self._remains:
+            self._bury_some()
+            yield _BURIED_AT_ONCE
+
+    def _bury_as_much(self, size: int) -> None:
+        """Free at least as much as *size* bytes: who publishes without a pause must not have more
+        memory meanwhile."""
+        for _ in range(1 + size // (_BURIED_AT_ONCE * OVERHEAD_BYTES)):
+            if self._remains:
+                self._bury_some()
+
+    def _bury_some(self) -> None:
+        remains = self._remains[-1]
+        del remains[-_BURIED_AT_ONCE:]
+        if not remains:
+            self._remains.pop()
 
     def _forget_position(self, name: str) -> None:
         del self._positions[name]

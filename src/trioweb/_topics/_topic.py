@@ -131,6 +131,7 @@ class Topic:
 
     def _forget(self) -> None:
         """Drop the log.  The settings stay, until somebody asks for others."""
+        self._hub._retention.bury(self)
         self._log = Log(self.retain, self._log.head)
         self._forgotten = True
         self._size_number = None
