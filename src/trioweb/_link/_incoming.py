@@ -419,6 +419,9 @@ class Incoming(Waitable):
 
     def taken(self) -> None:
         """Say that `inbox` was taken from; go on reading if there is room again."""
+        # What most messages of a fast feed find: the call of `has_room` would cost a tenth of each.
+        if len(self.inbox) > self._inbox_messages // 2:
+            return
         if self.pause is not None and self.has_room() and not self._is_too_fast():
             self.resume()
 
