@@ -13,7 +13,15 @@ from .._centrifuge._replies import Result
 from .._errors import Dismiss, Refuse
 from .._topics import Position
 from ._data import info_bytes, optional_payload_of, value_of
-from ._rules import ConnectRequest, Granted, SubscribeRequest, TopicRules, Welcome, check_answer
+from ._rules import (
+    GRANTED,
+    ConnectRequest,
+    Granted,
+    SubscribeRequest,
+    TopicRules,
+    Welcome,
+    check_answer,
+)
 from ._seat import Seat, whole_seconds
 
 if TYPE_CHECKING:
@@ -171,7 +179,7 @@ async def _granted(member: Member, request: wire.SubscribeRequest, rules: TopicR
             return answer
     if known is None and not rules.subscribe:
         raise Refuse(ErrorCode.PERMISSION_DENIED)
-    return known or Granted()
+    return known or GRANTED
 
 
 def rules_of(member: Member, name: str) -> TopicRules:

@@ -32,7 +32,8 @@ class Due:
         self._ping_at: Entry | None = None
         server = member._server
         due = trio.current_time() + server.limits.stale
-        self._expiry = server._timetable.at(due, partial(member._end, DisconnectCode.STALE))
+        end = partial(member._end, DisconnectCode.STALE)
+        self._expiry: Entry | None = server._timetable.at(due, end)
 
     def begin(self, ttl: float | None) -> None:
         """It has said who it is."""
@@ -50,6 +51,7 @@ class Due:
         member = self._member
         timetable = member._server._timetable
         timetable.cancel(self._expiry)
+        self._expiry = None
         if ttl is not None:
             due = trio.current_time() + ttl + member._server.limits.grace
             self._expiry = timetable.at(due, partial(member._end, DisconnectCode.EXPIRED))
@@ -66,10 +68,11 @@ class Due:
             seat.expiry = timetable.at(due, end)
 
     def _ping_next(self, due: float) -> None:
-        self._ping_at = self._member._server._timetable.at(due, partial(self._ping, due))
+        self._ping_at = self._member._server._timetable.at(due, self._ping)
 
-    def _ping(self, due: float) -> None:
-        member = self._member
+    def _ping(self) -> None:
+        assert self._ping_at is not None
+        member, due = self._member, self._ping_at.due
         link = member.connection.link
         if not link.is_whole:
             return

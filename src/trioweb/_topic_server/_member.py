@@ -73,8 +73,9 @@ class Member:
         self._server = server
         self._codec = codec
         self._seats: dict[str, Seat] = {}
-        self._calls = Calls(self)
-        self._outcalls = Outcalls(self)
+        # Made when first needed: most members never call, and are never called.
+        self._calls: Calls | None = None
+        self._outcalls: Outcalls | None = None
         self._asking: trio.CancelScope | None = None
         self._is_welcome = False
         self._is_anonymous = False
@@ -183,6 +184,8 @@ class Member:
         Cancellation: the client may have been called, and is not told.  Checkpoint: always.
         """
         self._check_welcome()
+        if self._outcalls is None:
+            self._outcalls = Outcalls(self)
         return await self._outcalls.call(method, data)
 
     def dismiss(
@@ -276,5 +279,7 @@ class Member:
         self._server._members.pop(self.client, None)
         if self._asking is not None:
             self._asking.cancel()
-        self._calls.cancel_all()
-        self._outcalls.end()
+        if self._calls is not None:
+            self._calls.cancel_all()
+        if self._outcalls is not None:
+            self._outcalls.end()

@@ -162,6 +162,10 @@ class Granted:
         return replace(rules, **own) if own else rules
 
 
+# What the rules say, and no more.  One for all.
+GRANTED: Final = Granted()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberLimits:
     """Bounds on what one member may cost.

@@ -11,7 +11,7 @@ from .._errors import Refuse
 from .._topics import Position, Subscription, Topic
 from ._data import info_bytes, optional_payload_of
 from ._room import encoded_size, wire_publication
-from ._rules import Granted, TopicRules
+from ._rules import GRANTED, Granted, TopicRules
 from ._timetable import Entry
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Seat:
         self.is_programs = is_programs
         self.subscription: Subscription | None = None
         self.expiry: Entry | None = None
-        self._granted = Granted()
+        self._granted = GRANTED
         self._changes: Subscription | None = None
 
     def grant(self, granted: Granted) -> None:

@@ -119,8 +119,17 @@ class TopicServer:
 
         Cancellation: whatever the program does for this peer is cancelled.
         """
-        session = Session(Member(self, connection, _codec_for(connection)))
-        await session.run()
+        link = connection.link
+        link.check_writable()
+        member = Member(self, connection, _codec_for(connection))
+        session = Session(member)
+        link.queue.set_hooks(member, closed=member._on_closed, drained=_nothing)
+        try:
+            async for message in connection:
+                await session.take(message)
+        finally:
+            link.queue.remove_hooks(member)
+            member._on_closed()
 
     def publish(
         self,
@@ -161,7 +170,7 @@ class TopicServer:
         return TopicServerStatistics(
             members=len(self._members),
             subscriptions=sum(room.size for room in self._rooms.values()),
-            calls=sum(len(member._calls) for member in self._members.values()),
+            calls=sum(len(member._calls or ()) for member in self._members.values()),
             unannounced=self._unannounced,
         )
 
@@ -216,6 +225,10 @@ class TopicServer:
         self._is_closed = True
         for member in tuple(self._members.values()):
             member._end(DisconnectCode.SHUTDOWN)
+
+
+def _nothing() -> None:
+    """Nobody waits for the link to be drained."""
 
 
 def _codec_for(connection: Connection) -> Codec:

@@ -30,6 +30,7 @@ from .._errors import BadMessage, ClosedLocally, Dismiss, Refuse, single_cause
 from .._policy import Message
 from ._admission import admit, begin, prepare_subscription
 from ._answers import error_reply, failure_of
+from ._calls import Calls
 from ._data import value_of
 from ._requests import ANSWERS
 
@@ -43,7 +44,17 @@ _FLUSH_BYTES: Final = 16 * 2**10
 
 
 class Session:
-    """Reads what a member's peer asks for, and sees that it is done."""
+    """What a member's peer asks for."""
+
+    __slots__ = (
+        "_codec",
+        "_commands",
+        "_is_deciding",
+        "_is_refused",
+        "_member",
+        "_pending",
+        "_size",
+    )
 
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -57,24 +68,7 @@ class Session:
         self._is_refused = False
         self._commands = 0
 
-    async def run(self) -> None:
-        """Serve the peer until its connection is over.
-
-        Raises:
-            ConnectionClosed: it is.
-        """
-        member = self._member
-        link = member.connection.link
-        link.check_writable()
-        link.queue.set_hooks(self, closed=member._on_closed, drained=_nothing)
-        try:
-            async for message in member.connection:
-                await self._take(message)
-        finally:
-            link.queue.remove_hooks(self)
-            member._on_closed()
-
-    async def _take(self, message: Message) -> None:
+    async def take(self, message: Message) -> None:
         """Do what is asked for in *message*."""
         member = self._member
         if member._is_over and isinstance(member.connection.link.error(), ClosedLocally):
@@ -110,7 +104,7 @@ class Session:
         if request is None:
             return  # a pong
         try:
-            if command.id in member._calls:
+            if member._calls is not None and command.id in member._calls:
                 raise Refuse(ErrorCode.BAD_REQUEST, "a call with this id is at work")
             result = await self._result(command.id, request)
         except BadMessage:
@@ -135,16 +129,21 @@ class Session:
                 seat = await prepare_subscription(member, request)
                 self._decide(id, lambda: seat.take_if_wanted(member, request))
             case RPCRequest():
-                if not member._calls.has_place:
+                calls = member._calls
+                if calls is None:
+                    calls = member._calls = Calls(member)
+                if not calls.has_place:
                     await self._flush()
-                    await member._calls.wait_place()
-                member._calls.start(id, request)
+                    await calls.wait_place()
+                calls.start(id, request)
             case SendRequest():
                 await self._receive(request)
             case CancelRequest():
-                member._calls.cancel(request.id)
+                if member._calls is not None:
+                    member._calls.cancel(request.id)
             case AnswerRequest():
-                member._outcalls.answered(request)
+                if member._outcalls is not None:
+                    member._outcalls.answered(request)
             case _:
                 answer = ANSWERS.get(type(request))
                 if answer is None:
@@ -218,7 +217,3 @@ class Session:
         await self._flush()
         self._member._end(code)
         raise self._member.connection.link.error()
-
-
-def _nothing() -> None:
-    """Nobody waits for the link to be drained."""
