@@ -49,7 +49,7 @@ from ._metrics import metrics
 from ._observer import Observer
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._protocol._http import Headers, Request, Response
-from ._server import Accept, Server, ServerStatistics, serve, serve_listeners
+from ._server import Accept, Server, ServerStatistics, event_stream, serve, serve_listeners
 from ._topics import (
     Hub,
     HubStatistics,
@@ -137,6 +137,7 @@ __all__ = [
     "Unpublished",
     "Unsent",
     "Waiting",
+    "event_stream",
     "is_worth_retry",
     "metrics",
     "open_client",

@@ -71,6 +71,9 @@ class Feed:
             self.ended = (code, reason)
             self.queue.shut()
 
+    def missed(self, cursor: int, skipped: int) -> None:
+        pass
+
     def heard(self) -> None:
         pass
 

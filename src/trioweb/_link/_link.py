@@ -201,6 +201,10 @@ class Link(Incoming):
         if not self.queue.is_open:
             raise self.error()
 
+    def missed(self, cursor: int, skipped: int) -> None:
+        """A topic has passed over something, for which a WebSocket has no word;
+        `Subscription.skipped` tells its handler."""
+
     # The end.
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

@@ -216,6 +216,10 @@ class Request:
         return tuple(self.headers.tokens("sec-websocket-protocol"))
 
 
+class Streamed:
+    """A body that the server knows how to write, and that goes on until it ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """An answer to a request that is no upgrade.
@@ -234,7 +238,7 @@ class Response:
     """
 
     status: int = 200
-    body: str | bytes | AsyncIterable[str | bytes] = b""
+    body: str | bytes | AsyncIterable[str | bytes] | Streamed = b""
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()
 
     def __post_init__(self) -> None:
@@ -242,7 +246,7 @@ class Response:
         call = f"Response({self.status!r})"
         if not 200 <= self.status <= 599:
             raise ValueError(f"{call}: the status must be a whole number from 200 to 599")
-        if not isinstance(self.body, (str, bytes, AsyncIterable)):
+        if not isinstance(self.body, (str, bytes, AsyncIterable, Streamed)):
             raise wrong(call, "body", "of type str or bytes, or an async iterable", self.body)
         if isinstance(self.body, str):
             self.body.encode()  # raises here, not where nobody expects it

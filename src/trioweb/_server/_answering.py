@@ -16,7 +16,7 @@ import trio
 from trio.lowlevel import disable_ki_protection
 
 from .._arguments import wrong
-from .._protocol._http import BadHead, Response
+from .._protocol._http import BadHead, Response, Streamed
 from ._leaving import Presence
 
 _logger = logging.getLogger("trioweb.server")
@@ -70,7 +70,14 @@ class Answer:
         self._response = response
         self._with_body = with_body
         self._chunked = chunked
-        self.persists = persists and (chunked or response.whole is not None)
+        is_endless = isinstance(response.body, Streamed) and with_body
+        self.persists = persists and not is_endless and (chunked or response.whole is not None)
+
+    @property
+    def head(self) -> bytes:
+        return self._response.encode_head(
+            sent_at=time.time(), persists=self.persists, chunked=self._chunked
+        )
 
     async def write(
         self,
@@ -87,10 +94,7 @@ class Answer:
         Raises:
             Cut: the peer has gone, or takes nothing, or the body has failed.
         """
-        response = self._response
-        head = response.encode_head(
-            sent_at=time.time(), persists=self.persists, chunked=self._chunked
-        )
+        response, head = self._response, self.head
         try:
             if isinstance(response.body, AsyncIterable):
                 body = response.body.__aiter__()

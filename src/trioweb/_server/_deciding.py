@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from trio.lowlevel import disable_ki_protection
 
 from .._arguments import awaitable, shown
-from .._errors import Reject
+from .._errors import HubFull, Reject
+from .._handshake import is_upgrade
 from .._logs import log
 from .._protocol._http import BadHead, Request, Response, format_address
 from ._admission import Accept, Refused, choose_subprotocol
 from ._counts import Counts
 from ._drain import Stop
+from ._events import come_back, wants_events
 from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")
@@ -43,10 +46,28 @@ class Judge:
         """Ask it about an upgrade, likewise."""
         return await self._contained(request, self._decide)
 
+    def check_page(self, request: Request, response: Response) -> Response:
+        """Check that the page that sent *request* may have *response*, as for an upgrade, and let
+        its browser know.
+
+        Raises:
+            Refused: it may not.
+        """
+        self._check_origin(request)
+        if request.origin is None:
+            return response
+        assert isinstance(response.headers, tuple)
+        allowed = ("Access-Control-Allow-Origin", request.origin)
+        return replace(response, headers=(*response.headers, allowed))
+
     async def _contained(self, request: Request, ask: Callable[[Request], Awaitable[T]]) -> T:
         try:
             try:
                 return await ask(request)
+            except HubFull as exc:
+                if is_upgrade(request) or not wants_events(request):
+                    raise
+                raise Refused(come_back(), str(exc)) from None
             except Reject as exc:
                 reason = exc.body.decode(errors="replace").strip()
                 raise Refused(Response(exc.status, exc.body, exc.headers), reason) from None
@@ -72,11 +93,7 @@ class Judge:
 
     @disable_ki_protection
     async def _decide(self, request: Request) -> Accept:
-        origins = self._settings.origins
-        if complaint := origins.complaint(request):
-            # Whoever set this server up, and left out a page, looks here for the reason.
-            level = logging.WARNING if origins.is_new(request) else logging.INFO
-            raise Refused(Response(403, "This Origin may not connect.\n"), complaint, level)
+        self._check_origin(request)
         accepted = await self._admit(request)
         # Not before: a drain may have begun while `admit` made up its mind.
         if self._stop.is_refusing:
@@ -85,6 +102,13 @@ class Judge:
         if accepted.subprotocol is None and request.subprotocols:
             self._tell_of_subprotocols(request)
         return accepted
+
+    def _check_origin(self, request: Request) -> None:
+        origins = self._settings.origins
+        if complaint := origins.complaint(request):
+            # Whoever set this server up, and left out a page, looks here for the reason.
+            level = logging.WARNING if origins.is_new(request) else logging.INFO
+            raise Refused(Response(403, "This Origin may not connect.\n"), complaint, level)
 
     def _tell_of_subprotocols(self, request: Request) -> None:
         """Say that none was chosen of those that the peer of *request* offers.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -30,10 +30,18 @@ class Stop:
     Attributes:
         is_refusing: new connections are refused.
         farewell: what every connection is to be told, once it has begun.
+        watchers: set when it begins, for answers that go on.
     """
 
     is_refusing: bool = False
     farewell: tuple[int, str] | None = None
+    watchers: set[trio.Event] = field(default_factory=set)
+
+    def begin(self, farewell: tuple[int, str], *, is_refusing: bool) -> None:
+        self.farewell = farewell
+        self.is_refusing = is_refusing
+        for event in self.watchers:
+            event.set()
 
     @property
     def has_begun(self) -> bool:

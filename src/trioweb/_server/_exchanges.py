@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from .._errors import HubFull
 from .._logs import log
 from .._protocol._http import BadHead, Request, Response, format_address, may_persist
 from ._admission import Refused
@@ -20,7 +21,8 @@ from ._body import Body
 from ._counts import Counts
 from ._deciding import Judge
 from ._drain import Stop
-from ._leaving import watch_presence
+from ._events import EventStream, come_back, wants_events
+from ._leaving import Presence, watch_presence
 from ._places import Places
 from ._proxies import Visitor
 from ._reader import Reader
@@ -34,6 +36,8 @@ _logger = logging.getLogger("trioweb.server")
 _HALF_SECONDS: Final = 1.0
 # Between two requests: a browser or a pool of connections has asked again by then, or does not.
 _IDLE_SECONDS: Final = 20.0
+# Proxies cut off what is silent for 60 s.
+_KEEPALIVE_SECONDS: Final = 20.0
 _READ_BYTES: Final = 16 * 2**10
 
 
@@ -90,7 +94,10 @@ class Exchanges:
                 response = await presence.during(partial(self._ask, visitor, request))
                 body.close()
                 answer = self._answer(request, response, body, is_last=is_last)
-                await answer.write(stream, presence, write_timeout=limits.write_timeout)
+                if isinstance(response.body, EventStream) and request.method != "HEAD":
+                    await self._write_events(stream, request, response.body, answer, presence)
+                else:
+                    await answer.write(stream, presence, write_timeout=limits.write_timeout)
         except EOFError as exc:
             self._refusals.lose(visitor.remote, str(exc))
             return None
@@ -114,7 +121,11 @@ class Exchanges:
     async def _ask(self, visitor: Visitor, request: Request) -> Response:
         """What the application answers to *request*."""
         try:
+            if self._stop.has_begun and wants_events(request):
+                raise Refused(come_back(), "restarting")
             response = await self._judge.answer(request)
+            if isinstance(response.body, EventStream):
+                response = self._judge.check_page(request, response)
         except BadHead as exc:
             self._refusals.refuse(visitor.remote, exc.status, exc.reason)
             return refusal(exc)
@@ -123,6 +134,32 @@ class Exchanges:
             return exc.response
         self._counts.answered[response.status] += 1
         return response
+
+    async def _write_events(
+        self,
+        stream: trio.abc.Stream,
+        request: Request,
+        events: EventStream,
+        answer: Answer,
+        presence: Presence,
+    ) -> None:
+        heartbeat = self._settings.heartbeat
+        limits = self._settings.limits
+        try:
+            await events.write(
+                stream,
+                answer.head,
+                presence,
+                chunked=request.version >= "1.1",
+                limits=limits,
+                interval=_KEEPALIVE_SECONDS if heartbeat is None else heartbeat.interval,
+                stop=self._stop,
+            )
+        except HubFull:
+            sent_away = Answer(come_back(), with_body=True, chunked=False, persists=False)
+            await sent_away.write(stream, write_timeout=limits.write_timeout)
+        except EOFError as exc:
+            raise Cut("the peer has gone") from exc
 
     async def _wait_for_next(self, stream: trio.abc.Stream, visitor: Visitor) -> bytes | None:
         """Wait for another request for a while; return how it begins, None if there is none."""

@@ -19,6 +19,7 @@ from ._counts import Counts
 from ._deciding import Judge
 from ._drain import Stop
 from ._eager import Eager
+from ._events import come_back, wants_events
 from ._exchanges import Exchanges
 from ._front import NothingSent, check_request, read_request, shake_tls, wants_tls, why_gone
 from ._leaving import watch_presence
@@ -29,6 +30,11 @@ from ._refusals import Refusals
 from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")
+
+
+def _comes_back(request: Request) -> bool:
+    """Whether an EventSource sent *request*."""
+    return wants_events(request) and not is_upgrade(request)
 
 
 class Opening:
@@ -112,6 +118,8 @@ class Opening:
                 self._refusals.refuse(visitor.remote, response.status, exc.reason)
             except Refused as exc:
                 response = exc.response
+                if response.status == 503 and request is not None and _comes_back(request):
+                    response = come_back()
                 self._refusals.refuse(visitor.remote, response.status, exc.reason, exc.level)
             except NothingSent:
                 who = format_address(visitor.remote)

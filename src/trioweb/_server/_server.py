@@ -176,8 +176,7 @@ class Server:
             await self._drained.wait()
             return
         # One whose handshake ends only now is told at once.
-        self._stop.farewell = code, reason
-        self._stop.is_refusing = not handover
+        self._stop.begin((code, reason), is_refusing=not handover)
         try:
             with trio.move_on_after(grace):
                 await self._drain(spread, handover=handover)

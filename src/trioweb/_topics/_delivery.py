@@ -325,6 +325,7 @@ class Members:
             return _COST_OF_CLOSE
         oldest = self._log.first - 1
         subscription._pass_over(oldest, oldest - subscription.cursor)
+        subscription._sink.missed(subscription.cursor, subscription.skipped)
         if subscription._place is ASIDE and not subscription.lag:
             subscription._move(READY)
         return COST_OF_WRITE

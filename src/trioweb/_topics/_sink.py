@@ -77,6 +77,10 @@ class Sink(Protocol):
     def check_writable(self) -> None:
         """Raise unless something can still be written."""
 
+    def missed(self, cursor: int, skipped: int, /) -> None:
+        """It was too slow, and goes on behind *cursor*; *skipped* publications were passed over so
+        far."""
+
     def close(self, code: int, reason: str, /) -> None:
         """End it, with a *code* of RFC 6455 section 7.4; its `queue` calls its closed hooks.
 

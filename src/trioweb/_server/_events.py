@@ -1,0 +1,325 @@
+"""Server-Sent Events: a topic as a response that goes on, which a stock EventSource resumes.
+
+A stream is a sink of the pump as a connection is: the same cursor, the same policies for the slow,
+and what is encoded is shared by all streams of a topic.  Its task only waits, and keeps it alive.
+
+Source: WHATWG HTML, Server-sent events.  An EventSource comes back from the end of an answer with
+status 200, and from nothing else: one 503 ends it for ever.  So a peer that cannot be served now is
+told in such an answer when to come back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from random import Random
+from typing import Final, TypedDict
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._arguments import check_kind, check_sync
+from .._chance import new_random, random_name
+from .._errors import CloseCode, ConnectionLost
+from .._link import SendQueue, Spawn
+from .._nursery import open_hidden_nursery
+from .._policy import Limits, Message
+from .._protocol._http import Address, Request, Response, Streamed
+from .._tls import TlsStream
+from .._topics import Encode, Publication, Subscription, Topic
+from .._wire._choice import wire_to
+from .._wire._kernel import kernel_fileno
+from ._drain import Stop
+from ._leaving import Presence
+
+_HEADERS: Final = (
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-store"),
+    ("X-Accel-Buffering", "no"),  # nginx would keep events until it has a buffer full
+    ("Vary", "Origin"),
+)
+# Whoever is sent away comes back after a random time between these, so that not all do at once.
+_COME_BACK_SECONDS: Final = (2.0, 20.0)
+# Whoever loses a stream that went well, likewise.
+_RETRY_SECONDS: Final = (1.0, 5.0)
+# Those who lag at the end are looked at so often.
+_LOOK_SECONDS: Final = 0.05
+
+_LINES: Final = re.compile(r"\r\n|\r|\n")
+_POSITION: Final = re.compile(r"(?P<epoch>[^:\r\n\0]{1,64}):(?P<offset>[0-9]{1,18})")
+# What comes back with anything else has the topic up to nobody knows where.
+_NOWHERE: Final = ("", 0)
+_COMMENT: Final = b":\n\n"
+
+
+class _Place(TypedDict):
+    """Where a stream begins; as for `Topic.subscribe`."""
+
+    since: tuple[str, int] | None
+    history: int
+
+
+def wants_events(request: Request) -> bool:
+    """Whether *request* asks for an event stream."""
+    kinds = (token.partition(";")[0].strip() for token in request.headers.tokens("accept"))
+    return "text/event-stream" in (kind.lower() for kind in kinds)
+
+
+def come_back(random: Random | None = None) -> Response:
+    """The answer to whoever asks for events that cannot be had now, after which it comes back."""
+    seconds = (random or new_random()).uniform(*_COME_BACK_SECONDS)
+    return Response(200, _retry(seconds), _HEADERS)
+
+
+def event_stream(
+    request: Request,
+    topic: Topic,
+    *,
+    encode: Encode | None = None,
+    retry: float | None = None,
+    history: int = 0,
+    peer: str | None = None,
+) -> Response:
+    """The answer to *request* that goes on: *topic* as Server-Sent Events.
+
+    Return it from `http`.  The `id` of an event is `epoch:offset`, so an EventSource that comes
+    back gets what it missed, by `Last-Event-ID` or else by `?last_event_id=`; if that cannot be had
+    in full, there is an event `gap` in its place, with `{"skipped": …}`: how many publications are
+    known to be missing on this stream.  A block with an `id` alone stands in front, so that a peer
+    resumes that has received nothing yet.  Text is sent as it is, bytes in base64 as events
+    `binary`.  A peer that is too slow gets what the topic's policy says: "evict" ends the stream,
+    and the peer comes back; "skip" tells gaps; "latest" passes over what is not the newest.
+
+    A page of another site gets 403 unless `serve(origins=…)` lists it.  At capacity and in a drain
+    a peer that asks for `text/event-stream` is told to come back.
+
+    Args:
+        encode: as for `Topic.subscribe`.
+        retry: seconds after which a peer that has lost its stream comes back; by default a random
+            number from 1 to 5, so that not all come back at once.
+        history: as for `Topic.subscribe`, for peers that do not say how far they have the topic.
+        peer: the key of the peer, as for `Topic.subscribe`; by default nobody's.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be.
+    """
+    check_kind("event_stream", "request", request, Request)
+    check_kind("event_stream", "topic", topic, Topic)
+    if encode is not None:
+        check_sync("event_stream", "encode(publication)", encode)
+    check_kind("event_stream", "retry", retry, int, float, optional=True)
+    if retry is not None and not 0 <= retry < 86_400:
+        raise ValueError(f"event_stream: retry={retry!r} must be seconds from 0 to a day")
+    check_kind("event_stream", "history", history, int)
+    if history < 0:
+        raise ValueError(f"event_stream: history={history!r} must not be negative")
+    check_kind("event_stream", "peer", peer, str, optional=True)
+    given = request.headers.get("last-event-id") or request.query.get("last_event_id")
+    since = _since(given)
+    place: _Place = {"since": since, "history": 0 if since else history}
+    body = EventStream(topic, place, encode, retry=retry, peer=peer, remote=request.remote)
+    return Response(200, body, _HEADERS)
+
+
+def _since(given: str | None) -> tuple[str, int] | None:
+    if not given:
+        return None
+    match = _POSITION.fullmatch(given)
+    return (match["epoch"], int(match["offset"])) if match else _NOWHERE
+
+
+def _retry(seconds: float) -> str:
+    return f"retry: {round(seconds * 1000)}\n\n"
+
+
+def _block(position: str, data: str | None = None, event: str | None = None) -> str:
+    """An event, or without *data* what only tells where the stream is."""
+    lines = [] if event is None else [f"event: {event}"]
+    if data is not None:
+        lines += [f"data: {line}" for line in _LINES.split(data)]
+    return "\n".join([*lines, f"id: {position}", "", ""])
+
+
+@dataclass(frozen=True, slots=True)
+class EventForm:
+    """What publications look like in streams; see `PublicationForm`."""
+
+    epoch: str
+    chunked: bool
+
+    def encode(self, publication: Publication, message: Message) -> bytes:
+        position = f"{self.epoch}:{publication.offset}"
+        if isinstance(message, str):
+            return self.frame(_block(position, message))
+        return self.frame(_block(position, b64encode(message).decode("ascii"), "binary"))
+
+    def gap(self, offset: int, skipped: int) -> bytes:
+        data = json.dumps({"skipped": skipped})
+        return self.frame(_block(f"{self.epoch}:{offset}", data, "gap"))
+
+    def frame(self, text: str | bytes) -> bytes:
+        data = text.encode() if isinstance(text, str) else text
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+
+    @property
+    def end(self) -> bytes:
+        return b"0\r\n\r\n" if self.chunked else b""
+
+
+class EventSink:
+    """Where the events of one stream go; a subscriber, a sink, and the owner of its queue.
+
+    Attributes:
+        woken: set when the stream is to end.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        form: EventForm,
+        spawn: Spawn,
+        limits: Limits,
+        *,
+        peer: str | None,
+        remote: Address,
+    ) -> None:
+        self.form = form
+        self.remote = remote
+        self.id = random_name()
+        self.peer = self.id if peer is None else peer
+        self.woken = trio.Event()
+        tls = None
+        if isinstance(stream, TlsStream) and kernel_fileno(stream.transport_stream) is not None:
+            tls, stream = stream.tls, stream.transport_stream
+        self.queue = SendQueue(
+            wire_to(stream, tls, limits.write_timeout),
+            owner=self,
+            spawn=spawn,
+            send_bytes=limits.send_bytes,
+        )
+        # How far the stream goes on behind what was passed over, and how much was so far.
+        self._gap: tuple[int, int] | None = None
+        self.queue.set_hooks(self, closed=self.woken.set, drained=self._tell_gap)
+
+    @property
+    def _sink(self) -> EventSink:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<event stream {self.id}>"
+
+    def check_writable(self) -> None:
+        if not self.queue.is_open:
+            raise ConnectionLost(CloseCode.ABNORMAL, "the stream is over")
+
+    def close(self, code: int, reason: str) -> None:
+        self.queue.shut()
+
+    def missed(self, cursor: int, skipped: int) -> None:
+        # Where there is no room, nothing can get ahead of it, and later ones take its place.
+        self._gap = cursor, skipped
+        if self.queue.is_free:
+            self._tell_gap()
+
+    def _tell_gap(self) -> None:
+        if self._gap is not None:
+            gap, self._gap = self._gap, None
+            self.queue.put(self.form.gap(*gap))
+
+    def heard(self) -> None:
+        pass
+
+    def on_broken(self) -> None:
+        self.woken.set()
+
+    def on_stalled(self) -> None:
+        pass
+
+
+class EventStream(Streamed):
+    """The body of such an answer."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        place: _Place,
+        encode: Encode | None,
+        *,
+        retry: float | None,
+        peer: str | None,
+        remote: Address,
+    ) -> None:
+        self._topic = topic
+        self._place = place
+        self._encode = encode
+        self._retry = retry
+        self._peer = peer
+        self._remote = remote
+
+    # An interrupt in the middle would cut a frame.
+    @enable_ki_protection
+    async def write(
+        self,
+        stream: trio.abc.Stream,
+        head: bytes,
+        presence: Presence,
+        *,
+        chunked: bool,
+        limits: Limits,
+        interval: float,
+        stop: Stop,
+    ) -> None:
+        """Write *head*, and events until the stream ends.
+
+        Args:
+            interval: seconds of silence after which it is kept alive.
+
+        Raises:
+            HubFull: there is no room for the topic; nothing was written.
+            EOFError: the peer has gone.
+        """
+        topic, place = self._topic, self._place
+        await presence.during(lambda: topic.load(**place))
+        async with open_hidden_nursery() as nursery:
+            # It may begin a life, with an epoch of its own.
+            topic._hub._use(topic)
+            form = EventForm(topic.epoch, chunked)
+            sink = EventSink(
+                stream, form, nursery.start_soon, limits, peer=self._peer, remote=self._remote
+            )
+            with topic.subscribe(sink, encode=self._encode, **place) as subscription:
+                sink.queue.put(head + self._beginning(form, subscription))
+                stop.watchers.add(sink.woken)
+                try:
+                    await presence.during(lambda: _follow(sink, subscription, interval, stop))
+                finally:
+                    stop.watchers.discard(sink.woken)
+            with trio.move_on_after(limits.close_timeout):
+                await sink.queue.wait_flushed()
+
+    def _beginning(self, form: EventForm, subscription: Subscription) -> bytes:
+        retry = new_random().uniform(*_RETRY_SECONDS) if self._retry is None else self._retry
+        offset = subscription.cursor
+        first = form.frame(_retry(retry) + _block(f"{form.epoch}:{offset}"))
+        if subscription.recovered:
+            return first
+        return first + form.gap(offset, subscription.skipped)
+
+
+async def _follow(sink: EventSink, subscription: Subscription, interval: float, stop: Stop) -> None:
+    """Keep the stream alive until it ends; in a soft stop, until it has caught up."""
+    while not sink.woken.is_set():
+        before = subscription.cursor
+        with trio.move_on_after(interval):
+            await sink.woken.wait()
+            break
+        if subscription.cursor == before and sink.queue.writable:
+            sink.queue.put(sink.form.frame(_COMMENT))
+    hub, head = subscription.topic._hub, subscription.topic.head
+    while stop.has_begun and hub._is_owed(subscription, head):  # noqa: ASYNC110 - see `_drain`
+        await trio.sleep(_LOOK_SECONDS)
+    if sink.queue.is_open:
+        seconds = new_random().uniform(*_COME_BACK_SECONDS)
+        sink.queue.put(sink.form.frame(_retry(seconds)) + sink.form.end)
