@@ -19,6 +19,7 @@ from .._arrears import Arrears, Pause
 from .._chance import random_bytes
 from .._errors import FrameError
 from .._policy import Limits, Message, bound
+from .._protocol._closing import Phase
 from .._protocol._decoder import WORK_PER_FEED, Decoder
 from .._protocol._deflate import Agreement
 from .._protocol._frames import (
@@ -91,7 +92,7 @@ class Incoming(Waitable):
 
     Attributes:
         queue: what goes out.
-        state: the link's.
+        phase: how far the link's end has come; `state` is what users see of that.
         heard_at: when the peer last gave a sign of life.
         asked_at: since when one that was asked for is awaited; None if none is.
         form: how messages are written to this peer, by whomever.
@@ -105,7 +106,6 @@ class Incoming(Waitable):
     __slots__ = (
         "_arrears",
         "_cost_of_message",
-        "_deaf",
         "_decoder",
         "_fault",
         "_fileno",
@@ -132,6 +132,7 @@ class Incoming(Waitable):
         "limits",
         "messages_received",
         "pause",
+        "phase",
         "queue",
         "state",
     )
@@ -150,6 +151,7 @@ class Incoming(Waitable):
         super().__init__()
         self.limits = limits
         self.state = OPEN
+        self.phase = Phase.OPEN
         self.heard_at = trio.current_time()
         self.asked_at: float | None = None
         self._spawn = spawn
@@ -194,7 +196,6 @@ class Incoming(Waitable):
             self._tls is not None and (self._tls.has_more or self._tls.end is not None)
         )
         self._fault: FrameError | str | None = None
-        self._deaf = False
 
         # Pings of ours, oldest first.
         self.latency: float | None = None
@@ -278,7 +279,7 @@ class Incoming(Waitable):
             self.feed(b"")
         if arrears is not None:
             arrears.is_cut = self.is_undecoded
-            if self._deaf or (arrears.is_empty and arrears.end is None):
+            if self.is_deaf or (arrears.is_empty and arrears.end is None):
                 self._arrears = None
             else:
                 self.is_undecoded = True
@@ -288,13 +289,12 @@ class Incoming(Waitable):
         if not data and self._tls is not None and self._tls.has_more:
             data = self._open(self._tls, b"")
         self.bytes_received += len(data)
-        if self._deaf:
+        if self.is_deaf:
             self.is_undecoded = False
             return
         if self._fault is not None:
             self.is_undecoded = False
             self.fail(self._fault)
-            self._deaf = True
             return
         # What arrives after our Close reaches nobody; what came before the peer's does.
         open_before = self.state is OPEN
@@ -348,7 +348,6 @@ class Incoming(Waitable):
             case 0x8:  # CLOSE
                 code, reason = decode_close(payload)
                 self.closed_by_peer(code, reason)
-                self._deaf = True
 
     def _on_pong(self, payload: bytes) -> None:
         # Section 5.5.3: a peer may answer only the latest of several pings, so a pong
@@ -374,6 +373,11 @@ class Incoming(Waitable):
         self._inbox_bytes = bound(self.limits.inbox_bytes) * factor
         if self.pause is not None and not self.is_full() and not self._is_too_fast():
             self.resume()
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether nothing counts that still comes."""
+        return self.phase is Phase.DEAF or self.phase is Phase.CLOSED
 
     @property
     def paused_at(self) -> float | None:
@@ -436,7 +440,6 @@ class Incoming(Waitable):
     def forget_decoder(self) -> None:
         """Nothing is decoded any more.  It knows whom it decodes for, so that both would stay until
         the garbage collector comes, which with compression is some 50 KiB."""
-        self._deaf = True
         self._arrears = None
         del self._decoder
 

@@ -39,6 +39,7 @@ from .._errors import (
 )
 from .._gone import has_arrived, seconds_unconfirmed, wait_gone
 from .._policy import Limits
+from .._protocol._closing import STEPS, Cause, Event, Phase
 from .._protocol._deflate import Agreement
 from .._protocol._frames import encode_close
 from .._wire._kernel import kernel_fileno
@@ -56,6 +57,17 @@ _AHEAD_BYTES: Final = 16 * 2**10
 # keeps; and what may be on its way has so long to come, as has the answer to a ping.
 _LAST_READ_SECONDS: Final = 0.2
 _REST_BYTES: Final = 8 * 2**20
+_STATES: Final = {
+    Phase.OPEN: OPEN,
+    Phase.CLOSING: State.CLOSING,
+    Phase.DEAF: State.CLOSING,
+    Phase.CLOSED: State.CLOSED,
+}
+_ERRORS: Final[dict[Cause, type[ConnectionClosed]]] = {
+    Cause.LOCAL: ClosedLocally,
+    Cause.PEER: ClosedByPeer,
+    Cause.LOSS: ConnectionLost,
+}
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
@@ -209,7 +221,7 @@ class Link(Incoming):
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Begin the closing handshake, behind everything written so far.  Idempotent."""
-        self._begin_close(ClosedLocally, code, reason)
+        self._take_step(Event.CLOSE, code, reason)
 
     def abort(self, reason: str) -> None:
         """End the link without a closing handshake, and at once."""
@@ -218,39 +230,38 @@ class Link(Incoming):
 
     def lost(self, reason: str) -> None:
         """Nothing more comes from the transport."""
-        self._end(ConnectionLost, CloseCode.ABNORMAL, reason)
+        self._take_step(Event.LOST, CloseCode.ABNORMAL, reason)
 
     def fail(self, fault: FrameError | str) -> None:
         if isinstance(fault, FrameError):
             reason = f"{fault.reason} ({fault.limit})" if fault.limit else fault.reason
-            self._begin_close(ConnectionLost, fault.code, reason, told=fault.reason)
+            self._take_step(Event.FAULT, fault.code, reason, told=fault.reason)
         else:
             self.lost(fault)
 
     def closed_by_peer(self, code: int, reason: str) -> None:
         # The code is echoed; the reason is the peer's own, and there is no need to tell it.
-        self._begin_close(ClosedByPeer, code, reason, told="")
-
-    def _begin_close(
-        self, kind: type[ConnectionClosed], code: int, reason: str, *, told: str | None = None
-    ) -> None:
-        """Send Close, with *told* instead of *reason* if that is given."""
-        if self.state is not OPEN:
-            return
-        self.queue.drop_answers()
-        self.queue.put(encode_close(code, reason if told is None else told, masked=self.is_client))
-        self._end(kind, code, reason)
+        self._take_step(Event.PEER_CLOSE, code, reason, told="")
 
     # Of the steps that end a link none is left out.
     @enable_ki_protection
-    def _end(self, kind: type[ConnectionClosed], code: int, reason: str) -> None:
-        """Leave OPEN; the first to say why is believed."""
-        if self.state is not OPEN:
-            return
-        self.state = State.CLOSING
+    def _take_step(self, event: Event, code: int, reason: str, *, told: str | None = None) -> None:
+        """Do what *event* leads to; a Close has *told* instead of *reason* if that is given."""
+        step = STEPS[self.phase, event]
+        if step.sends:
+            self.queue.drop_answers()
+            text = reason if told is None else told
+            self.queue.put(encode_close(code, text, masked=self.is_client))
+        self.phase = step.phase
+        self.state = _STATES[step.phase]
+        if step.tells is not None:
+            self._tell(step.tells, code, reason)
+
+    def _tell(self, cause: Cause, code: int, reason: str) -> None:
+        """The end has begun: let all know whom it concerns."""
         # From here on the peer's Close matters more than what is in the inbox.
         self.end_pause()
-        self._ended = kind
+        self._ended = _ERRORS[cause]
         self.close_code = code
         self.close_reason = reason
         self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
@@ -332,7 +343,7 @@ class Link(Incoming):
             await self._close_transport()
             self.forget_decoder()
             self.queue.disown()
-            self.state = State.CLOSED
+            self._take_step(Event.LET_GO, CloseCode.ABNORMAL, "")
             self.changed()
 
     async def _close_transport(self) -> None:
@@ -346,7 +357,7 @@ class Link(Incoming):
 
     async def _read(self) -> None:
         """Feed what arrives, until both Closes have passed or nothing more can come."""
-        while not self._deaf:
+        while not self.is_deaf:
             if self.queue.broken is not None and not self._has_let_go:
                 await self._let_go()
             await self._wait_room()
