@@ -50,10 +50,11 @@ class Counts:
         self.deliveries = self.delivered_bytes = 0
         self.recovered = self.gaps = 0
 
-    def delivered(self, deliveries: int, size: int) -> None:
-        """Count so many *deliveries*, of *size* bytes together."""
-        self.deliveries += deliveries
-        self.delivered_bytes += size
+    def delivered(self, times: int, frames: Sequence[bytes], size: int) -> None:
+        """Count *frames*, of *size* bytes together, written so many *times*."""
+        if times:
+            self.deliveries += times * len(frames)
+            self.delivered_bytes += times * size
 
 
 class Members:
@@ -168,16 +169,18 @@ class Members:
             subscription._slow == "latest" for subscription in self.ready
         )
         log = self._log
-        cost = 0
+        # Of what was spent, all but `other` went into writing `data`, at its price each time: so
+        # how often that was need not be counted.
+        cost = other = 0
         # What lies behind the place where the last one stood, and what writing that costs.
-        at, data, size, end, price, skips = -1, b"", 0, 0, 0, frozenset[str]()
+        at, data, size, end, price, skips = -1, b"", 0, 0, 1, frozenset[str]()
         frames: list[bytes] = []
-        runs = 0  # how often those were written
         for subscription in tuple(self.ready):
             if cost >= _COST_PER_YIELD:
+                self._counts.delivered((cost - other) // price, frames, size)
                 yield cost
                 # Others have run, and what was the newest need not be that any more.
-                cost, at = 0, -1 if self._any_latest else at
+                cost, other, at = 0, 0, -1 if self._any_latest else at
             # NOTE: These lines are what a delivery costs beyond the write itself.
             if subscription._place is not READY:
                 continue  # it left, or was set aside, while others ran
@@ -185,18 +188,18 @@ class Members:
             cursor = subscription.cursor
             if cursor != at:
                 if cursor >= head:
-                    cost += 1
+                    cost, other = cost + 1, other + 1
                     continue  # it joined, or was written to, while others ran
                 if queue.writable and cursor >= log.first - 1:
                     chunk = self.shape.chunk(cursor)
-                    cost, self.shape.spent = cost + self.shape.spent, 0
+                    spent, self.shape.spent = self.shape.spent, 0
+                    cost, other = cost + spent, other + spent
                     if subscription._is_gone:
                         continue  # what encodes may have done anything
                     # Of a single publication, that is the newest.
                     if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
-                        if runs:
-                            self._counts.delivered(runs * len(frames), runs * size)
-                            runs = 0
+                        self._counts.delivered((cost - other) // price, frames, size)
+                        other = cost
                         at, data, end, skips = cursor, chunk.data, chunk.end, chunk.skips
                         frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
             if cursor == at and queue.writable and not (skips and subscription._key in skips):
@@ -204,20 +207,22 @@ class Members:
                 taken = queue.offer(data)
                 if taken == size:
                     subscription.cursor = end
-                    runs += 1
                     if end >= head:
                         continue
                 else:
+                    other += price
                     self._cut(subscription, frames, range(at + 1, end + 1), taken)
             while subscription.cursor < head and queue.writable and subscription._place is READY:
-                cost += self.step(subscription)
+                spent = self.step(subscription)
+                cost, other = cost + spent, other + spent
                 if cost >= _COST_PER_YIELD:
+                    self._counts.delivered((cost - other) // price, frames, size)
                     yield cost
-                    cost, at = 0, -1 if self._any_latest else at
+                    cost, other, at = 0, 0, -1 if self._any_latest else at
             if subscription.cursor < head and subscription._place is READY:
                 subscription._move(ASIDE)
-                cost += _COST_OF_MOVE
-        self._counts.delivered(runs * len(frames), runs * size)
+                cost, other = cost + _COST_OF_MOVE, other + _COST_OF_MOVE
+        self._counts.delivered((cost - other) // price, frames, size)
         yield cost
 
     def serve(self, subscription: Subscription) -> int:
@@ -260,7 +265,7 @@ class Members:
             taken = subscription._queue.offer(data) if data else 0
             if taken == len(data):
                 subscription.cursor = end
-                self._counts.delivered(len(frames), len(data))
+                self._counts.delivered(1, frames, len(data))
             else:
                 self._cut(subscription, frames, offsets, taken)
         return cost
@@ -293,7 +298,7 @@ class Members:
         if taken < len(frame):
             subscription._queue.finish(frame[taken:] if taken else frame)
         if newest:
-            self._counts.delivered(1, len(frame))
+            self._counts.delivered(1, [frame], len(frame))
         return cost
 
     def _cut(
@@ -309,7 +314,7 @@ class Members:
                 subscription.cursor = offsets[number]
                 subscription._queue.finish(frame[taken:] if taken else frame)
                 written = frames[: number + 1]
-                self._counts.delivered(len(written), sum(map(len, written)))
+                self._counts.delivered(1, written, sum(map(len, written)))
                 return
             taken -= len(frame)
 
