@@ -572,6 +572,56 @@ async def test_sighup_has_the_certificate_read_again_and_a_bad_one_changes_nothi
     assert f" ERROR trioweb: SIGHUP: --tls-cert {cert}: not a PEM certificate" in server.stderr
 
 
+def test_api_keys_that_cannot_be_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    missing = fails(capsys, "serve", "--api-key-file", str(file))
+    assert f"--api-key-file {file}: No such file or directory" in missing
+    file.write_text("SECRET\n")
+    line = fails(capsys, "serve", "--api-key-file", str(file))
+    assert "line 1: a key has at least 16 characters" in line
+    assert "SECRET" not in line
+    monkeypatch.setenv("TRIOWEB_API_KEY", "SECRET")
+    line = fails(capsys, "serve")
+    assert "TRIOWEB_API_KEY: line 1: a key has at least 16 characters" in line
+    assert "SECRET" not in line
+
+
+async def _post(server: Serving, key: str) -> bytes:
+    """What a POST with *key* is answered with."""
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    async with stream:
+        head = f"POST /lobby HTTP/1.0\r\nAuthorization: Bearer {key}\r\nContent-Length: 2\r\n\r\n"
+        await stream.send_all(head.encode() + b"hi")
+        answer = b""
+        while data := await stream.receive_some():
+            answer += bytes(data)
+    return answer.partition(b"\r\n")[0]
+
+
+@pytest.mark.network
+async def test_sighup_has_the_api_keys_read_again_and_bad_ones_change_nothing(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("the-first-of-the-keys\n")
+    async with serving("--api-key-file", str(file)) as server:
+        assert await _post(server, "the-first-of-the-keys") == b"HTTP/1.1 200 OK"
+        file.write_text("short\n")
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "the old keys stay")
+        assert await _post(server, "the-first-of-the-keys") == b"HTTP/1.1 200 OK"
+        file.write_text("the-second-of-the-keys\n")
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "the API keys were read again")
+        assert await _post(server, "the-first-of-the-keys") == b"HTTP/1.1 401 Unauthorized"
+        assert await _post(server, "the-second-of-the-keys") == b"HTTP/1.1 200 OK"
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+    assert "-of-the-keys" not in server.stderr
+
+
 @pytest.mark.network
 async def test_sighup_without_a_terminal_ends_nobody() -> None:
     async with serving() as server:

@@ -16,9 +16,11 @@ from typing import Final
 from ._connection import Connection
 from ._errors import CloseCode, HubFull, Reject
 from ._policy import Retain
+from ._posting import Gate, publish_posted
 from ._protocol._http import Request, Response
-from ._server import Accept, Server
+from ._server import Accept, Server, event_stream
 from ._server._answering import ALLOW
+from ._server._events import wants_events
 from ._topics import Hub, Topic
 
 MAX_TOPIC_BYTES: Final = 255
@@ -47,6 +49,10 @@ def _policy(page: str) -> str:
     )
 
 
+def _full() -> Reject:
+    return Reject(503, "Too many topics.\n", [("Retry-After", "5")])
+
+
 class Broadcast:
     """The callables that `serve` wants: `admit`, `handle` and `http`.
 
@@ -54,6 +60,7 @@ class Broadcast:
         hub: where the topics live.
         history: how many past messages a newcomer gets.
         echo: whether a sender gets its own messages.
+        gate: who may publish by POST; None for nobody.
 
     Attributes:
         server: whose health and numbers `http` tells; set it once it is started.
@@ -61,8 +68,9 @@ class Broadcast:
 
     server: Server
 
-    def __init__(self, hub: Hub, *, history: int, echo: bool) -> None:
+    def __init__(self, hub: Hub, *, history: int, echo: bool, gate: Gate | None = None) -> None:
         self._hub = hub
+        self._gate = gate
         self._history = history
         self._retain = Retain(max_messages=max(history, Retain().max_messages))
         self._echo = echo
@@ -75,15 +83,18 @@ class Broadcast:
 
     async def admit(self, request: Request) -> Accept:
         """Find the topic of a path, or refuse it."""
+        try:
+            return Accept(user=self._topic(request))
+        except HubFull:
+            raise _full() from None
+
+    def _topic(self, request: Request) -> Topic:
         if request.path in _TAKEN:
             raise Reject(404, f"{request.path} is not a topic.\n")
         name = request.path.removeprefix("/")
         if len(name.encode()) > MAX_TOPIC_BYTES:
             raise Reject(414, f"A topic's name has at most {MAX_TOPIC_BYTES} bytes.\n")
-        try:
-            return Accept(user=self._hub.topic(name, retain=self._retain))
-        except HubFull:
-            raise Reject(503, "Too many topics.\n", [("Retry-After", "5")]) from None
+        return self._hub.topic(name, retain=self._retain)
 
     async def handle(self, connection: Connection) -> None:
         topic: Topic = connection.user
@@ -98,8 +109,16 @@ class Broadcast:
             await connection.aclose(CloseCode.TRY_AGAIN_LATER, "too many topics")
 
     async def http(self, request: Request) -> Response:
+        if request.method == "POST" and self._gate is not None and request.path not in _TAKEN:
+            await self._gate.check(request)
+            try:
+                return await publish_posted(request, self._topic(request))
+            except HubFull:
+                raise _full() from None
         if request.method not in ("GET", "HEAD"):
             return Response(405, "only GET and HEAD are answered\n", [ALLOW])
+        if request.path not in _TAKEN and wants_events(request):
+            return event_stream(request, self._topic(request), history=self._history)
         match request.path:
             case "/healthz":
                 draining = self.server.draining

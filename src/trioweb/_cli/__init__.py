@@ -155,6 +155,13 @@ def _add_serve(commands: Any) -> None:
     add("--tls-cert", metavar="FILE", help="serve wss and https with this certificate chain")
     add("--tls-key", metavar="FILE", help="its key, if that is in another file")
     add(
+        "--api-key-file",
+        metavar="FILE",
+        help="whoever sends one of these keys, one a line and of at least 16 characters, as "
+        "Authorization: Bearer publishes by POST; SIGHUP reads them again. TRIOWEB_API_KEY has "
+        "some, too; without any, nobody publishes by POST",
+    )
+    add(
         "--origin",
         action="append",
         type=_origin,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -15,6 +16,7 @@ import trio
 from .._broadcast import Broadcast
 from .._errors import CloseCode
 from .._policy import Limits, Message
+from .._posting import BadKeys, Gate, read_keys
 from .._server import Server, serve_listeners
 from .._topics import open_hub
 from ._metrics import listen_for_metrics, serve_metrics
@@ -51,6 +53,8 @@ async def serve(options: argparse.Namespace) -> int:
             "seconds for the whole soft close"
         )
     context = _ssl_context(options.tls_cert, options.tls_key)
+    keys = _api_keys(options.api_key_file)
+    gate = Gate(keys) if keys else None
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     limits = Limits(
         max_message_bytes=options.max_message_bytes,
@@ -61,7 +65,7 @@ async def serve(options: argparse.Namespace) -> int:
         open_hub(max_topics=options.max_topics) as hub,
         listen_for_metrics(options.metrics) as watchers,
     ):
-        broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo)
+        broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo, gate=gate)
         listeners = await listen(options)
         run = partial(
             serve_listeners,
@@ -93,6 +97,7 @@ async def serve(options: argparse.Namespace) -> int:
                 # A terminal that is closed takes its programs along.
                 while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():
                     await _read_again(broadcast.server, options)
+                    await _read_keys_again(gate, options)
                 nursery.start_soon(
                     broadcast.server.drain, options.grace, options.spread, _CLOSE_CODES[number]
                 )
@@ -115,6 +120,27 @@ async def _read_again(server: Server, options: argparse.Namespace) -> None:
     else:
         server._ssl_context = context
         _logger.info("SIGHUP: the certificate was read again")
+
+
+def _api_keys(path: str | None) -> tuple[bytes, ...]:
+    try:
+        return read_keys(path, os.environ.get("TRIOWEB_API_KEY"))
+    except OSError as exc:
+        raise UsageError(f"--api-key-file {path}: {exc.strerror}") from None
+    except BadKeys as exc:
+        raise UsageError(f"--api-key-file: {exc}") from None
+
+
+async def _read_keys_again(gate: Gate | None, options: argparse.Namespace) -> None:
+    """Take what is in the file of the keys by now."""
+    if gate is None or options.api_key_file is None:
+        return
+    try:
+        gate.keys = await trio.to_thread.run_sync(_api_keys, options.api_key_file)
+    except UsageError as exc:
+        _logger.error("SIGHUP: %s; the old keys stay", exc)
+    else:
+        _logger.info("SIGHUP: the API keys were read again")
 
 
 def _announce(listener: trio.abc.Listener[Any], hosts: list[str] | None, *, secure: bool) -> None:

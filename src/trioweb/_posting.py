@@ -1,0 +1,242 @@
+"""Publishing by POST, for programs in other languages and for curl: who may, and what.
+
+A body is a message, or JSON lines, each of which is one; all of it is checked before anything is
+published.  `Idempotency-Key` makes it once: whoever got no answer sends it again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, NoReturn
+
+import trio
+
+from ._errors import BrokerFull, HubFull, Reject
+from ._policy import Message
+from ._protocol._http import Address, Request, Response
+from ._topics import Kind, Topic
+from ._topics._details import describe
+
+_MIN_KEY_CHARS: Final = 16
+# One guess a second for each host is no way to find a key; who is further behind than this is told
+# at once.
+_PACE_SECONDS: Final = 1.0
+_MAX_WAIT_SECONDS: Final = 10.0
+_MAX_HOSTS: Final = 10_000
+
+_JSON_LINES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+# What `curl -d` says of a body, whatever it is.
+_TEXT: Final = ("", "application/x-www-form-urlencoded")
+_MAX_LINES: Final = 10_000
+# A line takes about ten microseconds.
+_LINES_PER_CHECKPOINT: Final = 64
+# As much as fits into a key of a publication with the number of a line behind it.
+_MAX_KEY_CHARS: Final = 240
+
+
+class BadKeys(ValueError):
+    """What should be keys is not; the text names the line and never a key."""
+
+
+def parse_keys(text: str, where: str) -> tuple[bytes, ...]:
+    """The API keys in *text*, one a line; several are for the time in which one replaces another.
+
+    Raises:
+        BadKeys: there is none, or one that could be guessed or not be sent.
+    """
+    keys = []
+    for number, line in enumerate(text.splitlines(), 1):
+        key = line.strip()
+        if not key:
+            continue
+        if len(key) < _MIN_KEY_CHARS:
+            raise BadKeys(f"{where}: line {number}: a key has at least {_MIN_KEY_CHARS} characters")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise BadKeys(f"{where}: line {number}: a key is printable ASCII without blanks")
+        keys.append(key.encode("ascii"))
+    if not keys:
+        raise BadKeys(f"{where}: no key in it")
+    return tuple(keys)
+
+
+def read_keys(path: str | None, environment: str | None) -> tuple[bytes, ...]:
+    """The keys of the file at *path* and of the variable TRIOWEB_API_KEY; () if neither is there.
+
+    Raises:
+        BadKeys, OSError: they cannot be had.
+    """
+    keys: tuple[bytes, ...] = ()
+    if path is not None:
+        try:
+            text = Path(path).read_text("utf-8")
+        except UnicodeDecodeError:
+            raise BadKeys(f"{path}: not UTF-8") from None
+        keys += parse_keys(text, path)
+    if environment is not None:
+        keys += parse_keys(environment, "TRIOWEB_API_KEY")
+    return keys
+
+
+class Gate:
+    """Who may publish by POST: whoever has one of the keys.
+
+    Attributes:
+        keys: those that count from now on.
+    """
+
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        self.keys = tuple(keys)
+        # When each host may be told next that it has no key, the longest ago first.
+        self._next: OrderedDict[str, float] = OrderedDict()
+
+    async def check(self, request: Request) -> None:
+        """Check that *request* brings a key.
+
+        Raises:
+            Reject: it does not: 401, at most one a second for each host, or 429.
+        """
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        offered = given.strip().encode("latin-1")
+        # All of them, so that how long it takes does not tell which it was.
+        known = [hmac.compare_digest(offered, key) for key in self.keys]
+        if any(known) and scheme.lower() == "bearer":
+            return
+        await self._pace(_host_of(request.remote))
+        raise Reject(401, "an API key is needed\n", [("WWW-Authenticate", "Bearer")])
+
+    async def _pace(self, host: str) -> None:
+        now = trio.current_time()
+        due = max(now, self._next.pop(host, now))
+        if due - now > _MAX_WAIT_SECONDS:
+            self._next[host] = due
+            raise Reject(429, "too many guesses\n", [("Retry-After", str(int(due - now)))])
+        self._next[host] = due + _PACE_SECONDS
+        if len(self._next) > _MAX_HOSTS:
+            self._next.popitem(last=False)
+        await trio.sleep_until(due)
+
+
+def _host_of(remote: Address) -> str:
+    """What guesses are counted by: of IPv6, the network that one peer usually has."""
+    host = remote[0] if isinstance(remote, tuple) else ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    return host if address.version == 4 else address.exploded[:19]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    message: Message
+    kind: Kind
+    key: str | None
+
+
+async def publish_posted(request: Request, topic: Topic) -> Response:
+    """Publish the body of *request*.
+
+    Raises:
+        Reject: it cannot be: 400, 413, 415, 422 for a key that was used for something else, or 503.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    key = _key_of(request)
+    body = await request.body()
+    items = await _lines(body, key) if kind in _JSON_LINES else [_message(body, kind, key)]
+    for item in items:
+        _check_once(topic, item)
+    receipts = []
+    try:
+        for number, item in enumerate(items, 1):
+            receipts.append(topic.post(item.message, kind=item.kind, key=item.key))
+            if number % _LINES_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+        for receipt in receipts:
+            position = await receipt.confirmed()
+    except (HubFull, BrokerFull):
+        raise Reject(503, "no room, come back later\n", [("Retry-After", "5")]) from None
+    told: dict[str, object] = {"offset": position.offset, "epoch": position.epoch}
+    if kind in _JSON_LINES:
+        told["count"] = len(items)
+    return Response(200, json.dumps(told) + "\n", [("Content-Type", "application/json")])
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    # As a string of RFC 9651, in quotes, or as it is.
+    key = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+    if not 0 < len(key) <= _MAX_KEY_CHARS:
+        raise Reject(400, f"Idempotency-Key has 1 to {_MAX_KEY_CHARS} characters\n")
+    return key
+
+
+def _message(body: bytes, kind: str, key: str | None) -> _Item:
+    if kind == "application/octet-stream":
+        return _Item(body, "bytes", key)
+    is_json = kind == "application/json" or kind.endswith("+json")
+    if not (is_json or kind in _TEXT or kind.startswith("text/")):
+        raise Reject(
+            415,
+            "Content-Type is text/plain, application/json, application/x-ndjson (JSON lines) or "
+            "application/octet-stream\n",
+        )
+    text = _text(body, "the body")
+    if is_json:
+        _check_json(text, "the body")
+    return _Item(text, "json" if is_json else "text", key)
+
+
+async def _lines(body: bytes, key: str | None) -> list[_Item]:
+    lines = body.removesuffix(b"\n").split(b"\n") if body.strip() else []
+    if not 1 <= len(lines) <= _MAX_LINES:
+        raise Reject(400, f"from 1 to {_MAX_LINES} lines are published at a time\n")
+    items = []
+    for number, line in enumerate(lines, 1):
+        where = f"line {number}"
+        text = _text(line.removesuffix(b"\r"), where)
+        _check_json(text, where)
+        items.append(_Item(text, "json", None if key is None else f"{key}:{number}"))
+        if number % _LINES_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+    return items
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise Reject(400, f"{where} is not UTF-8\n") from None
+
+
+def _check_json(text: str, where: str) -> None:
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(name)
+
+    try:
+        json.loads(text, parse_constant=no_constant)
+    except (ValueError, RecursionError):
+        raise Reject(400, f"{where} is not JSON\n") from None
+
+
+def _check_once(topic: Topic, item: _Item) -> None:
+    """Check that what was published with the same key, if that is still there, was the same."""
+    if item.key is None:
+        return
+    message, details = describe(item.message, item.key, None, None, item.kind)
+    offset = topic._log.published(details)
+    if offset is not None:
+        before = topic._log[offset]
+        if before.message != message or before.kind != _kind_of(message, details.is_json):
+            raise Reject(422, "this Idempotency-Key was used for something else\n")
+
+
+def _kind_of(message: object, is_json: bool) -> Kind:
+    return "json" if is_json else "text" if isinstance(message, str) else "bytes"
