@@ -125,6 +125,15 @@ def test_unsent_tells_of_giving_up_too() -> None:
     assert ending.owed() is None
 
 
+@pytest.mark.parametrize("late", [Event.GIVE_UP, Event.FAIL])
+def test_what_comes_after_the_end_is_no_cause_of_it(late: Event) -> None:
+    ending = ended(Phase.CLOSED, "a")
+    assert not bring(ending, late)
+    assert ending.error().__cause__ is None
+    unsent = ending.tell_unsent()
+    assert unsent is not None and unsent.__cause__ is None
+
+
 @pytest.mark.parametrize("phase", _PHASES)
 def test_iterating_ends_quietly_unless_the_client_gave_up(phase: Phase) -> None:
     assert ended(phase).is_quiet == (phase is not Phase.GAVE_UP)

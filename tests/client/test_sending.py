@@ -1263,6 +1263,47 @@ async def test_leaving_reads_on_behind_messages_that_nobody_takes(
         assert statistics.discarded > 0
 
 
+async def test_leaving_keeps_what_flushing_did_not_have_to_wait_behind(
+    autojump_clock: MockClock,
+) -> None:
+    """Though the inbox is full again once nobody waits any more."""
+    async with open_raw(outbox=Outbox(confirm=True), limits=Limits(inbox_messages=4)) as (
+        client,
+        peer,
+    ):
+        with client.messages(max_messages=1) as messages:
+            await client.send("a")
+            ping = await next_ping(peer)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.aclose)
+                for n in range(10):
+                    await peer.send_frame(TEXT, str(n).encode())
+                    await wait_all_tasks_blocked()
+                await peer.send_frame(PONG, ping)
+                await answer_pings(peer)
+            assert [message async for message in messages] == [str(n) for n in range(10)]
+        assert client.statistics().discarded == 0
+
+
+async def test_inbox_is_no_larger_than_before_once_nobody_waits(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_raw(
+        outbox=Outbox(confirm=True), limits=Limits(inbox_messages=8), heartbeat=Heartbeat(timeout=5)
+    ) as (client, peer):
+        with client.messages(max_messages=1):
+            await client.send("a")
+            with trio.move_on_after(1):
+                await client.flush()
+            await peer.send_frame(PONG, await next_ping(peer))
+            for n in range(9):
+                await peer.send_frame(TEXT, str(n).encode())
+            await trio.sleep(6)
+            assert "nothing was received for 5 s: 8 messages have arrived" in caplog.text
+        with suppress(trio.BrokenResourceError):
+            await drop(peer)
+
+
 # The end.
 
 
@@ -1326,26 +1367,27 @@ async def test_sending_after_aclose_says_that_the_client_was_closed(
 
 
 @pytest.mark.parametrize("reachable", [False, True])
+@pytest.mark.parametrize("waits", [False, True], ids=["begins then", "waits already"])
 async def test_send_while_the_client_is_being_closed_is_refused(
-    autojump_clock: MockClock, reachable: bool
+    autojump_clock: MockClock, waits: bool, reachable: bool
 ) -> None:
-    """Even if flushing makes room for the message."""
+    """At once, even if flushing makes room for the message."""
     door = Door()
     async with trio.open_nursery() as nursery:
         async with open_at(door, outbox=Outbox(max_messages=1)) as client:
             client.send_nowait("a")
 
-            @nursery.start_soon
             async def send() -> None:
-                with pytest.raises(ClosedLocally, match=r"being closed|was closed"):
+                with pytest.raises(ClosedLocally, match="being closed"):
                     await client.send("b")
 
-            @nursery.start_soon
             async def close() -> None:
                 with nullcontext() if reachable else pytest.raises(Unsent):
                     await client.aclose()
 
-            await wait_all_tasks_blocked()
+            for task in (send, close) if waits else (close, send):
+                nursery.start_soon(task)
+                await wait_all_tasks_blocked()
             if reachable:
                 assert await answer_pings(await door.accept()) == ["a"]
             await wait_until(lambda: client.state is trioweb.State.CLOSED)

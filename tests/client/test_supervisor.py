@@ -754,6 +754,26 @@ async def test_other_error_of_a_callable_comes_out_as_itself(
     assert caught.value is error
 
 
+async def test_block_does_not_see_the_client_end_by_an_error_of_a_callable(
+    autojump_clock: MockClock,
+) -> None:
+    """It is cancelled where it waits: iterating that just ended would look like a feed's end."""
+    release = trio.Event()
+    went_on = False
+
+    async def url() -> str:
+        await release.wait()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        async with trioweb.open_client(url) as client:
+            release.set()
+            async for _ in client:
+                pass
+            went_on = True
+    assert not went_on
+
+
 async def test_own_error_of_the_block_wins_over_that_of_a_callable(
     autojump_clock: MockClock,
 ) -> None:
@@ -956,6 +976,78 @@ async def test_connection_that_ends_during_on_open_is_one_failed_attempt(
     assert isinstance(caught.value.last, trioweb.ClosedByPeer)
     assert caught.value.last.code == 4500
     assert client.statistics().sessions == 0
+
+
+class _Cut(trio.abc.SendStream):
+    """A stream that can be written to until it is cut."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.is_cut = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.is_cut:
+            raise trio.BrokenResourceError("cut")
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_close_that_follows_a_failed_write_of_on_open_decides(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A server that does not like what it reads may reset the connection behind its Close."""
+    door = Door()
+    cuts: list[_Cut] = []
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        stream = await door.dial(host, port)
+        cuts.append(_Cut(stream))
+        return trio.StapledStream(cuts[-1], stream)
+
+    async def on_open(connection: trioweb.Connection) -> None:
+        assert await connection.receive() == "hello"
+        cuts[-1].is_cut = True
+        while True:
+            await connection.send("subscribe")
+
+    async def refuse(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await peer.send_frame(TEXT, b"hello")
+        await trio.sleep(0.1)
+        await peer.send_frame(CLOSE, (4500).to_bytes(2, "big"))
+        await trio.sleep_forever()
+
+    nursery.start_soon(door.serve, refuse)
+    with pytest.raises(GaveUp) as caught:
+        async with trioweb.open_client(
+            URL, dial=dial, on_open=on_open, retry=Retry(max_attempts=2)
+        ) as client:
+            await client.receive()
+    assert isinstance(caught.value.last, trioweb.ClosedByPeer)
+    assert caught.value.last.code == 4500
+    assert (len(cuts), client.statistics().sessions) == (1, 0)
+
+
+async def test_token_that_was_good_for_a_connection_may_be_made_anew_though_on_open_failed(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def headers() -> dict[str, str]:
+        return {"X-Token": "fresh"}
+
+    async def on_open(connection: trioweb.Connection) -> None:
+        if client.statistics().attempts == 2:
+            raise trioweb.TryAgain("not yet")
+
+    door = Door()
+    nursery.start_soon(door.serve, answer(401), stay, answer(401), stay)
+    async with open_at(door, headers=headers, on_open=on_open) as client:
+        await client.wait_open()
+        assert client.statistics().attempts == 4
 
 
 async def test_on_open_that_closes_the_connection_is_tried_again(

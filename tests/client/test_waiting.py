@@ -29,6 +29,7 @@ from tests.client.support import (
 from trioweb import (
     ClosedByPeer,
     ClosedLocally,
+    GaveUp,
     Heartbeat,
     Lagged,
     Limits,
@@ -458,7 +459,11 @@ async def test_reconnect_ends_the_session_and_begins_the_next_at_once(
             assert (lost.error.code, lost.error.reason) == (4000, "a gap")
             assert await events.receive() == Opened(2, None)
             assert (await peer.receive_frame()).payload == b"hello again"
+            # It was asked for once: the next end is the policy's again.
             await drop(peer)
+            assert isinstance(await events.receive(), Lost)
+            with pytest.raises(GaveUp), trio.fail_after(60):
+                await events.receive()
         await leave_unsent(client)
 
 

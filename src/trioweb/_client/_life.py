@@ -135,8 +135,8 @@ class Life:
         if error is not None:
             raise error
 
-    async def supervise(self, block: trio.CancelScope) -> None:
-        """The client's task; an error in it cancels *block*."""
+    async def supervise(self) -> None:
+        """The client's task; an error in it cancels the block."""
         error: Exception | None = None
         is_over = False
         try:
@@ -145,11 +145,10 @@ class Life:
         except Exception as exc:
             cause = single_cause(exc)
             error = cause.error if isinstance(cause, TheirError) else exc
-            # First, so that only who is shielded from it is told in another way.
-            block.cancel()
             is_over = self.ending.fail(error)
         finally:
-            # However this ends: a block may go on behind a shield, and wait for the client.
+            # However this ends: a block may go on behind a shield, and wait for the client.  Where
+            # an error cancels the block, that wins over what is told here.
             if self.ending.take(Event.OVER) or is_over:
                 self._tell_end()
         try:

@@ -114,7 +114,7 @@ async def open_client(
     )
     life = Life(plan, outbox, receive=receive, random=random or new_random())
     async with open_hidden_nursery() as nursery:
-        nursery.start_soon(life.supervise, nursery.cancel_scope)
+        nursery.start_soon(life.supervise)
         try:
             yield Client(life)
             await life.leave()

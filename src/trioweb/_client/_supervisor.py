@@ -214,8 +214,8 @@ class Supervisor:
                 link = self._last_link = connection.link
                 if observer is not None:
                     tell(observer.on_open, connection)
-                failure = await self._greet(connection, deadline)
-                if failure is None:
+                is_greeted, failure = await self._greet(connection, deadline)
+                if is_greeted:
                     connection._hand_over()
                     await self._run_session(connection, nursery)
                 # Where it was this side that closed, the close timeout is all the limit there is.
@@ -233,24 +233,30 @@ class Supervisor:
         return failure or link.error()
 
     @disable_ki_protection
-    async def _greet(self, connection: Connection, deadline: float) -> Exception | None:
-        """Run the user's `on_open`; return what kept it from coming through, which ends the
-        connection."""
+    async def _greet(
+        self, connection: Connection, deadline: float
+    ) -> tuple[bool, Exception | None]:
+        """Run the user's `on_open`; return whether it came through, and what of its own, if
+        anything, kept it from that.  If it did not, the connection ends."""
         if self._plan.on_open is None:
-            return None
+            return True, None
+        seconds = self._plan.limits.connect_timeout
+        why = f"on_open was not through within {seconds:g} s of connecting"
         failure: Exception | None = None
         try:
             # NOTE: within the `try`, as errors may come with this scope's own cancellation.
             with trio.move_on_at(deadline):
                 await awaitable("on_open(connection)", self._plan.on_open(connection))
-                return None
+                return True, None
         except Exception as exc:
-            # Of the connection's own end, the link knows best.
-            failure = None if is_own_end(exc, connection) else _cause_of(exc)
-        seconds = self._plan.limits.connect_timeout
-        late = f"on_open was not through within {seconds:g} s of connecting"
-        connection.link.abort(f"on_open: {describe(failure)}" if failure else late)
-        return failure or connection.link.error()
+            if is_own_end(exc, connection):
+                # Of which the link knows best: behind what cannot be written to any more, there
+                # may be a Close that says why.
+                return False, None
+            failure = _cause_of(exc)
+            why = f"on_open: {describe(failure)}"
+        connection.link.abort(why)
+        return False, failure
 
     async def _run_session(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Use an open connection for as long as it is."""
