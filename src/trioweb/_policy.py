@@ -224,7 +224,7 @@ class Retry:
             *error*, which may be any that one of the user's callables raised.  By default
             `is_worth_retry`, except that a refusal (401, 403, Close 1008 and its like) is tried
             once more where `url`, `headers` or `subprotocols` is a callable, since tokens
-            expire, and always after a connection that had lasted for `stable_after`.
+            expire, and always after a connection that had lasted for a minute.
     """
 
     initial: float = 0.5

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 from collections.abc import Generator
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trioweb
 from tests.cli.support import Site, connect, in_terminal, raw_server, run, sending
+from tests.client.support import open_raw
 from tests.processes import PATIENCE, python, running
 from tests.support import CLOSE, PING, TEXT, close_frame
+from trioweb import Opened
 from trioweb._cli import main
+from trioweb._cli._connect import _talk
+from trioweb._cli._input import Input
+from trioweb._cli._report import Words
 from trioweb.testing import RawPeer
 
 network = pytest.mark.network
@@ -80,6 +87,55 @@ async def test_connect_stays_no_longer_than_it_lingers(site: Site) -> None:
 
     await site.start(wait)
     assert await run(connect(site.url, "--linger", "0.3")) == (0, "hello\n", "connected\n")
+
+
+class Slow(Words):
+    """A reader who takes *seconds* for each line."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(raw=False)
+        self.seconds = seconds
+        self.shown: list[object] = []
+
+    async def message(self, message: object) -> None:
+        await trio.sleep(self.seconds)
+        self.shown.append(message)
+
+    async def opened(self, event: Opened) -> None:
+        await self.message(event)
+
+
+class Nothing(Input):
+    """An input at its end."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, None, 1)
+
+    async def peek(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown", "lasts"),
+    [
+        (4, [Opened(1, None), "a", "b", "c"], 16),
+        (math.inf, [], 5),
+    ],
+    ids=["slow reader", "no reader"],
+)
+async def test_connect_shows_at_its_end_what_had_arrived(
+    autojump_clock: MockClock, seconds: float, shown: list[object], lasts: float
+) -> None:
+    """And waits for whoever reads it, but not for a reader who does not."""
+    report = Slow(seconds)
+    async with open_raw() as (client, peer):
+        for text in "abc":
+            await peer.send_frame(TEXT, text.encode())
+        await wait_all_tasks_blocked()
+        begun = trio.current_time()
+        assert await _talk(client, report, Nothing(), linger=0) == 0
+        assert report.shown == shown
+        assert trio.current_time() - begun == pytest.approx(lasts)
 
 
 @network

@@ -440,13 +440,28 @@ async def test_close_with_1008_of_a_connection_that_lasted_is_tried_again(
 ) -> None:
     async def expire(stream: trio.abc.Stream) -> None:
         peer = await RawPeer.accept(stream)
-        await trio.sleep(6)
+        await trio.sleep(61)
         await peer.send_frame(CLOSE, (1008).to_bytes(2, "big") + b"Pong timeout")
         await answer_pings(peer)
 
-    gave_up = await ends_with(nursery, expire, expire, close(1008))
+    gave_up = await ends_with(nursery, expire, expire, close(1008), heartbeat=None)
     assert isinstance(gave_up.last, trioweb.ClosedByPeer) and not gave_up.last.reason
     assert gave_up.attempts == 1
+
+
+async def test_close_with_1008_within_a_minute_is_a_refusal(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Of a server that waits for a token in a message, say; stable or not."""
+
+    async def refuse(stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.accept(stream)
+        await trio.sleep(10)
+        await peer.send_frame(CLOSE, (1008).to_bytes(2, "big"))
+        await answer_pings(peer)
+
+    gave_up = await ends_with(nursery, refuse)
+    assert isinstance(gave_up.last, trioweb.ClosedByPeer)
 
 
 async def test_connections_that_last_reset_the_count(

@@ -156,9 +156,10 @@ REFUSALS = [
 
 @pytest.mark.parametrize("error", REFUSALS, ids=repr)
 def test_refusal_gets_one_fresh_token(error: Exception) -> None:
-    def refused(judge: Judge, *, lasted: bool = False) -> bool:
-        opened = isinstance(error, ConnectionClosed)
-        return judge.is_worth(error, opened=opened, lasted=lasted)
+    def refused(judge: Judge) -> bool:
+        # After too short a time for having been let in.
+        lasted = 59.9 if isinstance(error, ConnectionClosed) else None
+        return judge.is_worth(error, lasted=lasted)
 
     judge = Judge(None, renews=True)
     assert refused(judge)
@@ -167,9 +168,9 @@ def test_refusal_gets_one_fresh_token(error: Exception) -> None:
     # A failure without a connection says nothing about the token; an end of another kind does.
     judge = Judge(None, renews=True)
     assert refused(judge)
-    assert judge.is_worth(OSError(), opened=False, lasted=False)
+    assert judge.is_worth(OSError(), lasted=None)
     assert not refused(judge)
-    assert judge.is_worth(ClosedByPeer(1001), opened=True, lasted=False)
+    assert judge.is_worth(ClosedByPeer(1001), lasted=0)
     assert refused(judge)
 
 
@@ -178,9 +179,9 @@ def test_refusal_of_who_was_let_in_for_long_is_tried_again(renews: bool) -> None
     """Exchanges send 1008 for a pong that was late, and servers whose users' tokens expire."""
     judge = Judge(None, renews=renews)
     for _ in range(3):
-        assert judge.is_worth(ClosedByPeer(1008), opened=True, lasted=True)
-    assert judge.is_worth(HandshakeRejected(401), opened=False, lasted=False) is renews
-    assert not judge.is_worth(HandshakeRejected(401), opened=False, lasted=False)
+        assert judge.is_worth(ClosedByPeer(1008), lasted=60)
+    assert judge.is_worth(HandshakeRejected(401), lasted=None) is renews
+    assert not judge.is_worth(HandshakeRejected(401), lasted=None)
 
 
 def test_worth_of_the_user_is_asked_about_every_error_and_decides_alone() -> None:
@@ -192,7 +193,7 @@ def test_worth_of_the_user_is_asked_about_every_error_and_decides_alone() -> Non
 
     judge = Judge(worth, renews=True)
     errors = [KeyError("mine"), OSError(), HandshakeRejected(401)]
-    answers = [judge.is_worth(error, opened=False, lasted=False) for error in errors]
+    answers = [judge.is_worth(error, lasted=None) for error in errors]
     assert answers == [True, False, False]
     assert asked == errors
 

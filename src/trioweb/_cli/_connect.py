@@ -7,6 +7,7 @@ connection is told on standard error; or, for scripts, everything on standard ou
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import ssl
 import sys
@@ -40,8 +41,8 @@ from ._report import Json, Report, Words
 from ._terminal import Notices, UsageError
 from ._tls import client_context
 
-# Who does not read what is told at the end does not hold it up.
-_LAST_WORDS_SECONDS = 1
+# Who reads nothing of what is told at the end for so long does not hold it up.
+_LAST_WORDS_SECONDS = 5
 
 
 async def connect(options: argparse.Namespace) -> int:
@@ -170,15 +171,18 @@ async def _talk(
 ) -> int:
     """Send what is typed and show what comes, until the input ends or the user has enough.
 
+    What had arrived when the input ended (and `linger` was over) is shown, for as long as whoever
+    reads the output goes on with that.
+
     Returns:
         The exit code: 2 if a line cannot be sent; those before it are.
     """
     code = 0
-    with client.messages(events=True) as messages:
-        async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
+        with client.messages(events=True) as messages:
             nursery.start_soon(_show, messages, report, nursery.cancel_scope)
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-            with suppress(GaveUp):  # `_show` says so, after it has shown what had arrived
+            try:
                 try:
                     while (message := await source.peek()) is not None:
                         await client.send(message)
@@ -191,15 +195,23 @@ async def _talk(
                 await client.flush()
                 if not code:
                     await trio.sleep(linger)
-                nursery.cancel_scope.cancel()
+            except GaveUp:
+                await trio.sleep_forever()  # `_show` says so, after it has shown what had arrived
+        # Nothing more comes: `_show` ends behind what had arrived, and with it all of this.
+        nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_SECONDS
     return code
 
 
 async def _show(
     messages: Messages[Message | Event], report: Report, scope: trio.CancelScope
 ) -> None:
-    """Print messages and tell of sessions, until whoever reads the output has enough."""
-    try:
+    """Print messages and tell of sessions, until there is nothing more to come or whoever reads
+    the output has enough.
+
+    Args:
+        scope: ends with this.  Where it has a deadline, that moves with each line that is read.
+    """
+    with suppress(BrokenPipeError):
         async for item in messages:
             match item:
                 case Opened():
@@ -212,8 +224,9 @@ async def _show(
                     await report.undelivered(item)
                 case _:
                     await report.message(item)
-    except BrokenPipeError:
-        scope.cancel()
+            if scope.deadline < math.inf:
+                scope.deadline = trio.current_time() + _LAST_WORDS_SECONDS
+    scope.cancel()
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

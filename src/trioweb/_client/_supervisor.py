@@ -98,8 +98,9 @@ class Supervisor:
         self._schedule = Schedule(plan.retry, random)
         makers = (plan.url, plan.headers, plan.subprotocols)
         self._judge = Judge(plan.retry.worth, renews=any(map(callable, makers)))
-        # Whether the attempt led to a connection; and what carried that, until its end is told.
-        self._opened = False
+        # How long the attempt's connection was in use, None if there was none; and what carried
+        # it, until its end is told.
+        self._lasted: float | None = None
         self._last_link: Link | None = None
         # The wait for the next attempt; and whether it is the server that asks for it.
         self._nap = trio.CancelScope()
@@ -123,7 +124,7 @@ class Supervisor:
             cause = self.last_error = await self._attempt()
             attempts = self._schedule.attempts
             observer = self._plan.observer
-            if observer is not None and not self._opened:
+            if observer is not None and self._lasted is None:
                 tell(observer.on_failure, cause, attempts)
             if self._asked_at_once:
                 self._asked_at_once = False
@@ -166,9 +167,8 @@ class Supervisor:
         Raises:
             TheirError: *cause* is a fault of the program, and not to be tried again.
         """
-        lasted = self._opened and not self._schedule.attempts
         try:
-            worth = self._judge.is_worth(cause, opened=self._opened, lasted=lasted)
+            worth = self._judge.is_worth(cause, lasted=self._lasted)
         except Exception as exc:
             raise TheirError(exc) from exc
         if worth:
@@ -181,7 +181,7 @@ class Supervisor:
     @enable_ki_protection
     async def _attempt(self) -> Exception:
         """Try to connect and, if that works, run the session; return why it is over."""
-        self._opened = False
+        self._lasted = None
         seconds = self._plan.limits.connect_timeout
         deadline = trio.current_time() + seconds
         asking = "url"
@@ -203,7 +203,7 @@ class Supervisor:
 
     async def _use(self, opened: Established, deadline: float) -> Exception:
         """Hold a connection until it is over; return why it is."""
-        self._opened = True
+        self._lasted = 0
         observer = self._plan.observer
         connection: Connection | None = None
         try:
@@ -276,7 +276,8 @@ class Supervisor:
                 await link.wait_change()
         finally:
             self._signal.set_link(None)
-        self._schedule.opened_for(trio.current_time() - begun_at)
+        self._lasted = trio.current_time() - begun_at
+        self._schedule.opened_for(self._lasted)
 
 
 @disable_ki_protection

@@ -39,6 +39,10 @@ _FINAL_CODES: Final = frozenset(
 # 4403 are those of graphql-ws, and of all who add 4000 to a status.
 _REFUSING_STATUSES: Final = frozenset({401, 403})
 _REFUSING_CODES: Final = frozenset({CloseCode.POLICY_VIOLATION, 3000, 3003, 4401, 4403})
+# A server that waits for a token in a message, or for a slower pace, refuses within a minute: those
+# would be refused again. What was there for longer had been let in, and the cause passes: its token
+# has expired, or a pong was late (exchanges give a pong a minute and more).
+_LET_IN_SECONDS: Final = 60.0
 
 _TRIO_ERRORS: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 # (package, class): that a server could not be reached, or did not answer whole.
@@ -70,7 +74,7 @@ def is_worth_retry(error: Exception) -> bool:
 
     This is what `Retry(worth=None)` goes by, except for refusals (401, 403, Close 1008 and
     their like): a client tries again after those where a token can be made anew, or where the
-    connection had lasted.
+    connection had lasted for a minute.
 
     Returns:
         True for what says that the network failed, and for TryAgain.  False for a status that
@@ -157,22 +161,20 @@ class Judge:
         self._renews = renews
         self._renewed = False
 
-    def is_worth(self, error: Exception, *, opened: bool, lasted: bool) -> bool:
+    def is_worth(self, error: Exception, *, lasted: float | None) -> bool:
         """Whether another attempt makes sense after the one that ended with *error*.
 
         Args:
-            opened: there was a connection.
-            lasted: it was stable.
+            lasted: seconds for which there was a connection; None if there was none.
         """
         if self._worth is not None:
             return bool(self._worth(error))
         if not is_refusal(error):
             # The token was good for a connection.
-            self._renewed = self._renewed and not opened
+            self._renewed = self._renewed and lasted is None
             return is_worth_retry(error)
-        if lasted:
-            # What was let in once is no stranger: its token has expired, or it was too fast or
-            # too slow for the server.  If it is not let in again, that is told at once.
+        if lasted is not None and lasted >= _LET_IN_SECONDS:
+            # If it is not let in again, that is told at once.
             self._renewed = False
             return True
         if self._renewed:
