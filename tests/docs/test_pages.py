@@ -9,11 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import trioweb
 import trioweb.testing
@@ -75,6 +78,81 @@ async def test_program_of_a_page_runs(code: str) -> None:
                 assert client.stdout.readline(), client.communicate(timeout=PATIENCE)
 
 
+async def test_close_codes_are_those_of_the_page(network: Any, autojump_clock: Any) -> None:
+    async def stay(connection: trioweb.Connection) -> None:
+        await connection.wait_closed()
+
+    host = network.host("server")
+    async with trio.open_nursery() as nursery:
+        limits = trioweb.Limits(close_timeout=3)
+        await nursery.start(partial(trioweb.serve_listeners, stay, [host.listen(80)]))
+        dial = network.host("laptop").dial
+
+        async def open_and(end: Callable[[trioweb.Connection], Awaitable[object]]) -> Any:
+            opened = trioweb.open_connection("ws://server/", dial=dial, limits=limits)
+            async with opened as connection:
+                await end(connection)
+                await connection.wait_closed()
+            return connection.close_code
+
+        async def fall_silent(connection: trioweb.Connection) -> None:
+            network.half_open("laptop", duration=1)
+
+        async def close_into_silence(connection: trioweb.Connection) -> None:
+            network.half_open("laptop", duration=1)
+            await connection.aclose(4000)
+
+        async def reset(connection: trioweb.Connection) -> None:
+            network.reset("laptop")
+
+        assert await open_and(fall_silent) == 1006
+        assert await open_and(close_into_silence) == 4000
+        assert await open_and(reset) == 1006
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("names", "module"),
+    [
+        ("open_websocket_url serve_websocket ConnectionRejected HandshakeError", "trio_websocket"),
+        ("WebSocketRequest.accept WebSocketRequest.reject", "trio_websocket"),
+        ("WebSocketConnection.get_message WebSocketConnection.send_message", "trio_websocket"),
+        ("WebSocketConnection.ping WebSocketConnection.aclose", "trio_websocket"),
+        ("connect ClientConnection.recv ClientConnection.send", "websockets.asyncio.client"),
+        ("ClientConnection.close_code ClientConnection.close_reason", "websockets.asyncio.client"),
+        ("serve broadcast", "websockets.asyncio.server"),
+        ("ConnectionClosedOK ConnectionClosedError", "websockets.exceptions"),
+    ],
+)
+def test_names_of_other_libraries_are_theirs(names: str, module: str) -> None:
+    page = (DOCS / "moving.md").read_text()
+    for name in names.split():
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert name.split(".")[-1] in page
+
+
+@pytest.mark.parametrize(
+    ("made", "options"),
+    [
+        ("trio_websocket.serve_websocket", "handler host port ssl_context"),
+        ("trio_websocket.open_websocket_url", "message_queue_size max_message_size"),
+        ("websockets.asyncio.client.connect", "ping_interval ping_timeout open_timeout max_size"),
+        ("websockets.asyncio.client.connect", "close_timeout compression"),
+        ("websockets.asyncio.server.serve", "process_request"),
+        ("websockets.asyncio.server.serve", "origins"),
+    ],
+)
+def test_options_of_other_libraries_are_theirs(made: str, options: str) -> None:
+    module, _, name = made.rpartition(".")
+    thing = getattr(importlib.import_module(module), name)
+    if name == "serve":  # a signature of its own hides them
+        assert f" {options}:" in inspect.getsource(thing)
+        return
+    assert set(options.split()) <= set(inspect.signature(thing).parameters)
+
+
 def documented(module: str) -> set[str]:
     directive = re.compile(rf"^\.\. auto\w+:: {re.escape(module)}\.(\w+)$", re.MULTILINE)
     pages = (DOCS / "reference").glob("*.md")
@@ -113,6 +191,9 @@ def test_page_of_close_codes_has_each() -> None:
     page = (DOCS / "close-codes.md").read_text()
     told = re.findall(r"^\| (\d{4}) \| `(\w+)` \|", page, re.MULTILINE)
     assert [(int(code), name) for code, name in told] == [(c.value, c.name) for c in CloseCode]
+    # The site's search leaves out numbers that are not in its index.
+    indexed = re.findall(r"^   single: (\d+)$", page, re.MULTILINE)
+    assert [int(code) for code in indexed] == [c.value for c in CloseCode]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +213,14 @@ def test_page_of_statistics_has_every_field(heading: str, made: Any) -> None:
     section = page.partition(f"\n## `{heading}.statistics()`")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert told == [field.name for field in fields(made)]
+
+
+def test_site_leads_to_every_page() -> None:
+    index = (DOCS / "index.md").read_text()
+    trees = re.findall(r"```{toctree}\n(.*?)```", index, re.DOTALL)
+    listed = {line for tree in trees for line in tree.splitlines() if line and line[0] != ":"}
+    names = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")}
+    assert listed == names - {"index"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
