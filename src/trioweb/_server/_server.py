@@ -20,6 +20,7 @@ from .._connection import Connection
 from .._errors import CloseCode
 from .._heads import addresses
 from .._heartbeat import Monitor
+from .._link import State
 from .._logs import log
 from .._nursery import open_hidden_nursery
 from .._protocol._frames import check_close
@@ -223,6 +224,7 @@ class Server:
     async def _run(self, stream: trio.abc.Stream) -> None:
         """One accepted stream, from its first byte to its last."""
         visitor: Visitor | None = None
+        connection: Connection | None = None
         self._places.streams += 1
         try:
             bound_kernel_queue(stream)
@@ -242,6 +244,8 @@ class Server:
             log(_logger, logging.ERROR, connection, text, who, error=exc, address=who or None)
         finally:
             self._places.leave(visitor)
-            # Shielded, or a cancellation would take the place of what is on its way out.
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await trio.aclose_forcefully(stream)
+            # A connection that is over has closed its stream.
+            if connection is None or connection.state is not State.CLOSED:
+                # Shielded, or a cancellation would take the place of what is on its way out.
+                with trio.CancelScope(shield=True), suppress(Exception):
+                    await trio.aclose_forcefully(stream)
