@@ -28,11 +28,12 @@ import trio
 from ._arrears import Pause
 from ._connection import Connection
 from ._histogram import SECONDS, Histogram
-from ._link import END_OF_TRANSPORT, Link, Ping, Replies, reply_key
+from ._link import END_OF_TRANSPORT, Link, Replies, reply_key
 from ._logs import log
 from ._observer import Observer, tell
 from ._policy import Heartbeat
 from ._protocol._http import format_address
+from ._protocol._pings import Ping
 
 _logger = logging.getLogger("trioweb")
 

@@ -1,7 +1,7 @@
 """One connection over its transport: what goes out, what comes in, and how it ends."""
 
 from ._contain import describe
-from ._incoming import Ping, Replies, reply_key
+from ._incoming import Replies, reply_key
 from ._link import END_OF_TRANSPORT, Link, LinkStatistics
 from ._queue import SendQueue, Spawn
 from ._state import OPEN, State
@@ -11,7 +11,6 @@ __all__ = [
     "OPEN",
     "Link",
     "LinkStatistics",
-    "Ping",
     "Replies",
     "SendQueue",
     "Spawn",

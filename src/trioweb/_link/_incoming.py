@@ -32,6 +32,7 @@ from .._protocol._frames import (
     encode_frame,
     encode_message,
 )
+from .._protocol._pings import Ping, Pings
 from .._tls import RECORD_BYTES, Tls, TlsStream
 from .._waitable import Waitable
 from .._wire._choice import wire_to
@@ -57,18 +58,6 @@ _NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
 def reply_key(message: Message) -> _Key:
     """What the reply to *message* stands under in `Replies`."""
     return isinstance(message, str), message
-
-
-class Ping:
-    """A ping on its way: when it was sent and, once the pong is here, how long that took."""
-
-    __slots__ = ("on_pong", "payload", "round_trip", "sent_at")
-
-    def __init__(self, payload: bytes, sent_at: float, on_pong: Callable[[], None] | None) -> None:
-        self.payload = payload
-        self.sent_at = sent_at
-        self.on_pong = on_pong
-        self.round_trip: float | None = None
 
 
 class _Unanswered(list[Message]):
@@ -111,9 +100,7 @@ class Incoming(Waitable):
         "_fileno",
         "_inbox_bytes",
         "_inbox_messages",
-        "_ping_key",
         "_pings",
-        "_pings_sent",
         "_replies",
         "_spawn",
         "_stream",
@@ -197,11 +184,9 @@ class Incoming(Waitable):
         )
         self._fault: FrameError | str | None = None
 
-        # Pings of ours, oldest first.
         self.latency: float | None = None
-        self._pings: dict[bytes, Ping] | None = None
-        self._pings_sent = 0
-        self._ping_key = b""
+        # Made for the first one.
+        self._pings: Pings | None = None
 
     def fail(self, fault: FrameError | str) -> None:
         """Fail the connection (section 7.1.7): say why, if it is the peer's fault."""
@@ -350,21 +335,13 @@ class Incoming(Waitable):
                 self.closed_by_peer(code, reason)
 
     def _on_pong(self, payload: bytes) -> None:
-        # Section 5.5.3: a peer may answer only the latest of several pings, so a pong
-        # answers all pings before it, too; one that answers none is allowed, and ignored.
-        if self._pings is None or payload not in self._pings:
-            return
-        now = trio.current_time()
-        for key in list(self._pings):
-            ping = self._pings.pop(key)
-            ping.round_trip = self.latency = now - ping.sent_at
+        answered = [] if self._pings is None else self._pings.answered(payload, trio.current_time())
+        for ping in answered:
+            self.latency = ping.round_trip
             if ping.on_pong is not None:
                 call_back(ping.on_pong, self)
-            if key == payload:
-                break
-        if not self._pings:
-            self._pings = None
-        self.changed()
+        if answered:
+            self.changed()
 
     def stretch_inbox(self, factor: int) -> None:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
@@ -470,16 +447,10 @@ class Incoming(Waitable):
 
         An error that it raises is logged, and reaches nobody.
         """
-        if not self._ping_key:
-            # What a pong proves must not be guessed, so the payload begins with this.
-            self._ping_key = random_bytes(4)
         if self._pings is None:
-            self._pings = {}
-        self._pings_sent += 1
-        payload = self._ping_key + self._pings_sent.to_bytes(4, "big")
-        ping = Ping(payload, trio.current_time(), on_pong)
-        self._pings[payload] = ping
-        self.queue.put(encode_frame(PING, payload, masked=self.is_client))
+            self._pings = Pings(random_bytes(4))
+        ping = self._pings.make(trio.current_time(), on_pong)
+        self.queue.put(encode_frame(PING, ping.payload, masked=self.is_client))
         return ping
 
     def ask(self, message: Message | None) -> Ping | None:
@@ -493,4 +464,4 @@ class Incoming(Waitable):
     def forget_ping(self, ping: Ping) -> None:
         """Nobody waits for *ping* any more."""
         if self._pings is not None:
-            self._pings.pop(ping.payload, None)
+            self._pings.forget(ping)
