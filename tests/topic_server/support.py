@@ -142,18 +142,18 @@ class Serving:
     url: str
     web: trioweb.Server
 
-    async def open(self, format: str = JSON, client: str = "client") -> Peer:
+    async def open(self, format: str = JSON, client: str = "client", query: str = "") -> Peer:
         """A peer that has not said anything yet.  Args: client: the name of its host."""
-        connection = await self.nursery.start(self._carry, format, client)
+        connection = await self.nursery.start(self._carry, format, client, query)
         peer = Peer(connection, CODECS[format])
         self.nursery.start_soon(peer.run)
         return peer
 
     async def _carry(
-        self, format: str, client: str, *, task_status: trio.TaskStatus[Connection]
+        self, format: str, client: str, query: str, *, task_status: trio.TaskStatus[Connection]
     ) -> None:
         async with trioweb.open_connection(
-            self.url,
+            self.url + query,
             subprotocols=[format],
             heartbeat=None,
             dial=self.network.host(client).dial,

@@ -165,10 +165,35 @@ async def test_what_was_sent_just_before_the_end_is_done_as_far_as_that_takes_no
         assert taken == ["bye"]
 
 
+async def test_what_begins_after_the_end_gets_no_further_than_to_its_first_wait() -> None:
+    done = []
+
+    async def work(what: str) -> None:
+        done.append(what)
+        await trio.sleep_forever()
+
+    async with serving() as web:
+        peer = await web.connect()
+        [member] = web.server.members
+        await peer.connection.aclose()
+        await settle()
+        with pytest.raises(trioweb.ConnectionClosed):
+            await member._ask("work(what)", work, "once")
+        assert done == ["once"]
+
+
 async def test_a_server_that_ends_sends_its_members_elsewhere() -> None:
     async with serving() as web:
         peer = await web.connect()
         web.server._close()
+        await settle()
+        assert peer.closed() == (3001, "shutdown")
+
+
+async def test_a_server_that_has_ended_takes_nobody() -> None:
+    async with serving() as web:
+        web.server._close()
+        peer = await web.open()
         await settle()
         assert peer.closed() == (3001, "shutdown")
 

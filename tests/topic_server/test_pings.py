@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.topic_server.support import FORMATS, serving
+from trioweb._centrifuge import _schema as wire
 from trioweb._topic_server._timetable import Timetable
 
 
@@ -22,6 +23,17 @@ async def test_pings_come_each_interval_whatever_else_comes(
             await trio.sleep(0.1)
         assert [round(ping - start, 1) for ping in peer.pings] == [5, 10, 15, 20, 25, 30]
         assert len(peer.offsets("chat:1")) == 310
+
+
+async def test_who_asks_for_ping_frames_gets_no_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(ping=5) as web:
+        peer = await web.open(query="?cf_ws_frame_ping_pong=true")
+        told = await peer.ask(wire.ConnectRequest())
+        assert (told.ping, told.pong) == (0, False)
+        await trio.sleep(60)
+        assert (peer.pings, peer.closed()) == ([], (None, ""))
 
 
 async def test_who_is_not_heard_until_the_next_ping_is_closed(

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import trioweb
-from tests.topic_server.support import FORMATS, JSON, Peer, raw, serving, settle, value
+from tests.topic_server.support import FORMATS, JSON, PROTOBUF, Peer, raw, serving, settle, value
 from trioweb import Granted, Member, Refuse, SubscribeRequest
 from trioweb._centrifuge import _schema as wire
 
@@ -253,6 +253,35 @@ async def test_a_full_hub_can_be_tried_again() -> None:
         assert await b.subscribe("chat:2") == wire.Error(100, "internal server error", True)
         await a.ask(wire.UnsubscribeRequest(topic="chat:1"))
         assert (await b.subscribe("chat:2")).recoverable
+
+
+async def test_a_publication_is_encoded_once_for_each_encoding() -> None:
+    async with serving() as web:
+        for format in (JSON, PROTOBUF) * 3:
+            peer = await web.connect(format)
+            await peer.subscribe("chat:1", join_leave=True)
+        assert len(web.hub.topic("chat:1")._members) == 2
+        assert len(web.server._presence.changes("chat:1")._members) == 2
+
+
+async def test_who_does_not_read_is_not_read_from(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """However much it asks for."""
+    async with serving() as web:
+        peer = await web.connect()
+        await peer.subscribe("chat:1")
+        for _ in range(10):
+            web.server.publish("chat:1", "x" * 10_000)
+        await settle()
+        [member] = web.server.members
+        with web.network.stall("client"):
+            await peer.send(*[wire.HistoryRequest(topic="chat:1", limit=10)] * 100)
+            for _ in range(50):
+                await trio.sleep(0.1)
+                assert member.connection.buffered_amount < 300_000  # of 10 MB
+        await trio.sleep(30)
+        assert len(peer.log) >= 100
 
 
 async def test_who_does_not_read_is_closed_with_3008_and_leaves(

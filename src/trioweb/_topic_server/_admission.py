@@ -109,8 +109,8 @@ def begin(member: Member, request: wire.ConnectRequest, welcome: Welcome) -> wir
         ttl=_whole(welcome.ttl),
         data=data,
         subs=subs,
-        ping=server.ping,
-        pong=True,
+        ping=server.ping if member._is_pinged else 0,
+        pong=member._is_pinged,
         x_trioweb=1 if member._is_extended else 0,
     )
 

@@ -38,7 +38,8 @@ class Due:
     def begin(self, ttl: float | None) -> None:
         """It has said who it is."""
         self.refresh(ttl)
-        self._ping_next(trio.current_time() + self._member._server.ping)
+        if self._member._is_pinged:
+            self._ping_next(trio.current_time() + self._member._server.ping)
 
     def cancel(self) -> None:
         """Its connection is over."""

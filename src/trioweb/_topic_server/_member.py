@@ -55,6 +55,7 @@ class Member:
         "_is_anonymous",
         "_is_extended",
         "_is_over",
+        "_is_pinged",
         "_is_welcome",
         "_outcalls",
         "_seats",
@@ -81,6 +82,8 @@ class Member:
         self._is_anonymous = False
         self._is_extended = False
         self._is_over = False
+        # Otherwise by ping frames alone, for people at a terminal.
+        self._is_pinged = True
         self._due = Due(self)
 
     def __repr__(self) -> str:

@@ -120,8 +120,12 @@ class TopicServer:
         Cancellation: whatever the program does for this peer is cancelled.
         """
         link = connection.link
+        if self.is_closed:
+            link.close(DisconnectCode.SHUTDOWN, DisconnectCode.SHUTDOWN.reason)
         link.check_writable()
-        member = Member(self, connection, _codec_for(connection))
+        asked = parse_qs(urlsplit(connection.request.target).query)
+        member = Member(self, connection, _codec_for(connection, asked))
+        member._is_pinged = asked.get("cf_ws_frame_ping_pong") != ["true"]
         session = Session(member)
         link.queue.set_hooks(member, closed=member._on_closed, drained=_nothing)
         try:
@@ -231,11 +235,10 @@ def _nothing() -> None:
     """Nobody waits for the link to be drained."""
 
 
-def _codec_for(connection: Connection) -> Codec:
+def _codec_for(connection: Connection, asked: Mapping[str, list[str]]) -> Codec:
     """The encoding that the peer has asked for: by the subprotocol, or in the query."""
     if connection.subprotocol is not None:
         # Of others than the protocol's own nobody here knows what they mean.
         return CODECS.get(connection.subprotocol, CODECS[""])
-    query = parse_qs(urlsplit(connection.request.target).query)
-    asked = [*query.get("cf_protocol", ()), *query.get("format", ())]
-    return CODECS[_PROTOBUF if "protobuf" in asked else ""]
+    formats = [*asked.get("cf_protocol", ()), *asked.get("format", ())]
+    return CODECS[_PROTOBUF if "protobuf" in formats else ""]
