@@ -151,6 +151,24 @@ async def test_where_nothing_is_recovered_no_position_is_told_unless_asked_for()
         )
 
 
+async def test_a_crowd_that_is_cut_off_at_once_recovers_all_of_it() -> None:
+    async with serving() as web:
+        for n in range(3):
+            web.server.publish("chat:1", n)
+        peers = [await web.connect(chance) for chance in (JSON, PROTOBUF) * 50]
+        told = [await peer.subscribe("chat:1") for peer in peers]
+        for peer in peers:
+            peer.connection.link.abort("test")
+        await settle()
+        assert web.server.statistics().subscriptions == 0
+        for n in range(3, 9):
+            web.server.publish("chat:1", n)
+        for epoch, offset in ((one.epoch, one.offset) for one in told):
+            peer, again = await come_back(web, "chat:1", epoch=epoch, offset=offset)
+            assert again.recovered
+            assert all_offsets(peer, "chat:1", again) == [4, 5, 6, 7, 8, 9]
+
+
 async def test_many_who_come_back_share_what_they_missed() -> None:
     """By a cursor each: nothing is copied for them, and what they do not read is not queued."""
     async with serving(topics={"big": TopicRules()}) as web:
