@@ -297,9 +297,12 @@ def test_private_and_weak_keys_are_refused() -> None:
 
 
 @pytest.mark.network
-def test_the_error_without_pyjwt_says_what_to_install() -> None:
-    program = "import sys; sys.modules['jwt'] = None; import trioweb; trioweb.Tokens('x' * 32)"
+@pytest.mark.parametrize("missing", ["jwt", "cryptography"])
+def test_the_error_without_pyjwt_says_what_to_install(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules['{missing}'] = None; import trioweb; trioweb.Tokens('x' * 32)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert "ImportError: tokens need PyJWT: pip install 'trioweb[jwt]'" in done.stderr
+    assert "ImportError: tokens need PyJWT[crypto]: pip install 'trioweb[jwt]'" in done.stderr

@@ -25,6 +25,18 @@ async def test_pings_come_each_interval_whatever_else_comes(
         assert len(peer.offsets("chat:1")) == 310
 
 
+async def test_a_ping_that_came_late_moves_none_of_those_to_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(ping=5) as web:
+        peer = await web.connect()
+        start = trio.current_time()
+        await trio.sleep(4.5)
+        autojump_clock.jump(0.8)  # as if something had held the loop
+        await trio.sleep(10)
+        assert [round(ping - start, 1) for ping in peer.pings] == [5.3, 10, 15]
+
+
 async def test_who_asks_for_ping_frames_gets_no_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

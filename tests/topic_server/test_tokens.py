@@ -98,6 +98,8 @@ async def test_a_subscription_ends_when_it_was_not_renewed(
         assert (await peer.subscribe("chat:1", token="100")).ttl == 100
         await trio.sleep(40)
         assert len(peer.pushes) == 1
+        # Nor does what was agreed upon before.
         await peer.ask(wire.UnsubscribeRequest(topic="chat:2"))
+        assert (await peer.subscribe("chat:2", token="1000")).ttl == 1000
         await trio.sleep(60)
         assert len(peer.pushes) == 1

@@ -43,7 +43,7 @@ class Tokens:
         audience, issuer: what the `aud` and the `iss` of a token have to be; None: anything.
 
     Raises:
-        ImportError: PyJWT is not installed: `trioweb[jwt]`.
+        ImportError: PyJWT[crypto] is not installed: `trioweb[jwt]`.
         TypeError, ValueError: a key cannot be one.
     """
 
@@ -55,9 +55,10 @@ class Tokens:
         issuer: str | None = None,
     ) -> None:
         try:
+            import cryptography as _needed  # noqa: F401 - without it PyJWT has secrets alone
             import jwt
         except ModuleNotFoundError as exc:
-            raise ImportError("tokens need PyJWT: pip install 'trioweb[jwt]'") from exc
+            raise ImportError("tokens need PyJWT[crypto]: pip install 'trioweb[jwt]'") from exc
         self._jwt = jwt
         check_kind("Tokens", "audience", audience, str, optional=True)
         check_kind("Tokens", "issuer", issuer, str, optional=True)
