@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trio.lowlevel import enable_ki_protection
+
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._replies import Result
@@ -87,6 +89,8 @@ async def _welcome(member: Member, asked: ConnectRequest) -> Welcome | None:
     return answer
 
 
+# As `Seat.take`, of all seats and the member itself.
+@enable_ki_protection
 def begin(member: Member, request: wire.ConnectRequest, welcome: Welcome) -> wire.ConnectResult:
     """Make *member* one, and say so."""
     server = member._server

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .._arguments import awaitable, check_kind
 from .._centrifuge import Codec
@@ -258,6 +259,7 @@ class Member:
         if link.is_whole:
             self._write(self._codec.encode(Reply(push=Push.of(event, topic))))
 
+    @enable_ki_protection
     def _drop(self, seat: Seat) -> None:
         """*seat* is over."""
         seat.leave(self)
@@ -270,6 +272,8 @@ class Member:
         self._server._members[self.client] = self
         self._due.begin(ttl)
 
+    # Of what is left behind, nothing may be.
+    @enable_ki_protection
     def _on_closed(self) -> None:
         """The connection is over, and whatever the program does for it."""
         if self._is_over:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from trio.lowlevel import enable_ki_protection
+
 from .._centrifuge._codes import ErrorCode
 from .._centrifuge._schema import Publication as WirePublication
 from .._centrifuge._schema import SubscribeRequest, SubscribeResult
@@ -80,6 +82,8 @@ class Seat:
             member._drop(self)
             raise
 
+    # An interrupt in the middle would leave a member that is in a topic only in part.
+    @enable_ki_protection
     def take(self, member: Member, request: SubscribeRequest) -> SubscribeResult:
         """Subscribe *member*; return what it is told, which has to be written at once.
 
@@ -109,6 +113,7 @@ class Seat:
             member._due.renew(self, ttl)
         return SubscribeResult(data=data, **told)
 
+    @enable_ki_protection
     def leave(self, member: Member) -> None:
         """End the subscription, if there is one.  Idempotent."""
         subscription, self.subscription = self.subscription, None
