@@ -192,10 +192,13 @@ async def test_a_server_that_ends_sends_its_members_elsewhere() -> None:
 
 async def test_a_server_that_has_ended_takes_nobody() -> None:
     async with serving() as web:
+        early = await web.open()
         web.server._close()
-        peer = await web.open()
+        late = await web.open()
+        await early.send(wire.ConnectRequest())
         await settle()
-        assert peer.closed() == (3001, "shutdown")
+        assert early.closed() == late.closed() == (3001, "shutdown")
+        assert not web.server.members
 
 
 async def test_a_closed_hub_sends_members_elsewhere() -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 async def admit(member: Member, request: wire.ConnectRequest) -> Welcome:
     """Who the member is: note it, and where it is subscribed from the start."""
     server = member._server
+    if server.is_closed:
+        raise Dismiss(DisconnectCode.SHUTDOWN)
     asked = ConnectRequest(
         token=request.token,
         data=value_of(member._codec, request.data),
