@@ -18,9 +18,10 @@ from tests.interop.servers.common import Certificates
 from tests.processes import running
 
 FRONTS: Final = ("nginx", "haproxy")
-# What they need beside what the page shows: nginx its frame, and to say where it may write.
+# What they need beside what the page shows: nginx its frame, and to say where it may write.  It is
+# one process, as a worker would outlive a master that is killed.
 _NGINX: Final = """
-daemon off; pid {directory}/nginx.pid; error_log stderr warn;
+daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr warn;
 events {{}}
 http {{
     access_log off;
