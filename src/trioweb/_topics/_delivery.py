@@ -52,9 +52,8 @@ class Counts:
 
     def delivered(self, times: int, frames: Sequence[bytes], size: int) -> None:
         """Count *frames*, of *size* bytes together, written so many *times*."""
-        if times:
-            self.deliveries += times * len(frames)
-            self.delivered_bytes += times * size
+        self.deliveries += times * len(frames)
+        self.delivered_bytes += times * size
 
 
 class Members:
@@ -198,8 +197,9 @@ class Members:
                         continue  # what encodes may have done anything
                     # Of a single publication, that is the newest.
                     if not self._any_latest or (len(chunk.frames) == 1 and chunk.end == log.head):
-                        self._counts.delivered((cost - other) // price, frames, size)
-                        other = cost
+                        if cost > other:
+                            self._counts.delivered((cost - other) // price, frames, size)
+                            other = cost
                         at, data, end, skips = cursor, chunk.data, chunk.end, chunk.skips
                         frames, size, price = chunk.frames, len(data), cost_of_write(len(data))
             if cursor == at and queue.writable and not (skips and subscription._key in skips):
@@ -222,7 +222,8 @@ class Members:
             if subscription.cursor < head and subscription._place is READY:
                 subscription._move(ASIDE)
                 cost, other = cost + _COST_OF_MOVE, other + _COST_OF_MOVE
-        self._counts.delivered((cost - other) // price, frames, size)
+        if cost > other:
+            self._counts.delivered((cost - other) // price, frames, size)
         yield cost
 
     def serve(self, subscription: Subscription) -> int:
