@@ -18,6 +18,7 @@ import trioweb
 from tests.processes import python, running
 from tests.server.support import ACCEPT, Peer, echo, start, upgrade_head, wait
 from tests.support import BINARY, PING, TEXT, Frame, close_frame, reset, tls_contexts
+from trioweb._server._places import Open
 from trioweb.testing import Network
 
 # How a handler ends.
@@ -260,7 +261,7 @@ async def test_cancelled_server_says_1001_and_leaves_nothing(
                 peers.append(peer)
             await trio.testing.wait_all_tasks_blocked(0.001)
             nursery.cancel_scope.cancel()
-        assert server.connections == ()
+        assert not server.connections
         assert server.statistics().opening == 0
         assert server.statistics().closed == {1001: 3}
     for peer in peers:
@@ -729,3 +730,36 @@ async def test_statistics_tell_what_is_open_and_what_was(
         assert (statistics.connections, statistics.opening) == (0, 0)
         assert (statistics.refused, statistics.answered) == ({0: 1, 405: 1}, {404: 1})
         assert statistics.closed == {1006: 1}
+
+
+async def test_connections_are_told_without_a_look_at_each(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    site = await start(nursery, wait)
+    connections = site.server.connections
+    assert len(connections) == 0 and list(connections) == []
+    peers = [await site.opened() for _ in range(3)]
+    await trio.sleep(1)
+    found = list(connections)
+    assert len(found) == len(connections) == 3
+    assert all(connection in connections for connection in found)
+    nothing: Any = "no connection"
+    assert nothing not in connections
+    # Who iterates may wait, and others come and go meanwhile.
+    iterator = iter(connections)
+    await peers[0].stream.aclose()
+    await trio.sleep(1)
+    assert list(iterator) == found
+    assert len(connections) == 2 and found[0] not in connections
+
+    class Unseen(dict[Any, Any]):
+        def values(self) -> Any:
+            raise AssertionError("a look at each")
+
+        __iter__ = items = values
+
+    view = Open(Unseen(site.server._places._connections))
+    assert len(view) == 2 and found[1] in view and found[0] not in view
+    assert repr(view) == "<2 open connections>"
+    with pytest.raises(AssertionError, match="a look at each"):
+        list(view)

@@ -8,7 +8,7 @@ requests goes for whoever finds no room.  Knows nothing of what goes over a stre
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -29,6 +29,33 @@ TLS_MARGIN: Final = 2
 CROWDED: Final = "too many connections"
 
 
+class Open(Collection[Connection]):
+    """The connections that are open, at any time.
+
+    How many there are, and whether one is among them, costs the same however many there are.  Who
+    iterates gets those that were there when it began.
+    """
+
+    def __init__(self, visitors: Mapping[Link, Visitor]) -> None:
+        self._visitors = visitors
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def __contains__(self, connection: object) -> bool:
+        if not isinstance(connection, Connection):
+            return False
+        visitor = self._visitors.get(connection.link)
+        return visitor is not None and visitor.connection is connection
+
+    def __iter__(self) -> Iterator[Connection]:
+        found = [visitor.connection for visitor in self._visitors.values()]
+        return (connection for connection in found if connection is not None)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} open connections>"
+
+
 class Places:
     """The places of one server.
 
@@ -41,6 +68,7 @@ class Places:
     Attributes:
         streams: those that have a place.
         undecided: streams of which nobody knows yet what they want.
+        connections: those that are open.
     """
 
     def __init__(self, limits: Limits, proxies: Proxies, *, has_spares: bool) -> None:
@@ -51,6 +79,7 @@ class Places:
         self._bereft: dict[Link, Connection] = {}
         self.undecided = 0
         self._connections: dict[Link, Visitor] = {}
+        self.connections: Collection[Connection] = Open(self._connections)
         self._hosts: Counter[str] = Counter()
         # Those of them that are there beyond the limit.
         self._spares = Spares()
@@ -61,14 +90,9 @@ class Places:
         self._left = trio.Event()
 
     @property
-    def connections(self) -> Collection[Connection]:
-        """Those that are open now."""
-        visitors = self._connections.values()
-        return tuple(visitor.connection for visitor in visitors if visitor.connection is not None)
-
-    @property
     def carried(self) -> Collection[Connection]:
-        """Those, and those that have given back their places although their handlers run on."""
+        """Those that are open, and those that have given back their places although their handlers
+        run on."""
         return (*self.connections, *self._bereft.values())
 
     @property

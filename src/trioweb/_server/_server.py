@@ -113,7 +113,8 @@ class Server:
 
     @property
     def connections(self) -> Collection[Connection]:
-        """The connections that are open now.
+        """The connections that are open, at any time: `len` and `in` cost the same however many
+        there are, and iterating goes over those that there were when it began.
 
         One whose peer has gone is none, even if its handler runs on.
         """
@@ -182,7 +183,7 @@ class Server:
             with trio.move_on_after(grace):
                 await self._drain(spread, handover=handover)
             # Those who still lag get no more, but are told why if they read at all.
-            await say_good_bye(self.connections, None, 0, code, reason)
+            await say_good_bye(tuple(self.connections), None, 0, code, reason)
         finally:
             self._accepting_ends.set()
             self._drained.set()
@@ -192,7 +193,8 @@ class Server:
         if handover:
             await self._stop_accepting()
         assert self._stop.farewell is not None
-        await say_good_bye(self.connections, self._settings.hub, spread, *self._stop.farewell)
+        everybody = tuple(self.connections)
+        await say_good_bye(everybody, self._settings.hub, spread, *self._stop.farewell)
         # A peer that was silent so far, as a browser's spare connection is, would have to be
         # refused anyway, unless nobody is.
         await self._places.wait_left(with_undecided=handover)
