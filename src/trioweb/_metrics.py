@@ -161,7 +161,7 @@ class _Page:
         self._family(
             "gauge",
             "connections",
-            "Connections by state; one that closes may have a handler that runs on.",
+            "Connections by state; opening are all other streams, those of plain HTTP included.",
             [
                 (_labels("state", "opening"), places.opening),
                 (_labels("state", "open"), len(carried) - closing),
