@@ -104,7 +104,7 @@ def test_tables_show_medians_spreads_and_verdicts() -> None:
     assert "| trioweb | 6 | 5 – 7 | – | – |" in lines
     assert "| floor | 5 | 5 – 5 | 1.2 | 1 – 1.4 |" in lines
     assert "| aiohttp | 6 | 4 – 8 | 1.06 | 0.875 – 1.25 |" in lines
-    assert "- trioweb ÷ floor ≤ 1.2: 1.2 (1 – 1.4), yes." in lines
+    assert "- trioweb ÷ floor ≤ 1.1: 1.2 (1 – 1.4), **no**." in lines
     best = "the best peer but picows (aiohttp)"
     assert f"- trioweb ÷ {best} < 1: 1.06 (0.875 – 1.25), **no**." in lines
     assert "`fan-out-500-64`, 2026-11-21, rounds: 3." in lines
@@ -115,7 +115,7 @@ def test_readme_table_has_a_row_for_each_bar_of_a_headline() -> None:
     rows = [line for line in report.readme_table(found).splitlines() if line.startswith("| CPU")]
     what = "| CPU for each delivery, 500 subscribers, 64 bytes | "
     assert rows == [
-        f"{what}floor | 1 | ≤ 1.2 |",
+        f"{what}floor | 1 | ≤ 1.1 |",
         f"{what}the best peer but picows (websockets) | 2 | < 1 (missed) |",
     ]
 
