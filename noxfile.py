@@ -172,16 +172,36 @@ def sanitize(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Make the wheels, with the module in C and without, and the sdist; check what they are."""
-    session.install("build", "auditwheel", "abi3audit")
-    dist = Path(session.create_tmp()).resolve() / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
-    [in_c] = dist.glob("*.whl")
-    without = {"CC": "false"}
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), env=without, silent=True)
-    session.run("python", "-m", "tests.packaging", *map(str, sorted(dist.iterdir())))
+    session.install("auditwheel", "abi3audit")
+    [in_c] = build_all(session).glob("*-abi3-*.whl")
     session.run("abi3audit", "--strict", "--summary", str(in_c))
     session.run("auditwheel", "show", str(in_c))
+
+
+def build_all(session: nox.Session) -> Path:
+    """Build what is released, and check that it is what its names say; where it is."""
+    session.install("build")
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    build = ("python", "-m", "build", "--outdir", str(dist))
+    session.run(*build, silent=True)
+    session.run(*build, "--wheel", env={"CC": "false"}, silent=True)
+    session.run("python", "-m", "tests.packaging", *map(str, sorted(dist.iterdir())))
+    return dist
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Go through what must hold before a release, and publish nothing."""
+    session.install("twine")
+    dist = build_all(session)
+    session.run("twine", "check", "--strict", *map(str, sorted(dist.iterdir())))
+    # Whoever has no compiler gets it from the sdist, too.
+    [sdist] = dist.glob("*.tar.gz")
+    session.install("--force-reinstall", str(sdist), env={"CC": "false"})
+    session.run("trioweb", "--version")
+    session.run("git", "diff", "--exit-code", "--stat", "HEAD", external=True)
+    session.run("python", "-m", "tests.packaging.release", PYPROJECT["project"]["version"])
 
 
 @nox.session
