@@ -117,3 +117,19 @@ def test_patience_doubles_after_a_timeout_and_ends_with_a_pong_in_time() -> None
     confirmation.asked(now + 19, 2)
     confirmation.finish(now + 38, None)
     assert confirmation.patience == 1
+
+
+def test_session_that_ends_with_all_confirmed_says_nothing_of_how_slow_the_server_is() -> None:
+    confirmation = Confirmation(20)
+    confirmation.begin(0, 0)
+    confirmation.asked(0, 1)
+    confirmation.confirmed(1)
+    confirmation.finish(100, None)
+    assert confirmation.patience == 1
+
+
+def test_first_ping_after_a_silence_has_all_its_time() -> None:
+    confirmation = Confirmation(20)
+    confirmation.begin(0, 0)
+    confirmation.asked(100, 1)
+    assert confirmation.deadline(100, None) == 120

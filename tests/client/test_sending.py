@@ -24,6 +24,7 @@ from tests.client.support import (
     Serve,
     answer_pings,
     drop,
+    hang,
     leave_unsent,
     open_at,
     open_raw,
@@ -1198,6 +1199,49 @@ async def test_leaving_goes_on_to_the_next_connection_though_nobody_receives(
         assert client.statistics().sessions == 3
         # That much had been given out already.
         assert [message async for message in messages] == [str(n) for n in range(10)]
+
+
+async def test_what_was_in_the_way_of_a_connection_is_not_for_ever(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Once it is received, who waits for a server that cannot be reached is not blamed for that."""
+    door = Door()
+    nursery.start_soon(door.serve, hang_up(*map(str, range(10))), hang_up(), hang)
+    async with open_at(door, outbox=Outbox(confirm=True), heartbeat=Heartbeat(timeout=5)) as client:
+        with client.messages(max_messages=1) as messages:
+            client.send_nowait("a")
+            await trio.sleep(3)
+            assert client.statistics().sessions == 2
+            for _ in range(10):
+                await messages.receive()
+            for _ in range(2):
+                with trio.move_on_after(1):
+                    await client.flush()
+                await trio.sleep(10)
+            assert client.state is trioweb.State.CONNECTING
+        await leave_unsent(client)
+
+
+async def test_who_waited_before_the_connection_is_answered_behind_a_full_inbox(
+    autojump_clock: MockClock,
+) -> None:
+    door = Door()
+    async with open_at(
+        door, outbox=Outbox(confirm=True), limits=Limits(inbox_messages=8)
+    ) as client:
+        with client.messages(max_messages=1):
+            client.send_nowait("a")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.flush)
+                await wait_all_tasks_blocked()
+                peer = await door.accept()
+                ping = await next_ping(peer)
+                for _ in range(20):
+                    await peer.send_frame(TEXT, b"news")
+                await peer.send_frame(PONG, ping)
+                nursery.cancel_scope.deadline = trio.current_time() + 1
+            assert not nursery.cancel_scope.cancelled_caught
+        await leave_unsent(client)
 
 
 async def test_burst_that_the_program_does_take_is_no_reason_for_not_receiving(

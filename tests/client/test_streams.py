@@ -16,6 +16,7 @@ from tests.client.support import (
     answer,
     close,
     drop,
+    leave_unsent,
     open_at,
     open_raw,
     open_refused,
@@ -35,6 +36,7 @@ from trioweb import (
     State,
     Waiting,
 )
+from trioweb._client._streams import Stream
 from trioweb.testing import RawPeer, wait_until
 
 
@@ -552,3 +554,39 @@ async def test_bad_arguments_of_a_stream_are_named(
     async with open_refused() as client:
         with pytest.raises(error, match=text):
             client.messages(**options)
+
+
+async def test_receive_many_leaves_the_bound_as_it_was(autojump_clock: MockClock) -> None:
+    """Events that were taken have no part in it."""
+    async with open_raw() as (client, peer):
+        with client.messages(events=True, max_messages=2, full="drop") as messages:
+            assert await messages.receive_many() == [Opened(1, None)]
+            for text in "abcd":
+                await peer.send_frame(TEXT, text.encode())
+            await wait_all_tasks_blocked()
+            assert await messages.receive_many() == ["c", "d"]
+        await leave_unsent(client)
+
+
+async def test_receive_that_was_cancelled_has_told_of_no_loss(autojump_clock: MockClock) -> None:
+    async with open_raw() as (client, peer):
+        with client.messages(max_messages=2, full="raise") as messages:
+            for text in "abcd":
+                await peer.send_frame(TEXT, text.encode())
+            await wait_all_tasks_blocked()
+            for receive in (messages.receive, messages.receive_many):
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await receive()
+                assert scope.cancelled_caught
+            with pytest.raises(Lagged) as caught:
+                await messages.receive()
+            assert caught.value.skipped == 2
+        await leave_unsent(client)
+
+
+def test_stream_that_stops_waiting_is_within_its_bound_at_once() -> None:
+    stream = Stream(events=False, max_messages=2, full="wait", name="one")
+    stream.put("abcde")
+    stream.stop_waiting()
+    assert (list(stream.items), stream.dropped, stream.lagged) == (["d", "e"], 3, 3)

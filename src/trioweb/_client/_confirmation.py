@@ -106,8 +106,8 @@ class Confirmation:
         """A session begins, with nothing in flight behind message *settled*."""
         self.window = 1
         self._reading = self._new_reading_time(now)
+        # The first message is asked about at once, whatever its size.
         self._asked = settled
-        self._asked_bytes = 0
 
     def _new_reading_time(self, now: float) -> ReadingTime:
         return ReadingTime(now, self._timeout * _SHORT_PAUSE)

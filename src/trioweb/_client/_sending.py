@@ -85,7 +85,6 @@ class Sender:
         """A session begins: what the last one left in flight is written again."""
         self._confirmation.begin(trio.current_time(), self._outbox.settled)
         link.queue.set_hooks(self, closed=lambda: None, drained=self._on_drained)
-        self._room.stretch_inbox()
         if self._policy.confirm and self._outbox.will_resend:
             # Its pong says that this path answers pings; see `finish`.
             link.ping()
