@@ -267,3 +267,15 @@ async def test_last_error_is_why_there_is_no_connection_yet(autojump_clock: Mock
                 assert client.last_error is None
                 await client.wait_open()
     assert "could not connect to server:80" in str(client.last_error)
+
+
+async def test_failure_to_connect_that_says_nothing_is_told_by_its_kind(
+    autojump_clock: MockClock,
+) -> None:
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise TimeoutError
+
+    with pytest.raises(ConnectFailed, match=r"^could not connect to server:80: TimeoutError$"):
+        async with trioweb.open_connection(URL, dial=dial):
+            pass

@@ -287,11 +287,12 @@ def has_header(headers: Sequence[tuple[str, str]], name: str) -> bool:
     return any(key.lower() == name for key, _ in headers)
 
 
-def _reason(error: Exception) -> object:
+def _reason(error: Exception) -> str:
     """Why the network said no, in words."""
     # Trio tries every address of the name; the first failure speaks for them all.
     failure = causes(error)[0]
     attempts = failure.__cause__
     cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else failure
     number = getattr(cause, "errno", None) or 0
-    return os.strerror(number) if number in errno.errorcode else cause
+    text = os.strerror(number) if number in errno.errorcode else str(cause)
+    return text or type(cause).__name__
