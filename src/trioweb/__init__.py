@@ -51,6 +51,9 @@ from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._protocol._http import Headers, Request, Response
 from ._server import Accept, Server, ServerStatistics, event_stream, serve, serve_listeners
 from ._topics import (
+    Broker,
+    BrokerPolicy,
+    BrokerStatistics,
     Hub,
     HubStatistics,
     Position,
@@ -79,7 +82,10 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Accept",
+    "Broker",
     "BrokerFull",
+    "BrokerPolicy",
+    "BrokerStatistics",
     "Client",
     "ClientStatistics",
     "CloseCode",

@@ -4,6 +4,7 @@ from ._broker import Receipt
 from ._details import Kind, Publisher
 from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
+from ._node import Broker, BrokerPolicy, BrokerStatistics
 from ._position import Position, Recovery, Since
 from ._reader import Publications
 from ._shape import Encode
@@ -11,6 +12,9 @@ from ._subscription import Slow, Subscription
 from ._topic import Topic
 
 __all__ = [
+    "Broker",
+    "BrokerPolicy",
+    "BrokerStatistics",
     "Encode",
     "Hub",
     "HubStatistics",

@@ -21,6 +21,7 @@ from ._shape import COST_OF_WRITE
 
 if TYPE_CHECKING:
     from ._topic import Topic
+    from ._window import Window
 
 
 class Receipt:
@@ -90,6 +91,10 @@ class Node(Protocol):
         """Wait until a publication of *size* bytes can be taken.  Checkpoint: not always."""
         ...
 
+    def window(self, topic: Topic) -> Window | None:
+        """What *topic* has of a log that is elsewhere; None where its own is the log."""
+        ...
+
 
 class LocalNode:
     """The broker of a hub that is alone: what is published is in the log at once."""
@@ -118,3 +123,6 @@ class LocalNode:
 
     async def wait_room(self, size: int) -> None:
         pass
+
+    def window(self, topic: Topic) -> None:
+        return None

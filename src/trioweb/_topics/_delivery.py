@@ -24,7 +24,7 @@ from ._shape import COST_OF_WRITE, Shape, cost_of_write
 from ._subscription import ASIDE, GONE, READY, Subscription, logger
 
 # Costs are those of `_shape`: quarters of a microsecond.
-_COST_OF_CLOSE: Final = 128
+COST_OF_CLOSE: Final = 128
 _COST_OF_MOVE: Final = 6
 # What is spent between two chances for others to run: half a millisecond.
 _COST_PER_YIELD: Final = 2048
@@ -62,6 +62,7 @@ class Members:
     Attributes:
         shape: theirs.
         ready: those that a pass writes to.
+        pending: how many wait to learn where they start; nothing is written to them.
         passed: the offset up to which the last pass has delivered.
     """
 
@@ -73,6 +74,7 @@ class Members:
         "_log",
         "_waiting",
         "passed",
+        "pending",
         "ready",
         "shape",
     )
@@ -81,6 +83,7 @@ class Members:
         self.ready: dict[Subscription, None] = {}
         self.shape = shape
         self.passed = log.head
+        self.pending = 0
         self._log = log
         self._counts = counts
         self._any_latest = False
@@ -91,7 +94,8 @@ class Members:
         self._waiting: dict[Subscription, None] = {}
 
     def __len__(self) -> int:
-        return len(self.ready) + len(self._waiting) + sum(map(len, self._aside.values()))
+        aside = len(self._waiting) + sum(map(len, self._aside.values()))
+        return self.pending + len(self.ready) + aside
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -102,6 +106,12 @@ class Members:
         """Have *subscription*, which is READY, among those that a pass writes to."""
         self.ready[subscription] = None
         self._any_latest |= subscription._slow == "latest"
+
+    def rebase(self, log: Log) -> None:
+        """The topic goes on with another *log*: see `Topic._start_anew`."""
+        self._log = log
+        self.passed = log.head
+        self.shape.rebase(log)
 
     # The tables of those set aside; `Subscription._move` keeps them.
 
@@ -328,7 +338,7 @@ class Members:
         if subscription._slow == "evict":
             subscription._sink.close(*subscription._evict)
             subscription.topic._evicted(subscription)
-            return _COST_OF_CLOSE
+            return COST_OF_CLOSE
         oldest = self._log.first - 1
         subscription._pass_over(oldest, oldest - subscription.cursor)
         subscription._sink.missed(subscription.cursor, subscription.skipped)
@@ -346,4 +356,4 @@ class Members:
             for subscription in subscriptions:
                 if subscription._place is not GONE:
                     subscription._sink.close(CloseCode.INTERNAL_ERROR, "encoding failed")
-                yield _COST_OF_CLOSE
+                yield COST_OF_CLOSE

@@ -14,6 +14,7 @@ from .._observer import Observer
 from .._policy import Retain
 from ._broker import LocalNode, Node
 from ._delivery import Counts
+from ._node import Broker, BrokerStatistics, EngineNode
 from ._pump import Pump
 from ._retention import Retention
 from ._sink import Outlet
@@ -33,6 +34,7 @@ class HubStatistics:
         evicted: subscribers closed with 1013 for being too slow, so far.
         skipped: publications passed over for subscribers that may skip, so far.
         forgotten: topics that went to make room for others, so far.
+        broker: the same of its part in a broker; None without one.
     """
 
     topics: int
@@ -43,6 +45,7 @@ class HubStatistics:
     evicted: int
     skipped: int
     forgotten: int
+    broker: BrokerStatistics | None = None
 
 
 class Hub:
@@ -53,13 +56,18 @@ class Hub:
     """
 
     def __init__(
-        self, max_topics: int, max_bytes: int, linger: float, observer: Observer | None
+        self,
+        max_topics: int,
+        max_bytes: int,
+        linger: float,
+        observer: Observer | None,
+        node: Node | None = None,
     ) -> None:
         self.closed = False
         self._observer = observer
         self._retention = Retention(max_topics, max_bytes, linger)
         self._pump = Pump(observer)
-        self._node: Node = LocalNode()
+        self._node = node or LocalNode()
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()
@@ -120,6 +128,7 @@ class Hub:
             evicted=self._evicted,
             skipped=self._skipped,
             forgotten=retention.forgotten,
+            broker=self._node.statistics() if isinstance(self._node, EngineNode) else None,
         )
 
     async def wait_caught_up(self) -> None:
@@ -176,6 +185,7 @@ async def open_hub(
     max_bytes: int = 64 * 2**20,
     linger: float = 300,
     observer: Observer | None = None,
+    broker: Broker | None = None,
 ) -> AsyncGenerator[Hub]:
     """Open a hub for the length of the block.
 
@@ -192,8 +202,12 @@ async def open_hub(
             nothing is told so.  300, as many as a train is in a tunnel.  Of very many such topics
             the last ones are: twice *max_topics*, in no more than an eighth of *max_bytes*.
         observer: hears of passes and evictions; see `Observer`.
+        broker: what joins this hub with others, so that a topic is one log for all of them; None
+            for none.  Then a publication is delivered as soon as the broker has given it its place,
+            here as elsewhere, and `publish` returns 0.
 
-    Leaving the block ends every subscription (the connections stay open).
+    Leaving the block ends every subscription (the connections stay open).  With a broker, it waits
+    for the answers to what was published, but not for long; leaving it by an exception does not.
 
     Raises:
         TypeError, ValueError: an argument cannot work.
@@ -204,10 +218,17 @@ async def open_hub(
     if not isinstance(linger, (int, float)) or isinstance(linger, bool) or not linger >= 0:
         raise ValueError(f"open_hub(linger={linger!r}): must be a number of seconds from 0 on")
     check_kind("open_hub", "observer", observer, Observer, optional=True)
-    hub = Hub(max_topics, max_bytes, linger, observer)
+    node = None if broker is None else EngineNode(broker)
+    hub = Hub(max_topics, max_bytes, linger, observer, node)
     async with open_hidden_nursery() as nursery:
         nursery.start_soon(hub._pump.run)
+        if node is not None:
+            nursery.start_soon(node.run)
         try:
             yield hub
+            if node is not None:
+                await node.flush()
         finally:
             hub._close()
+            if node is not None:
+                node.close()

@@ -6,6 +6,7 @@ of subscribers; whoever trims it sees to those who still need what goes.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -20,6 +21,9 @@ from ._details import NOTHING, Details, Kind, Publisher
 BLOCK_BYTES: Final = 64 * 2**10
 # A block of tiny publications takes as long to put together as one of large ones to write.
 BLOCK_MESSAGES: Final = 1024
+
+# What is put in front of a log has lower numbers, down to here from its first block.
+_FIRST_BLOCK: Final = 2**40
 
 # What a publication takes beside its frame, as measured in CPython 3.11: the entry itself 88
 # bytes, its place in the list 8, three numbers and the time 116 less what small ones share.
@@ -146,7 +150,7 @@ class Log:
         self._total = 0
         # Where that stands which was published with a key, by publisher and key.
         self._once: dict[tuple[str | None, str], int] = {}
-        self._block = 0
+        self._block = _FIRST_BLOCK
         self._block_bytes = 0
         self._block_messages = 0
 
@@ -185,6 +189,40 @@ class Log:
         if details.once is not None:
             self._once[details.once] = self.head
         return self.head
+
+    def prepend(self, older: Sequence[tuple[bytes, str | None, Details, float]]) -> None:
+        """Put *older* in front: frame, skip, details and time of each, the newest first."""
+        oldest = self[self.first] if self.first <= self.head else None
+        block = (self._block if oldest is None else oldest.block) - 1
+        latest = math.inf if oldest is None else oldest.time
+        offset, total = self.first - 1, self._gone
+        block_bytes = block_messages = 0
+        entries: list[Publication | None] = []
+        for frame, skip, details, time in older:
+            block_bytes += len(frame)
+            block_messages += 1
+            if block_messages > 1 and (
+                block_bytes > BLOCK_BYTES or block_messages > BLOCK_MESSAGES
+            ):
+                block -= 1
+                block_bytes, block_messages = len(frame), 1
+            latest = min(latest, time)
+            if details is NOTHING:
+                entry = Publication(offset, frame, skip, latest, block, total)
+            else:
+                entry = DetailedPublication(offset, frame, skip, latest, block, total)
+                entry.details = details
+                if details.once is not None:
+                    self._once.setdefault(details.once, offset)
+            entries.append(entry)
+            self.skips += skip is not None
+            size = size_of(frame, skip) + details.size
+            self.size += size
+            total -= size
+            offset -= 1
+        self._entries[: self._dead] = reversed(entries)
+        self._dead = 0
+        self.first = offset + 1
 
     def published(self, details: Details) -> int | None:
         """The offset of the publication with the same key, None if there is none."""
@@ -283,7 +321,8 @@ class Log:
             self.skips -= sum(entry.skip is not None for entry in gone)
         if self._once:
             for entry in cast("list[Publication]", self._entries[start:stop]):
-                if (once := entry._details.once) is not None:
+                once = entry._details.once
+                if once is not None and self._once.get(once) == entry.offset:
                     del self._once[once]
         self.size = self._total - last.total
         self._entries[start:stop] = [None] * count

@@ -42,13 +42,16 @@ class Recovery:
     missing: int
 
 
-def find_start(epoch: str, first: int, head: int, since: Since | None, history: int) -> Recovery:
+def find_start(
+    epoch: str, first: int, head: int, since: Since | None, history: int, begin: int = 0
+) -> Recovery:
     """Where somebody starts in a log.
 
     Args:
         epoch: of the topic's life.
         first, head: the offsets of the oldest publication that is retained, and of the newest.
         since, history: where it would like to start; see `Topic.subscribe`.
+        begin: the offset behind which that life began.
     """
     if since is None:
         cursor = max(first - 1, head - history)
@@ -60,7 +63,10 @@ def find_start(epoch: str, first: int, head: int, since: Since | None, history: 
         # The offset may be of another life, of which nothing else tells.
         offset, is_ours, is_sure = since, since <= head, since == 0
     if not is_ours:
-        offset = 0  # in another life; of this one the peer has nothing
+        # In another life; of this one the peer has nothing.
+        cursor = first - 1
+        missing = max(0, cursor - begin)
+        return Recovery(Position(epoch, cursor), recovered=False, missing=missing)
     cursor = max(offset, first - 1)
     return Recovery(
         Position(epoch, cursor), recovered=is_sure and cursor == offset, missing=cursor - offset

@@ -26,13 +26,27 @@ class Publications:
         skipped: how many left the log unread.
     """
 
-    __slots__ = ("_history", "_open", "_reads", "_since", "_topic", "cursor", "skipped")
+    __slots__ = (
+        "_history",
+        "_is_placed",
+        "_missed",
+        "_open",
+        "_reads",
+        "_since",
+        "_topic",
+        "cursor",
+        "skipped",
+    )
 
     def __init__(self, topic: Topic, since: Since | None, history: int) -> None:
         self._topic = topic
         self._since = since
         self._history = history
         self._open = False
+        # Whether it is known where it starts; with a broker, that may take a while.
+        self._is_placed = False
+        # How many are known to be missing since the topic began anew.
+        self._missed: int | None = None
         self._reads = 0
         self.cursor = 0
         self.skipped = 0
@@ -40,7 +54,8 @@ class Publications:
     def __enter__(self) -> Publications:
         if not self._open:
             # Only from here on does the topic stay what it is.
-            self.cursor, self.skipped = self._topic._enter(self, self._since, self._history)
+            self._is_placed, self._missed = False, None
+            self._topic._enter(self, self._since, self._history)
             self._open = True
         return self
 
@@ -54,6 +69,17 @@ class Publications:
             self._open = False
             self._topic._exit(self)
 
+    def _place(self, cursor: int, missing: int) -> None:
+        """Start behind *cursor*."""
+        self.cursor, self.skipped = cursor, missing
+        self._is_placed = True
+
+    def _go_to(self, cursor: int, missing: int) -> None:
+        """Start again behind *cursor*: the topic began anew."""
+        self.cursor = cursor
+        self.skipped += missing
+        self._missed = missing
+
     def __aiter__(self) -> Publications:
         return self
 
@@ -61,7 +87,8 @@ class Publications:
         """The next publication.
 
         Raises:
-            Lagged: some left the log unread; the next call goes on behind them.
+            Lagged: some left the log unread, or the topic began anew, where none need be known
+                to be missing; the next call goes on behind that.
             trio.ClosedResourceError: outside of its `with` block.
 
         Cancellation: nothing is lost.  Checkpoint: a cancellation point always; lets others
@@ -75,8 +102,11 @@ class Publications:
         while True:
             if not self._open:
                 raise trio.ClosedResourceError("publications are read inside their with block")
+            if self._missed is not None:
+                missed, self._missed = self._missed, None
+                raise Lagged(missed)
             try:
-                publication = self._topic._read(self.cursor)
+                publication = self._topic._read(self.cursor) if self._is_placed else None
             except Lagged as exc:
                 self.cursor += exc.skipped
                 self.skipped += exc.skipped

@@ -104,8 +104,8 @@ class Retention:
             return
         if not topic._is_idle:
             self._idle.pop(topic, None)
-        elif not topic.retained:
-            self._forget(topic)
+        elif not topic.retained and not topic._is_attached:
+            self.forget(topic)
         elif topic not in self._idle:
             self._idle[topic] = None
 
@@ -144,6 +144,11 @@ class Retention:
         while self._excess(size) > 0 and self._idle and next(iter(self._idle)) is not topic:
             self._forget_longest_idle()
 
+    @property
+    def room(self) -> int:
+        """Bytes that can be had while nothing has to go."""
+        return -self._excess(0)
+
     def _excess(self, size: int) -> int:
         return self.size + self.shapes.size + size - self.max_bytes
 
@@ -180,10 +185,10 @@ class Retention:
     # Forgetting.
 
     def _forget_longest_idle(self) -> None:
-        self._forget(next(iter(self._idle)))
+        self.forget(next(iter(self._idle)))
         self.forgotten += 1
 
-    def _forget(self, topic: Topic) -> None:
+    def forget(self, topic: Topic) -> None:
         """Drop *topic* and its log, but not yet its position."""
         self._idle.pop(topic, None)
         self._leave_size(topic)

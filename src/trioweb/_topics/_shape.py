@@ -239,6 +239,11 @@ class Shape:
         if size:
             self._shapes.count(self, -size)
 
+    def rebase(self, log: Log) -> None:
+        """The publications are in *log* now."""
+        self.drop()
+        self._log = log
+
     def end(self) -> None:
         """Keep nothing from now on: there is nobody left whom it was for."""
         self.drop()

@@ -4,6 +4,9 @@
       ◀──────────── has caught up ─────────────
       └────────────▶ GONE ◀────────────────────┘
 
+With a broker it may have to wait until it is known where it starts: PENDING comes before READY,
+and is one of its members, but stands in none of their tables.
+
 NOTE: `_move` alone changes the place, and keeps the tables of the members and the line of the
 link in step with it.  Between two turns of the scheduler
 - a READY one whose link is writable has reached what its topic's last pass delivered;
@@ -18,6 +21,7 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._connection import Connection
@@ -65,12 +69,14 @@ def check_evict(evict: tuple[int, str]) -> None:
 class Place(Enum):
     """Where a subscription stands."""
 
+    PENDING = "PENDING"
     READY = "READY"
     ASIDE = "ASIDE"
     GONE = "GONE"
 
 
 # To look up a member takes longer than to compare with it.
+PENDING: Final = Place.PENDING
 READY: Final = Place.READY
 ASIDE: Final = Place.ASIDE
 GONE: Final = Place.GONE
@@ -83,7 +89,7 @@ class Subscription:
         topic: what it gets.
         cursor: the offset of the last publication written to the peer, or passed over.
         skipped: how many were passed over because the peer was too slow or came too late.
-        recovered: False if `since` could not be honoured in full.
+        recovered: False if `since` could not be honoured in full, and while that is not known.
     """
 
     __slots__ = (
@@ -118,7 +124,7 @@ class Subscription:
         self._subscriber = subscriber
         self.cursor = cursor
         self.skipped = 0
-        self.recovered = True
+        self.recovered = False
         self._sink = subscriber._sink
         self._queue = self._sink.queue
         self._members = members
@@ -126,7 +132,8 @@ class Subscription:
         self._slow = slow
         self._peer = peer
         self._evict = evict
-        self._place = READY
+        self._place = PENDING
+        members.pending += 1
 
     @property
     def connection(self) -> Connection:
@@ -137,7 +144,27 @@ class Subscription:
     @property
     def lag(self) -> int:
         """How many publications the peer is behind."""
-        return self.topic.head - self.cursor
+        return 0 if self._place is PENDING else self.topic.head - self.cursor
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where delivery starts, so that `cursor`, `recovered` and `skipped`
+        say something.  At once, but for a hub with a broker."""
+        return self._place is not PENDING
+
+    async def wait_placed(self) -> None:
+        """Wait until `placed`.
+
+        Raises:
+            trio.ClosedResourceError: the subscription has ended before, or with its topic's hub.
+
+        Cancellation: nothing changes.  Checkpoint: always.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._place is PENDING:
+            await self.topic._news.wait_change()
+        if self._place is GONE:
+            raise trio.ClosedResourceError("the subscription has ended")
 
     @enable_ki_protection
     def close(self) -> None:
@@ -180,6 +207,10 @@ class Subscription:
         """Stand at *place* from now on."""
         members, turns = self._members, self._turns
         match self._place:
+            case Place.PENDING:
+                members.pending -= 1
+                if place is GONE:
+                    self.topic._leave_waiting(self)
             case Place.READY:
                 del members.ready[self]
             case Place.ASIDE:
@@ -194,6 +225,14 @@ class Subscription:
                 turns.stand_in_line(self)
             case Place.GONE:
                 turns.remove(self)
+
+    @enable_ki_protection
+    def _go_to(self, cursor: int, missing: int) -> None:
+        """Start again behind *cursor*; *missing* publications are known to be missing."""
+        self._pass_over(cursor, missing)
+        self.recovered = False
+        if self._place is ASIDE and not self.lag:
+            self._move(READY)
 
     @enable_ki_protection
     def _pass_over(self, cursor: int, count: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import trio
@@ -13,7 +14,7 @@ from .._arguments import check_sync, is_count, wrong
 from .._chance import random_bytes
 from .._connection import Connection
 from .._effort import EFFORT
-from .._errors import Lagged
+from .._errors import CloseCode, Lagged
 from .._logs import log
 from .._observer import tell
 from .._policy import Message, Retain
@@ -21,16 +22,17 @@ from .._protocol._frames import SERVER_FORM, encode_message
 from .._protocol._http import format_address
 from .._waitable import Waitable, check_thread
 from ._broker import Receipt
-from ._delivery import Members
+from ._delivery import COST_OF_CLOSE, Members
 from ._details import NOTHING, Details, Kind, Publisher, describe
 from ._log import Log, Publication, size_of
 from ._pass import expect_next
 from ._position import Position, Recovery, Since, check_place, find_start
 from ._reader import Publications
 from ._shape import COST_OF_WRITE, Encode, Shape
-from ._sink import Form, Subscriber
+from ._sink import Form, Sink, Subscriber
 from ._subscription import (
     ASIDE,
+    READY,
     SLOW_CONSUMER,
     Slow,
     Subscription,
@@ -71,6 +73,13 @@ def _key_of(skip: Connection | str | None) -> str | None:
     return skip.peer if isinstance(skip, Connection) else check_peer("skip", skip)
 
 
+def _tell_of_restart(sinks: list[Sink]) -> Iterator[int]:
+    """Close *sinks*, of which there may be very many, as their topic has begun anew."""
+    for sink in sinks:
+        sink.close(CloseCode.SERVICE_RESTART, "topic restarted")
+        yield COST_OF_CLOSE
+
+
 class Topic:
     """A named, ordered log of publications.  `Hub.topic` makes them.
 
@@ -94,6 +103,7 @@ class Topic:
         "_passed",
         "_readers",
         "_size_number",
+        "_window",
         "name",
         "retain",
         "slow",
@@ -105,6 +115,7 @@ class Topic:
         self._members: dict[tuple[Encode | None, Form], Members] = {}
         self._readers: dict[Publications, None] = {}
         self._news = Waitable()
+        self._window = hub._node.window(self)
         self._bind(retain, slow)
 
     def _bind(self, retain: Retain, slow: Slow) -> None:
@@ -115,8 +126,11 @@ class Topic:
 
     def _begin(self) -> None:
         """Begin a life, unless the hub remembers one that goes on."""
-        position = self._hub._retention.position(self.name)
-        self._epoch, head = position or (random_bytes(8).hex(), 0)
+        if self._window is None:
+            position = self._hub._retention.position(self.name)
+            self._epoch, head = position or (random_bytes(8).hex(), 0)
+        else:
+            self._epoch, head = "", 0
         self._log = Log(self.retain, head)
         self._forgotten = False
         # What the last pass has delivered, and whether another has been asked for.
@@ -132,6 +146,9 @@ class Topic:
     def _forget(self) -> None:
         """Drop the log.  The settings stay, until somebody asks for others."""
         self._hub._retention.bury(self)
+        if self._window is not None:
+            self._window.detach()
+            self._epoch = ""
         self._log = Log(self.retain, self._log.head)
         self._forgotten = True
         self._size_number = None
@@ -149,7 +166,7 @@ class Topic:
     def epoch(self) -> str:
         """A random string for one life of the topic.  Offsets of another epoch mean nothing
         in this one.  A topic that nobody uses goes on with its epoch for `open_hub(linger=…)`
-        seconds, even if its publications had to go."""
+        seconds, even if its publications had to go.  With a broker, "" until it is known."""
         return self._epoch
 
     @property
@@ -341,35 +358,55 @@ class Topic:
             check_sync("subscribe", "encode(publication)", encode)
         sink.check_writable()
         hub._use(self)
-        start = self._find(since, history)
         members = self._members_of(encode, sink.form)
         turns = hub._pump.turns_of(sink.queue)
         subscription = Subscription(
-            self,
-            connection,
-            members,
-            turns,
-            slow=slow,
-            cursor=start.position.offset,
-            peer=peer,
-            evict=evict,
+            self, connection, members, turns, slow=slow, cursor=0, peer=peer, evict=evict
         )
+        turns.add(subscription)
+        hub._subscribers += 1
+        self._await_place(
+            subscription, since, history, partial(self._place, subscription, since, history)
+        )
+        hub._retention.settle(self)
+        return subscription
+
+    def _await_place(
+        self, who: object, since: Since | None, history: int, placed: Callable[[], None]
+    ) -> None:
+        """Call *placed* as soon as what it needs is here, mostly at once."""
+        window = self._window
+        if window is None:
+            placed()
+        else:
+            window.use()
+            window.wait(who, since, history, placed)
+
+    def _place(self, subscription: Subscription, since: Since | None, history: int) -> None:
+        """Start to deliver to *subscription*."""
+        start = self._find(since, history)
+        subscription.cursor = start.position.offset
         subscription.skipped = start.missing
         subscription.recovered = start.recovered
         if since is not None:
+            counts = self._hub._counts
             if start.recovered:
-                hub._counts.recovered += 1
+                counts.recovered += 1
             else:
-                hub._counts.gaps += 1
-        members.add(subscription)
-        turns.add(subscription)
-        hub._subscribers += 1
-        hub._retention.settle(self)
+                counts.gaps += 1
+        subscription._move(READY)
         # NOTE: Nothing is written here.  So what is sent to *connection* before the next await
         # stands in front of all that the topic has for it.
         if subscription.lag:
             subscription._move(ASIDE)
-        return subscription
+        if self._window is not None:
+            self._news.changed()
+
+    def _leave_waiting(self, who: object) -> None:
+        """*who* does not wait for a place any more."""
+        if self._window is not None:
+            self._window.waiting.pop(who, None)
+        self._news.changed()
 
     def publications(self, *, since: Since | None = None, history: int = 0) -> Publications:
         """The publications for a task of this process, from the next one on.
@@ -389,7 +426,7 @@ class Topic:
 
     async def load(self, *, since: Since | None = None, history: int = 0) -> None:
         """Bring to this process what `recovery` and `history` then tell, and `subscribe` starts
-        with.  All of this topic is here, so it only lets others run.
+        with.  Without a broker all of a topic is here, so it only lets others run.
 
         Who answers a peer first and delivers then calls this, and without an await after it:
         `recovery`, whatever sends the answer, `subscribe(since=recovery.position)`.
@@ -404,6 +441,10 @@ class Topic:
         """
         check_place(since, history)
         await trio.lowlevel.checkpoint()
+        if self._window is not None:
+            self._hub._use(self)
+            self._window.use()
+            await self._window.load(since, history)
 
     def recovery(self, since: Since | None, history: int = 0) -> Recovery:
         """What `subscribe` with the same arguments would start with.
@@ -443,7 +484,8 @@ class Topic:
         """Where to start."""
         log = self._log
         first = log.floor(trio.current_time())
-        return find_start(self._epoch, first, log.head, since, history)
+        begin = 0 if self._window is None else self._window.begin
+        return find_start(self._epoch, first, log.head, since, history, begin)
 
     def _members_of(self, encode: Encode | None, form: Form) -> Members:
         members = self._members.get((encode, form))
@@ -455,20 +497,32 @@ class Topic:
     @property
     def _is_idle(self) -> bool:
         """Whether nobody subscribes to it or reads it."""
-        return not self._readers and not self._members
+        window = self._window
+        return not self._readers and not self._members and (window is None or not window.waiting)
+
+    @property
+    def _is_attached(self) -> bool:
+        """Whether it is received from a broker."""
+        return self._window is not None and self._window.is_attached
 
     # What readers and subscriptions tell.
 
-    def _enter(self, reader: Publications, since: Since | None, history: int) -> tuple[int, int]:
-        """Have a reader more; return its cursor and how many are known to be missing."""
+    def _enter(self, reader: Publications, since: Since | None, history: int) -> None:
+        """Have a reader more."""
         self._hub._use(self)
-        self._readers[reader] = None
+
+        def placed() -> None:
+            start = self._find(since, history)
+            reader._place(start.position.offset, start.missing)
+            self._readers[reader] = None
+            self._news.changed()
+
+        self._await_place(reader, since, history, placed)
         self._hub._retention.settle(self)
-        start = self._find(since, history)
-        return start.position.offset, start.missing
 
     def _exit(self, reader: Publications) -> None:
         self._readers.pop(reader, None)
+        self._leave_waiting(reader)
         self._settle()
 
     def _read(self, cursor: int) -> Publication | None:
@@ -492,6 +546,8 @@ class Topic:
     def _settle(self) -> None:
         """Somebody has left."""
         self._caught_up()
+        if self._window is not None and self._is_idle:
+            self._window.unused()
         self._hub._retention.settle(self)
 
     def _caught_up(self) -> None:
@@ -515,6 +571,47 @@ class Topic:
         """Have a pass look at all members, whether there is news or not."""
         self._look = True
         self._hub._pump.touch(self)
+
+    # The window's.
+
+    def _prepend(self, older: Sequence[tuple[bytes, str | None, Details, float]]) -> None:
+        """Have what is older in the log, too, the newest first."""
+        log = self._log
+        size = log.size
+        log.prepend(older)
+        self._hub._retention.resized(self, log.size - size, len(older))
+
+    def _start_anew(self, epoch: str, head: int, missing: int | None) -> None:
+        """Go on in *epoch* with a log that begins behind *head*.
+
+        Args:
+            missing: how many publications are known to be missing to those who had all; None if
+                this is the same epoch, in which all up to *head* are.
+        """
+        gone, count = self._log.size, self.retained
+        self._epoch = epoch
+        self._hub._retention.bury(self)
+        self._log = Log(self.retain, head)
+        self._hub._retention.resized(self, -gone, -count)
+        self._passed = head
+        self._late.clear()
+        self._hub._pump.forget(self)  # what is under way is about another log
+        groups = tuple(self._members.values())
+        for members in groups:
+            members.rebase(self._log)
+        ended: list[Sink] = []
+        for subscription in [one for members in groups for one in members.subscriptions]:
+            if subscription._slow == "evict":
+                subscription.close()
+                ended.append(subscription._sink)
+            else:
+                known = head - subscription.cursor if missing is None else missing
+                subscription._go_to(head, known)
+        for reader in self._readers:
+            reader._go_to(head, head - reader.cursor if missing is None else missing)
+        self._news.changed()
+        if ended:
+            self._hub._pump.do_later(_tell_of_restart(ended))
 
     # The pump's.
 

@@ -1,5 +1,6 @@
 """What tests of WebSocket applications need: streams and networks in memory."""
 
+from ._broker import MemoryBroker
 from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, Plan
 from ._helpers import no_leaks, open_pair, wait_until
@@ -22,6 +23,7 @@ __all__ = [
     "Drop",
     "Fault",
     "Host",
+    "MemoryBroker",
     "MemoryStream",
     "Network",
     "NetworkListener",

@@ -153,7 +153,7 @@ class Application:
         assert self.server is not None
         for other in self.server.presence(data):
             other.unsubscribe(data, 2500, "insufficient state")
-        self.hub._retention._forget(self.hub.topic(data))
+        self.hub._retention.forget(self.hub.topic(data))
         self.hub._retention._forget_position(data)
 
 

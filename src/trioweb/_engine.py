@@ -1,0 +1,198 @@
+"""The rules of an engine, in Python: one order for each topic, retention, lives.
+
+Pure but for the clock, which is an argument.  A life of a topic ends when the engine cannot know
+that nothing is missing: when it has no record of the topic, when another process served it last
+(unless that is durable), and when a node has something that it has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ._chance import random_name
+from ._policy import Retain
+from ._topics._commands import (
+    Answer,
+    Ask,
+    Command,
+    Done,
+    Entry,
+    Load,
+    Loaded,
+    Publish,
+    Published,
+    Push,
+    Refusal,
+    Standing,
+    Stored,
+)
+from ._topics._details import NOTHING
+from ._topics._log import Log, Publication
+from ._topics._position import Position
+
+
+class _Topic:
+    """What the engine has of a topic.
+
+    Attributes:
+        run: of the process that served it last.
+        begin: the offset behind which its epoch began.
+        ids: of the entries in the log, by offset.
+        numbers: of the last publication of each node.
+    """
+
+    __slots__ = ("begin", "epoch", "ids", "log", "numbers", "run")
+
+    def __init__(self, retain: Retain, run: str) -> None:
+        self.run = run
+        self.log = Log(retain)
+        self.ids: dict[int, str] = {}
+        self.numbers: dict[str, int] = {}
+        self.begin_life()
+
+    def begin_life(self) -> None:
+        self.epoch = random_name()
+        self.begin = self.log.head
+
+    def lose(self, count: int) -> None:
+        """Have no record of the newest *count* publications."""
+        old = self.log
+        head = max(old.first - 1, old.head - count)
+        self.log = Log(old.retain, old.first - 1)
+        for entry in old.between(old.first - 1, head):
+            self.log.append_detailed(entry.frame, entry.skip, entry.time, entry._details)
+        gone = [self.ids.pop(offset) for offset in range(head + 1, old.head + 1)]
+        for id in gone:
+            node, _, number = id.rpartition(":")
+            self.numbers[node] = min(self.numbers.get(node, 0), int(number) - 1)
+
+
+class Engine:
+    """The topics, and who is told of what is published.
+
+    Args:
+        clock: the time.
+        durable: whether nothing is lost when another process goes on.
+        push: called with each publication, as soon as it has its place.
+
+    Attributes:
+        run: a name of the process that serves; another one, after a restart.
+        refusal: why publications are refused; None while they are not.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, durable: bool, push: Callable[[Push], None]
+    ) -> None:
+        self.run = random_name()
+        self.refusal: str | None = None
+        self.topics: dict[str, _Topic] = {}
+        self._clock = clock
+        self._durable = durable
+        self._push = push
+
+    def execute(self, node: str, command: Command) -> Answer:
+        """Do what *node* asks; whom to push to is the caller's business."""
+        match command:
+            case Publish():
+                return self._publish(node, command)
+            case Ask():
+                return self._stand(command)
+            case Load():
+                return self._load(command)
+            case _:
+                return Done()
+
+    def _topic(self, name: str, retain: Retain) -> _Topic:
+        topic = self.topics.get(name)
+        if topic is None:
+            topic = self.topics[name] = _Topic(retain, self.run)
+        if topic.run != self.run:
+            topic.run = self.run
+            if not self._durable:
+                topic.begin_life()
+        topic.log.retain = retain
+        return topic
+
+    def _publish(self, node: str, command: Publish) -> Answer:
+        name, retain, number, entry, is_retry = command
+        topic = self._topic(name, retain)
+        log = topic.log
+        if is_retry and topic.numbers.get(node, 0) >= number:
+            offset = next((at for at, id in reversed(topic.ids.items()) if id == entry.id), 0)
+            return Published(Position(topic.epoch, offset))
+        first = log.published(entry.details)
+        if first is not None:
+            return Published(Position(topic.epoch, first))
+        if self.refusal is not None:
+            return Refusal(self.refusal)
+        now = self._clock()
+        if entry.details is NOTHING:
+            offset = log.append(entry.frame, entry.skip, now)
+        else:
+            offset = log.append_detailed(entry.frame, entry.skip, now, entry.details)
+        topic.ids[offset] = entry.id
+        topic.numbers[node] = number
+        self._trim(topic)
+        self._push(Push(name, topic.epoch, Stored(offset, entry, 0)))
+        return Published(Position(topic.epoch, offset))
+
+    def _stand(self, command: Ask) -> Standing:
+        topic = self._topic(command.topic, command.retain)
+        log = topic.log
+        self._trim(topic)
+        if command.epoch == topic.epoch and not _has(topic, command.offset, command.id):
+            topic.begin_life()
+        cursor = log.head if not command.epoch else topic.begin
+        if command.epoch == topic.epoch:
+            cursor = command.offset
+        entries = self._between(topic, cursor, log.head)
+        return Standing(topic.epoch, log.head, topic.begin, log.first, entries)
+
+    def _load(self, command: Load) -> Loaded:
+        topic = self._topic(command.topic, command.retain)
+        self._trim(topic)
+        entries = self._between(topic, command.after, min(command.upto, topic.log.head))
+        return Loaded(topic.epoch, topic.log.first, entries)
+
+    def _between(self, topic: _Topic, cursor: int, end: int) -> list[Stored]:
+        cursor = max(cursor, topic.log.first - 1)
+        entries = topic.log.between(cursor, end) if cursor < end else ()
+        return [self._stored(topic, entry) for entry in entries]
+
+    def _stored(self, topic: _Topic, one: Publication) -> Stored:
+        entry = Entry(topic.ids[one.offset], one.frame, one.skip, one._details)
+        return Stored(one.offset, entry, self._clock() - one.time)
+
+    def _trim(self, topic: _Topic) -> None:
+        first = topic.log.floor(self._clock())
+        for offset in range(topic.log.first, first):
+            del topic.ids[offset]
+        topic.log.trim(first)
+
+    # What may happen to an engine.
+
+    def restart(self, lost: int | None) -> None:
+        """Another process goes on, without the newest *lost* publications of each topic; None for
+        without anything."""
+        self.run = random_name()
+        if lost is None:
+            self.topics.clear()
+        for topic in self.topics.values():
+            topic.lose(lost or 0)
+
+    def evict_record(self, name: str) -> None:
+        """Nothing is known of the topic *name* any more."""
+        self.topics.pop(name, None)
+
+    def evict_log(self, name: str) -> None:
+        """The publications of the topic *name* are gone, but not where it stands."""
+        topic = self.topics[name]
+        topic.log = Log(topic.log.retain, topic.log.head)
+        topic.ids.clear()
+
+
+def _has(topic: _Topic, offset: int, id: str) -> bool:
+    """Whether the log can be that of a node that has the entry *id* at *offset*."""
+    if offset > topic.log.head:
+        return False
+    return not id or topic.ids.get(offset, id) == id

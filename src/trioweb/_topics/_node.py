@@ -1,0 +1,439 @@
+"""A node: one hub's part in a broker that has an engine.
+
+What is published waits here until the engine has answered.  After a connection to the engine was
+lost, the next one first ends what the old one may still carry, then asks where each topic stands,
+then sends again what was not answered, in order, as retries.  So an accepted publication is
+published once and in order, or refused, or counted as unanswered in the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._chance import new_random, random_name
+from .._effort import EFFORT
+from .._errors import BrokerFull
+from .._policy import Outbox, Retain, Retry
+from .._waitable import Waitable, check_thread
+from ._broker import Receipt
+from ._commands import (
+    Answer,
+    Command,
+    Entry,
+    Load,
+    Loaded,
+    Ping,
+    Publish,
+    Published,
+    Push,
+    Refusal,
+    Standing,
+    Subscribe,
+    Unsubscribe,
+)
+from ._details import Details
+from ._log import size_of
+from ._position import Position
+from ._shape import COST_OF_WRITE
+from ._subscription import logger
+from ._topic import Topic
+from ._window import Window
+
+# Between two lines in the log about publications that were refused.
+_SECONDS_PER_LINE: Final = 60
+# Commands that are sent at a time, which takes half of that again.
+_SENT_AT_ONCE: Final = 256
+
+
+class EngineLost(Exception):
+    """The connection to an engine could not be made, or has ended.  Never leaves a node."""
+
+
+class EngineLink(Protocol):
+    """One connection to an engine.
+
+    Attributes:
+        id: what the engine calls it.
+    """
+
+    id: str
+
+    def send(self, command: Command, answered: Callable[[Answer], None]) -> None:
+        """Have the engine do *command*, after those before it; call *answered* with its answer,
+        unless the connection is lost before."""
+        ...
+
+    async def wait_lost(self) -> str:
+        """Wait until the connection is lost; return why."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerPolicy:
+    """What all brokers with an engine do the same.
+
+    Args:
+        durable: the engine loses nothing when it is restarted or another process takes its place,
+            so positions live on.  Where that is not so, a restart ends the epoch of each topic,
+            since nobody can tell what is missing.
+        outbox: bounds of what waits for the engine; beyond them `publish` raises BrokerFull.
+        timeout: seconds after which a silent engine is asked, and after as many more given up.
+        retry: when the engine is connected to again.
+        linger: seconds for which a topic that nobody uses is still received.
+        flush_timeout: seconds for which leaving the hub's block waits for answers.
+    """
+
+    durable: bool = False
+    outbox: Outbox = Outbox(max_messages=10_000, max_bytes=16 * 2**20, full="raise")
+    timeout: float = 5
+    retry: Retry = Retry(initial=0.1, maximum=5)
+    linger: float = 10
+    flush_timeout: float = 5
+
+
+class Broker(Protocol):
+    """What joins hubs: `open_hub(broker=…)`.  Several hubs may share one.
+
+    Attributes:
+        policy: what its nodes go by.
+    """
+
+    @property
+    def policy(self) -> BrokerPolicy: ...
+
+    def connect(
+        self, node: str, fence: str, receive: Callable[[Push], None]
+    ) -> AbstractAsyncContextManager[EngineLink]:
+        """Connect *node* to the engine.
+
+        Args:
+            fence: the id of this node's connection before, "" for none: when this block is
+                entered, nothing that it still carried will be done.
+            receive: called with what is published.
+
+        Raises:
+            EngineLost: it cannot be done now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatistics:
+    """What a hub has had to do with its broker.
+
+    Attributes:
+        connected: whether there is a connection to the engine.
+        waiting: publications that are not answered yet.
+        attached: topics that are received.
+        refused, restarts, connects: publications that the engine refused, lives of topics that
+            ended here while they were received, connections made; so far.
+    """
+
+    connected: bool
+    waiting: int
+    attached: int
+    refused: int
+    restarts: int
+    connects: int
+
+
+@dataclass(slots=True)
+class _Post:
+    """A publication that is not answered yet."""
+
+    number: int
+    topic: str
+    retain: Retain
+    entry: Entry
+    size: int
+    receipt: Receipt | None
+    was_sent: bool = False
+
+
+class EngineNode:
+    """A hub's node.  `run` is its task.
+
+    Attributes:
+        restarts: see `BrokerStatistics`.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.restarts = 0
+        self._broker = broker
+        self._policy = broker.policy
+        self._id = random_name()
+        self._number = 0
+        # In the order of their numbers.
+        self._posts: dict[int, _Post] = {}
+        self._bytes = 0
+        self._room = Waitable()
+        self._windows: dict[str, Window] = {}
+        # Those that nobody uses, and until when they stay; the longest unused first.
+        self._lingering: dict[Window, float] = {}
+        self._chores = Waitable()
+        self._link: EngineLink | None = None
+        # Whether all that was not answered was sent again on this link.
+        self._is_synced = False
+        self._refused = 0
+        self._connects = 0
+        self._next_line = -float("inf")
+        self._random = new_random()
+
+    def statistics(self) -> BrokerStatistics:
+        return BrokerStatistics(
+            connected=self._link is not None,
+            waiting=len(self._posts),
+            attached=len(self._windows),
+            refused=self._refused,
+            restarts=self.restarts,
+            connects=self._connects,
+        )
+
+    # Publishing.
+
+    def publish(self, topic: Topic, frame: bytes, skip: str | None, details: Details) -> int:
+        self._post(topic, frame, skip, details, None)
+        return 0
+
+    def post(self, topic: Topic, frame: bytes, skip: str | None, details: Details) -> Receipt:
+        receipt = Receipt()
+        self._post(topic, frame, skip, details, receipt)
+        return receipt
+
+    async def wait_room(self, size: int) -> None:
+        while self._posts and not self._has_room(size):
+            await self._room.wait_change()
+
+    def _has_room(self, size: int) -> bool:
+        outbox = self._policy.outbox
+        return len(self._posts) < outbox.max_messages and self._bytes + size <= outbox.max_bytes
+
+    def _post(
+        self,
+        topic: Topic,
+        frame: bytes,
+        skip: str | None,
+        details: Details,
+        receipt: Receipt | None,
+    ) -> None:
+        check_thread()
+        topic._hub._check_open()
+        size = size_of(frame, skip) + details.size
+        if not self._has_room(size):
+            raise BrokerFull(f"{len(self._posts)} publications, {self._bytes} bytes")
+        self._number += 1
+        number = self._number
+        entry = Entry(f"{self._id}:{number}", frame, skip, details)
+        post = _Post(number, topic.name, topic.retain, entry, size, receipt)
+        self._posts[number] = post
+        self._bytes += size
+        EFFORT.spent += COST_OF_WRITE + (size >> 8)
+        if self._link is not None and self._is_synced:
+            self._send(self._link, post)
+
+    def _send(self, link: EngineLink, post: _Post) -> None:
+        command = Publish(post.topic, post.retain, post.number, post.entry, post.was_sent)
+        post.was_sent = True
+        link.send(command, partial(self._answered, post))
+
+    @enable_ki_protection
+    def _answered(self, post: _Post, answer: Answer) -> None:
+        if isinstance(answer, Published):
+            self._settle(post, answer.position)
+        else:
+            reason = answer.reason if isinstance(answer, Refusal) else repr(answer)
+            self._refused += 1
+            self._complain("the broker has refused to publish to %r: %s", post.topic, reason)
+            self._settle(post, reason)
+
+    def _settle(self, post: _Post, outcome: Position | str) -> None:
+        if self._posts.pop(post.number, None) is None:
+            return  # the hub was closed
+        self._bytes -= post.size
+        if post.receipt is not None:
+            post.receipt._settle(outcome)
+        self._room.changed()
+
+    def _complain(self, text: str, *args: object) -> None:
+        """Write a line into the log, but not one each time."""
+        now = trio.current_time()
+        if now >= self._next_line:
+            self._next_line = now + _SECONDS_PER_LINE
+            logger.warning(text, *args)
+
+    # Windows.
+
+    def window(self, topic: Topic) -> Window:
+        return Window(topic, self)
+
+    def attach(self, window: Window) -> None:
+        """Receive the topic of *window*, and tell it where that stands."""
+        self._windows[window.topic.name] = window
+        if self._link is not None:
+            self._place(self._link, window)
+
+    def detach(self, window: Window) -> None:
+        """Do not receive it any more."""
+        self._lingering.pop(window, None)
+        del self._windows[window.topic.name]
+        if self._link is not None:
+            self._link.send(Unsubscribe(window.topic.name), _ignore)
+
+    def ask(self, window: Window) -> None:
+        """Tell *window* where its topic stands."""
+        window.ask()
+        if self._link is not None:
+            self._link.send(window.question, partial(self._stands, window))
+
+    def load(self, window: Window, after: int, upto: int) -> None:
+        """Give *window* what lies there; if the connection is lost before, it asks again."""
+        topic = window.topic
+        if self._link is not None:
+            command = Load(topic.name, topic.retain, after, upto)
+            self._link.send(command, partial(self._loaded, window, after))
+
+    def _place(self, link: EngineLink, window: Window) -> None:
+        window.ask()
+        link.send(Subscribe(window.topic.name), _ignore)
+        link.send(window.question, partial(self._stands, window))
+
+    @enable_ki_protection
+    def _stands(self, window: Window, answer: Answer) -> None:
+        if isinstance(answer, Standing):
+            window.stands(answer)
+
+    @enable_ki_protection
+    def _loaded(self, window: Window, after: int, answer: Answer) -> None:
+        if isinstance(answer, Loaded):
+            window.older(after, answer)
+
+    @enable_ki_protection
+    def _receive(self, push: Push) -> None:
+        window = self._windows.get(push.topic)
+        if window is not None:
+            window.receive(push.epoch, push.stored)
+
+    # What takes time.
+
+    def in_use(self, window: Window) -> None:
+        """Somebody uses it again."""
+        self._lingering.pop(window, None)
+
+    def unused(self, window: Window) -> None:
+        """Nobody does."""
+        if window not in self._lingering:
+            self._lingering[window] = trio.current_time() + self._policy.linger
+            self._chores.changed()
+
+    async def run(self) -> None:
+        """Connect to the engine, again and again."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._do_chores)
+            fence = ""
+            retry = self._policy.retry
+            attempts = 0
+            while True:
+                try:
+                    async with self._connect(fence) as link:
+                        fence = link.id
+                        attempts = 0
+                        reason = await self._serve(link)
+                except EngineLost as exc:
+                    reason = str(exc)
+                finally:
+                    self._link, self._is_synced = None, False
+                bound = min(retry.maximum, retry.initial * 2 ** min(attempts, 30))
+                attempts += 1
+                level = logging.INFO if attempts == 1 else logging.WARNING
+                logger.log(level, "no connection to the broker: %s", reason)
+                await trio.sleep(self._random.uniform(0, bound))
+
+    def _connect(self, fence: str) -> AbstractAsyncContextManager[EngineLink]:
+        return self._broker.connect(self._id, fence, self._receive)
+
+    async def _serve(self, link: EngineLink) -> str:
+        """Use *link* until it is lost; return why."""
+        self._connects += 1
+        self._link = link
+        reason = ""
+
+        async def watch() -> None:
+            nonlocal reason
+            while True:
+                await trio.sleep(self._policy.timeout)
+                answered = trio.Event()
+                link.send(Ping(), partial(_set, answered))
+                with trio.move_on_after(self._policy.timeout):
+                    await answered.wait()
+                if not answered.is_set():
+                    reason = f"the engine was silent for {self._policy.timeout} seconds"
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            nursery.start_soon(self._resync, link)
+            reason = await link.wait_lost()
+            nursery.cancel_scope.cancel()
+        return reason
+
+    @enable_ki_protection
+    async def _resync(self, link: EngineLink) -> None:
+        """Find where each topic stands, then go on publishing."""
+        for number, window in enumerate(tuple(self._windows.values())):
+            if window.is_attached:
+                self._place(link, window)
+            if number % _SENT_AT_ONCE == _SENT_AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
+        last = 0
+        # What is posted while others run comes behind what was posted before.
+        while posts := [post for post in self._posts.values() if post.number > last]:
+            for post in posts[:_SENT_AT_ONCE]:
+                self._send(link, post)
+                last = post.number
+            if len(posts) <= _SENT_AT_ONCE:
+                break
+            await trio.lowlevel.checkpoint()
+        self._is_synced = True
+
+    async def _do_chores(self) -> None:
+        while True:
+            due = next(iter(self._lingering.values()), float("inf"))
+            if due <= trio.current_time():
+                window = next(iter(self._lingering))
+                del self._lingering[window]
+                window.topic._hub._retention.forget(window.topic)
+            else:
+                with trio.move_on_at(due):
+                    await self._chores.wait_change()
+
+    # The end.
+
+    async def flush(self) -> None:
+        """Wait until all is answered, but not for long."""
+        with trio.move_on_after(self._policy.flush_timeout):
+            while self._posts:
+                await self._room.wait_change()
+
+    def close(self) -> None:
+        """Nothing is published any more."""
+        count = len(self._posts)
+        if count:
+            logger.warning("%d publications were not answered by the broker", count)
+        for post in tuple(self._posts.values()):
+            self._settle(post, "the hub was closed before the broker had answered")
+
+
+def _ignore(answer: Answer) -> None:
+    pass
+
+
+def _set(event: trio.Event, answer: Answer) -> None:
+    event.set()

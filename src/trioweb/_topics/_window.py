@@ -1,0 +1,249 @@
+"""A window: what one node has of a topic whose log an engine keeps.
+
+    DETACHED ──── somebody uses it ───▶ ASKING ──── the engine has said where it stands ───▶ LIVE
+       ◀─────── nobody has for a while ───┴──◀───── something does not fit: ask again ────────┘
+
+While it is LIVE it has no hole and ends where the engine's log does.  It begins at the head, and
+grows backwards when somebody needs what is older.  What is pushed to it while it is not LIVE is
+part of the answer that it waits for.
+
+Pure of I/O: the node hands in what arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .._errors import HubFull
+from ._commands import Ask, Loaded, Standing, Stored
+from ._log import size_of
+from ._position import Since
+
+if TYPE_CHECKING:
+    from ._node import EngineNode
+    from ._topic import Topic
+
+
+class State(Enum):
+    """See the top of this module."""
+
+    DETACHED = "DETACHED"
+    ASKING = "ASKING"
+    LIVE = "LIVE"
+
+
+DETACHED: Final = State.DETACHED
+ASKING: Final = State.ASKING
+LIVE: Final = State.LIVE
+
+
+class Window:
+    """What this node has of *topic*.
+
+    Attributes:
+        begin: the offset behind which the epoch began.
+        waiting: who waits for what: a place to start from, and what to call when it is here.
+    """
+
+    __slots__ = (
+        "_head_id",
+        "_is_loading",
+        "_node",
+        "_oldest",
+        "_state",
+        "begin",
+        "topic",
+        "waiting",
+    )
+
+    def __init__(self, topic: Topic, node: EngineNode) -> None:
+        self.topic = topic
+        self.begin = 0
+        self.waiting: dict[object, tuple[Since | None, int, Callable[[], None]]] = {}
+        self._node = node
+        self._state = DETACHED
+        # The entry at the head, if it was published while this was attached.
+        self._head_id = ""
+        # What the engine may have is not older than this.
+        self._oldest = 0
+        self._is_loading = False
+
+    # Users.
+
+    @property
+    def is_attached(self) -> bool:
+        return self._state is not DETACHED
+
+    def use(self) -> None:
+        """Somebody uses the topic, which is one of its hub's."""
+        self._node.in_use(self)
+        if self._state is DETACHED:
+            self._state = ASKING
+            self._node.attach(self)
+
+    def unused(self) -> None:
+        """Nobody uses the topic, for now."""
+        if self._state is not DETACHED:
+            self._node.unused(self)
+
+    def detach(self) -> None:
+        """Nobody uses the topic any more, or it has to go."""
+        if self._state is not DETACHED:
+            self._state = DETACHED
+            self._head_id = ""
+            self._is_loading = False
+            self._node.detach(self)
+
+    def has(self, since: Since | None, history: int) -> bool:
+        """Whether all that the engine may have of this is here; see `Topic.subscribe`."""
+        return self._state is LIVE and self._lacking(since, history) is None
+
+    def wait(
+        self, who: object, since: Since | None, history: int, placed: Callable[[], None]
+    ) -> None:
+        """Call *placed* once that is here, unless *who* leaves `waiting` before."""
+        self.waiting[who] = since, history, placed
+        self._settle()
+
+    async def load(self, since: Since | None, history: int) -> None:
+        """Wait until that is here.  Checkpoint: not always."""
+        topic, who = self.topic, object()
+        self.wait(who, since, history, topic._news.changed)
+        try:
+            while who in self.waiting:
+                topic._hub._check_open()
+                await topic._news.wait_change()
+        finally:
+            self.waiting.pop(who, None)
+            topic._settle()
+
+    # What the node tells.
+
+    @property
+    def question(self) -> Ask:
+        """The question where the topic stands."""
+        topic = self.topic
+        return Ask(topic.name, topic.retain, topic.epoch, topic.head, self._head_id)
+
+    def ask(self) -> None:
+        """What was here need not be all any more."""
+        self._state = ASKING
+        self._is_loading = False
+
+    def stands(self, standing: Standing) -> None:
+        """The engine has answered `question`."""
+        if self._state is not ASKING:
+            return  # detached in the meantime
+        topic = self.topic
+        epoch, head, begin, oldest, entries = standing
+        first = entries[0].offset if entries else head + 1
+        self.begin, self._oldest = begin, oldest
+        self._state = LIVE
+        if epoch != topic.epoch:
+            # Of another life is missing what its log has lost already.
+            is_first = not topic.epoch
+            self._head_id = ""
+            topic._start_anew(epoch, first - 1, None if is_first else first - 1 - begin)
+            self._node.restarts += not is_first
+        elif first != topic.head + 1:
+            self._jump(first - 1)
+        for stored in entries:
+            self._append(stored)
+        self._settle()
+
+    def receive(self, epoch: str, stored: Stored) -> None:
+        """Something was published."""
+        if self._state is not LIVE:
+            return
+        if epoch != self.topic.epoch or stored.offset != self.topic.head + 1:
+            self._node.ask(self)
+        else:
+            self._append(stored)
+
+    def older(self, after: int, loaded: Loaded) -> None:
+        """The engine has loaded what lies before the window and behind *after*."""
+        if self._state is not LIVE or not self._is_loading:
+            return
+        self._is_loading = False
+        if loaded.epoch != self.topic.epoch:
+            self._node.ask(self)
+            return
+        log, entries = self.topic._log, loaded.entries
+        # In front of what has left the window in the meantime it has no place any more.
+        if entries and entries[-1].offset == log.first - 1:
+            self._prepend(entries)
+        self._oldest = loaded.oldest
+        if log.first - 1 > max(after, self._oldest - 1):
+            self._oldest = log.first  # there was no room for all, or it need not be kept
+        self._settle()
+
+    # The log.
+
+    def _append(self, stored: Stored) -> None:
+        topic = self.topic
+        offset, entry, age = stored
+        size = size_of(entry.frame, entry.skip) + entry.details.size
+        log = topic._log
+        now = trio.current_time() - age
+        if log.first <= log.head:
+            now = max(now, log[log.head].time)
+        try:
+            topic._hub._retention.reserve(topic, size)
+        except HubFull:
+            # Not for this node; those who wanted it are told.
+            self._jump(offset)
+        else:
+            topic._accept(entry.frame, entry.skip, entry.details, size, now)
+        self._head_id = entry.id
+
+    def _prepend(self, entries: Sequence[Stored]) -> None:
+        topic, now = self.topic, trio.current_time()
+        room = topic._hub._retention.room
+        fitting = []
+        for _, entry, age in reversed(entries):
+            room -= size_of(entry.frame, entry.skip) + entry.details.size
+            if room < 0:
+                break
+            fitting.append((entry.frame, entry.skip, entry.details, now - age))
+        topic._prepend(fitting)
+
+    def _jump(self, head: int) -> None:
+        """What lies between the head and *head* cannot be had."""
+        self._oldest = head + 1
+        self.topic._start_anew(self.topic.epoch, head, None)
+
+    # Those who wait.
+
+    def _lacking(self, since: Since | None, history: int) -> int | None:
+        """The offset behind which something is lacking, None for nothing."""
+        topic = self.topic
+        head, first = topic.head, topic._log.first
+        match since:
+            case None:
+                after = head - history
+            case (str() as epoch, int(offset)):
+                after = offset if epoch == topic.epoch and offset <= head else 0
+            case _:
+                after = since if isinstance(since, int) and since <= head else 0
+        after = max(after, self._oldest - 1, head - topic.retain.max_messages, 0)
+        return after if after < first - 1 else None
+
+    def _settle(self) -> None:
+        """See who has what they wait for; ask for what the others need."""
+        if self._state is not LIVE:
+            return
+        least: int | None = None
+        for who, (since, history, placed) in tuple(self.waiting.items()):
+            after = self._lacking(since, history)
+            if after is None:
+                self.waiting.pop(who, None)
+                placed()
+            else:
+                least = after if least is None else min(least, after)
+        if least is not None and not self._is_loading:
+            self._is_loading = True
+            self._node.load(self, least, self.topic._log.first - 1)

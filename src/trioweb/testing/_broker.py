@@ -1,0 +1,221 @@
+"""A broker in memory, whose engine and whose connections fail on command."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+
+from .._engine import Engine
+from .._topics import BrokerPolicy
+from .._topics._commands import Answer, Command, Push, Subscribe, Unsubscribe
+from .._topics._node import EngineLink, EngineLost
+from .._waitable import Waitable
+
+
+class _Lane:
+    """One direction of a connection: what is sent arrives in order, each after the latency."""
+
+    def __init__(self, latency: float) -> None:
+        self.under_way: deque[tuple[float, Callable[[], None]]] = deque()
+        self._latency = latency
+        self._changed = Waitable()
+
+    def send(self, item: Callable[[], None]) -> None:
+        self.under_way.append((trio.current_time() + self._latency, item))
+        self._changed.changed()
+
+    async def run(self, wait_open: Callable[[], trio.Event]) -> None:
+        while True:
+            while not self.under_way:
+                await self._changed.wait_change()
+            await trio.sleep_until(self.under_way[0][0])
+            await wait_open().wait()
+            # It may have been cut off while the engine stood still.
+            if self.under_way:
+                self.under_way.popleft()[1]()
+
+
+class _MemoryLink:
+    """One connection of a node to the engine."""
+
+    def __init__(
+        self, broker: MemoryBroker, id: str, node: str, receive: Callable[[Push], None]
+    ) -> None:
+        self.id = id
+        self.topics: set[str] = set()
+        self.node = node
+        self.lost: str | None = None
+        self.changed = Waitable()
+        self.to_engine = _Lane(broker.latency)
+        self.to_node = _Lane(broker.latency)
+        self._broker = broker
+        self._receive = receive
+
+    def send(self, command: Command, answered: Callable[[Answer], None]) -> None:
+        def execute() -> None:
+            answer = self._broker._execute(self, command)
+            self.to_node.send(lambda: answered(answer))
+
+        if self.lost is None:
+            self.to_engine.send(execute)
+
+    def push(self, push: Push) -> None:
+        if push.topic in self.topics:
+            self.to_node.send(lambda: self._receive(push))
+
+    async def wait_lost(self) -> str:
+        while self.lost is None:
+            await self.changed.wait_change()
+        return self.lost
+
+    def lose(self, why: str) -> None:
+        self.lost = why
+        self.to_node.under_way.clear()
+        self.changed.changed()
+
+
+class MemoryBroker:
+    """A broker whose engine is in this process, for tests of programs on several hubs.
+
+    Give it to several hubs, `open_hub(broker=broker)`: each is a node.  All of it happens in the
+    time of Trio's clock, and its methods make happen what may happen to a real one.
+
+    Args:
+        latency: seconds for which what is sent to the engine, or by it, is under way.
+        policy: what the nodes go by.
+
+    Concurrency: all methods may be called by any task; none of them waits.
+    """
+
+    def __init__(self, *, latency: float = 0.001, policy: BrokerPolicy | None = None) -> None:
+        self.latency = latency
+        self.policy = policy = policy or BrokerPolicy()
+        self._engine = Engine(trio.current_time, durable=policy.durable, push=self._push)
+        self._links: dict[str, _MemoryLink] = {}
+        # What lost connections still carry to the engine, by connection.
+        self._late: dict[str, list[Callable[[], None]]] = {}
+        self._runs = trio.Event()
+        self._runs.set()
+        self._is_down = False
+        self._number = 0
+
+    def connect(
+        self, node: str, fence: str, receive: Callable[[Push], None]
+    ) -> AbstractAsyncContextManager[EngineLink]:
+        """For hubs; see `trioweb.Broker`."""
+        return self._connect(node, fence, receive)
+
+    @asynccontextmanager
+    async def _connect(
+        self, node: str, fence: str, receive: Callable[[Push], None]
+    ) -> AsyncGenerator[_MemoryLink]:
+        with trio.move_on_after(self.policy.timeout) as scope:
+            await trio.sleep(2 * self.latency)
+            await self._runs.wait()
+        if scope.cancelled_caught:
+            raise EngineLost(f"the engine was silent for {self.policy.timeout} seconds")
+        if self._is_down:
+            raise EngineLost("the engine is down")
+        self._fence(fence)
+        self._number += 1
+        link = _MemoryLink(self, str(self._number), node, receive)
+        self._links[link.id] = link
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.to_engine.run, lambda: self._runs)
+                nursery.start_soon(link.to_node.run, lambda: self._runs)
+                yield link
+                nursery.cancel_scope.cancel()
+        finally:
+            # What a node leaves behind may still arrive, until it has fenced it.
+            left = self._links.pop(link.id, None)
+            if left is not None:
+                self._leave(left)
+
+    def _fence(self, id: str) -> None:
+        """Do nothing any more of what the connection *id* carried."""
+        self._late.pop(id, None)
+
+    def _leave(self, link: _MemoryLink) -> None:
+        items = [item for _, item in link.to_engine.under_way]
+        link.to_engine.under_way.clear()
+        if items:
+            self._late.setdefault(link.id, []).extend(items)
+
+    def _execute(self, link: _MemoryLink, command: Command) -> Answer:
+        match command:
+            case Subscribe():
+                link.topics.add(command.topic)
+            case Unsubscribe():
+                link.topics.discard(command.topic)
+        return self._engine.execute(link.node, command)
+
+    def _push(self, push: Push) -> None:
+        for link in self._links.values():
+            link.push(push)
+
+    # Faults.
+
+    def cut(self) -> None:
+        """Cut all connections.  What was under way to the engine waits for `arrive_late`; what was
+        under way from it is lost."""
+        for link in tuple(self._links.values()):
+            del self._links[link.id]
+            self._leave(link)
+            link.lose("the connection was cut")
+
+    def arrive_late(self) -> None:
+        """Have what cut connections still carried arrive, but what their nodes have fenced."""
+        late, self._late = self._late, {}
+        for items in late.values():
+            for item in items:
+                item()
+
+    def stop(self) -> None:
+        """Have the engine stand still, with all connections open, until `resume`."""
+        self._runs = trio.Event()
+
+    def resume(self) -> None:
+        """Have the engine go on."""
+        self._runs.set()
+
+    def restart(self, *, lost: int | None = 0) -> None:
+        """Have another process go on, and cut all connections for that.
+
+        Args:
+            lost: how many of the newest publications of each topic it has no record of; None for
+                having none of anything.
+        """
+        self.cut()
+        self._late.clear()
+        self._engine.restart(lost)
+
+    def fail_over(self, *, lost: int = 0) -> None:
+        """Have a replica take over that had not got the newest *lost* publications of each topic;
+        what the nodes had sent to the old process was for that one."""
+        self.restart(lost=lost)
+
+    def shut_down(self) -> None:
+        """Cut all connections, and refuse others until `start`."""
+        self.cut()
+        self._is_down = True
+
+    def start(self) -> None:
+        """Take connections again."""
+        self._is_down = False
+
+    def refuse(self, reason: str | None) -> None:
+        """Refuse publications for this reason, as an engine that is out of memory; None: take
+        them."""
+        self._engine.refusal = reason
+
+    def evict_record(self, topic: str) -> None:
+        """Have the engine forget *topic*, as an engine that evicts keys does."""
+        self._engine.evict_record(topic)
+
+    def evict_log(self, topic: str) -> None:
+        """Have the engine lose the publications of *topic*, but not where it stands."""
+        self._engine.evict_log(topic)
