@@ -160,3 +160,43 @@ async def test_program_that_would_be_killed_by_a_write_is_told_once(
                 signal.signal(signal.SIGPIPE, before)
             assert [record.levelname for record in caplog.records] == ["WARNING"] * told
     assert "SIGPIPE" in caplog.text
+
+
+async def test_what_the_peer_writes_is_received_as_it_came_up_to_its_end(
+    wire: Wire, streams: Streams
+) -> None:
+    got = b""
+    async with trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            await streams[1].send_all(DATA)
+            await streams[1].aclose()
+
+        nursery.start_soon(write)
+        while data := await wire.receive(1000):
+            assert len(data) <= 1000
+            got += data
+    if isinstance(streams[0], TlsStream):
+        assert len(got) > len(DATA)  # records, which are for others to open
+    else:
+        assert got == DATA
+
+
+async def test_receiving_is_interrupted_or_cancelled(
+    wire: Wire, streams: Streams, nursery: trio.Nursery
+) -> None:
+    interrupted = trio.Event()
+
+    async def receive() -> None:
+        assert await wire.receive(1000) is None
+        interrupted.set()
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await wire.receive(1000)
+    assert scope.cancelled_caught
+    wire.interrupt()  # of what is not under way: nothing happens
+    nursery.start_soon(receive)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    wire.interrupt()
+    await interrupted.wait()

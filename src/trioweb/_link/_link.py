@@ -18,7 +18,6 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -117,7 +116,6 @@ class Link(Incoming):
         "_ended",
         "_has_let_go",
         "_id",
-        "_reading",
         "_reads",
         "_scope",
         "close_code",
@@ -150,7 +148,6 @@ class Link(Incoming):
         self.close_reason = ""
         self._reads: Reads | None = None
         self.on_let_go: Callable[[Link], object] | None = None
-        self._reading: trio.CancelScope | None = None
         self._has_let_go = False
         self._scope: trio.CancelScope | None = None
         self._ended: type[ConnectionClosed] = ConnectionLost
@@ -291,10 +288,7 @@ class Link(Incoming):
         # Whatever `carry` waits for, it has something else to do.
         if self.pause is not None and self.pause.scope is not None:
             self.pause.scope.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
-        elif self._fileno is not None and (fileno := self._fileno()) >= 0:
-            trio.lowlevel.notify_closing(fileno)
+        self._wire.interrupt()
 
     def on_stalled(self) -> None:
         seconds = self.limits.write_timeout
@@ -375,40 +369,12 @@ class Link(Incoming):
             elif self._has_let_go:
                 return
             elif self.pause is None and self.queue.broken is None:
-                data = await self._read_some()
+                data = await self._wire.receive(_READ_BYTES)
                 if data:
                     self.receive(data, trio.current_time())
                 elif data is not None:
                     self.lost(END_OF_TRANSPORT)
                     return
-
-    async def _read_some(self) -> bytes | None:
-        """What has come from the transport; `b""` at its end, None if `break_off` came first.
-
-        As a stream's `receive_some`; from the kernel it takes a quarter of the time of Trio's own.
-        """
-        if self._fileno is None:
-            with trio.CancelScope() as self._reading:
-                return bytes(await self._stream.receive_some(_READ_BYTES))
-            return None
-        await trio.lowlevel.checkpoint_if_cancelled()
-        has_waited = False
-        while True:
-            try:
-                data = os.read(self._fileno(), _READ_BYTES)
-            except BlockingIOError:
-                try:
-                    await trio.lowlevel.wait_readable(self._fileno())
-                except trio.ClosedResourceError:
-                    if self.queue.broken is None:
-                        raise
-                    return None
-                has_waited = True
-            else:
-                if not has_waited:
-                    # Shielded, since a cancellation would lose the data.
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
 
     async def _wait_room(self) -> None:
         """Wait until there is room in the inbox, or something else to do first."""
@@ -447,7 +413,8 @@ class Link(Incoming):
         try:
             with trio.move_on_after(_LAST_READ_SECONDS):
                 while self._held().end is None and self._held().size < _REST_BYTES:
-                    if data := await self._read_last():
+                    await trio.lowlevel.checkpoint()
+                    if data := await self._wire.receive(_READ_BYTES):
                         self.hold(data)
                     else:
                         break
@@ -459,16 +426,6 @@ class Link(Incoming):
             self.end_pause()
         self.queue.call_close_hooks()
         self.changed()
-
-    async def _read_last(self) -> bytes:
-        """As a stream's `receive_some`, where nothing else may wait for the transport."""
-        await trio.lowlevel.checkpoint()
-        while self._fileno is not None:
-            try:
-                return os.read(self._fileno(), _READ_BYTES)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._fileno())
-        return bytes(await self._stream.receive_some(_READ_BYTES))
 
     async def _finish(self) -> None:
         """Section 7.1.1: flush, end our sending, and read to the peer's end.

@@ -102,3 +102,28 @@ class KernelWire:
             view = view[taken:]
             # The kernel was full, so it was the peer that made room.
             account.wrote(taken, by_peer=True)
+
+    async def receive(self, max_bytes: int) -> bytes | None:
+        # As a stream's `receive_some`, of which it takes a quarter of the time.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        has_waited = False
+        while True:
+            try:
+                data = os.read(self._fileno(), max_bytes)
+            except BlockingIOError:
+                try:
+                    await trio.lowlevel.wait_readable(self._fileno())
+                except trio.ClosedResourceError:
+                    if self._fileno() < 0:
+                        raise
+                    return None
+                has_waited = True
+            else:
+                if not has_waited:
+                    # Shielded, since a cancellation would lose the data.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+
+    def interrupt(self) -> None:
+        if (fileno := self._fileno()) >= 0:
+            trio.lowlevel.notify_closing(fileno)

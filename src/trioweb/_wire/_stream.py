@@ -24,7 +24,7 @@ class StreamWire:
         write_timeout: seconds for which the peer may take no piece.
     """
 
-    __slots__ = ("_stream", "_timeout")
+    __slots__ = ("_reading", "_stream", "_timeout")
 
     direct: Final = None
     is_queued: Final = True
@@ -34,6 +34,7 @@ class StreamWire:
     def __init__(self, stream: trio.abc.Stream, write_timeout: float) -> None:
         self._stream = stream
         self._timeout = write_timeout
+        self._reading: trio.CancelScope | None = None
 
     def offer(self, data: bytes) -> int:
         return 0
@@ -46,3 +47,12 @@ class StreamWire:
                 await self._stream.send_all(piece)
             is_stalled = trio.current_time() - begun_at >= _STALL_SECONDS
             account.wrote(len(piece), by_peer=is_stalled)
+
+    async def receive(self, max_bytes: int) -> bytes | None:
+        with trio.CancelScope() as self._reading:
+            return bytes(await self._stream.receive_some(max_bytes))
+        return None
+
+    def interrupt(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()

@@ -1,4 +1,4 @@
-"""What a link needs of what its bytes leave by, and nothing else."""
+"""What a link needs of what its bytes leave and come by, and nothing else."""
 
 from __future__ import annotations
 
@@ -62,3 +62,16 @@ class Wire(Protocol):
 
         Cancellation: a part may have been written.
         """
+
+    async def receive(self, max_bytes: int, /) -> bytes | None:
+        """What has come from the peer's transport, as it came; `b""` at its end, and None if
+        `interrupt` was called meanwhile.
+
+        Raises:
+            OSError, trio.BrokenResourceError, trio.ClosedResourceError: nothing comes any more.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
+
+    def interrupt(self) -> None:
+        """End the `receive` that is under way, if there is one."""
