@@ -70,7 +70,7 @@ def wants_events(request: Request) -> bool:
 def come_back(random: Random | None = None) -> Response:
     """The answer to whoever asks for events that cannot be had now, after which it comes back."""
     seconds = (random or new_random()).uniform(*_COME_BACK_SECONDS)
-    return Response(200, _retry(seconds), _HEADERS)
+    return Response(200, f"{_retry(seconds)}\n", _HEADERS)
 
 
 def event_stream(
@@ -131,7 +131,8 @@ def _since(given: str | None) -> tuple[str, int] | None:
 
 
 def _retry(seconds: float) -> str:
-    return f"retry: {round(seconds * 1000)}\n\n"
+    """The line that says when to come back."""
+    return f"retry: {round(seconds * 1000)}\n"
 
 
 def _block(position: str, data: str | None = None, event: str | None = None) -> str:
@@ -322,4 +323,4 @@ async def _follow(sink: EventSink, subscription: Subscription, interval: float, 
         await trio.sleep(_LOOK_SECONDS)
     if sink.queue.is_open:
         seconds = new_random().uniform(*_COME_BACK_SECONDS)
-        sink.queue.put(sink.form.frame(_retry(seconds)) + sink.form.end)
+        sink.queue.put(sink.form.frame(f"{_retry(seconds)}\n") + sink.form.end)
