@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import trioweb
+from tests.server.support import Peer
 from trioweb._nursery import open_hidden_nursery
 from trioweb._waitable import Waitable
 from trioweb.testing import Network, interrupt_everywhere
@@ -23,6 +24,13 @@ _CORE = (
     "trioweb._nursery",
     "trioweb._client._signal",
     "trioweb._client._waiting",
+)
+
+
+# What plain requests, and nothing else, go through.
+_PLAIN = tuple(
+    f"trioweb._server.{name}"
+    for name in ("_exchanges", "_body", "_answering", "_events", "_leaving")
 )
 
 
@@ -145,6 +153,37 @@ async def wait_for_turns() -> None:
                 assert await messages.receive_many() == ["f"]
 
 
+async def ask() -> None:
+    """Plain requests over one stream: a body, an answer that is made meanwhile, and events."""
+    async with trioweb.open_hub() as hub:
+        topic = hub.topic("lobby")
+
+        async def count() -> AsyncGenerator[str]:
+            for number in range(3):
+                await trio.sleep(1)
+                yield str(number)
+
+        async def http(request: trioweb.Request) -> trioweb.Response:
+            if await request.body():
+                return trioweb.Response(200, count())
+            return trioweb.event_stream(request, topic, history=1)
+
+        topic.publish("before")
+        async with serving(echo, http=http, hub=hub) as (_, _, options):
+            peer = Peer(await options["dial"]("server", 80))
+            async with peer.stream:
+                head = b"POST / HTTP/1.1\r\nHost: server\r\n%b\r\n\r\n%b"
+                await peer.write(head % (b"Transfer-Encoding: chunked", b"2\r\nhi\r\n0\r\n\r\n"))
+                assert (await peer.read_one()).body == b"012"
+                await peer.write(head % (b"Content-Length: 0", b""))
+                await peer.read_head()
+                while b"before" not in peer.unparsed:
+                    peer.unparsed += await peer.stream.receive_some()
+                topic.publish("now")
+                while b"now" not in peer.unparsed:
+                    peer.unparsed += await peer.stream.receive_some()
+
+
 async def connect_over_tcp() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
@@ -177,6 +216,18 @@ def test_interrupt_at_each_line_comes_out_of_client_and_server(
     scenario: Callable[[], Awaitable[None]], packages: tuple[str, ...], max_runs: int | None
 ) -> None:
     assert interrupt_everywhere(scenario, packages=packages, max_runs=max_runs) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("packages", "max_runs"),
+    [(_PLAIN, None), (("trioweb",), 200)],
+    ids=["plain HTTP", "all"],
+)
+def test_interrupt_at_each_line_of_plain_requests_comes_out(
+    packages: tuple[str, ...], max_runs: int | None
+) -> None:
+    assert interrupt_everywhere(ask, packages=packages, max_runs=max_runs) > 100
 
 
 @pytest.mark.slow
