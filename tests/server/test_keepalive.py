@@ -298,15 +298,20 @@ async def test_proxy_asks_for_one_client_after_the_other(nursery: trio.Nursery) 
         await network_peer.write(get("/", f"X-Forwarded-For: {client}"))
         assert client in (await network_peer.read_one()).body.decode()
     # Idle, it takes no place of the one for whom it asked last.
+    await trio.testing.wait_all_tasks_blocked()
     other = await site.peer()
     await other.write(get("/", "X-Forwarded-For: 192.0.2.1"))
     assert (await other.read_one()).status == 200
-    await assert_proxy_is_itself(network_peer)
-
-
-async def assert_proxy_is_itself(peer: Peer) -> None:
-    await peer.write(get())
-    assert "192.0.2" not in (await peer.read_one()).body.decode()
+    # Without a word of whom it asks for, it is itself.
+    await trio.testing.wait_all_tasks_blocked()
+    await network_peer.write(get())
+    answer = await network_peer.read_one()
+    assert answer.status == 200
+    assert b"192.0.2" not in answer.body
+    # And the limit holds as ever.
+    await site.opened(extra=[("X-Forwarded-For", "192.0.2.1")])
+    head = upgrade_head(extra=[("X-Forwarded-For", "192.0.2.1")])
+    assert (await site.ask(head)).status == 503
 
 
 # The soft stop.
