@@ -32,7 +32,7 @@ _BODIES: dict[str, tuple[bytes, bytes]] = {
         b"A\r\n" + b"x" * 10 + b"\r\n0a\r\n" + b"y" * 10 + b"\r\n00\r\n\r\n",
         b"x" * 10 + b"y" * 10,
     ),
-    "extensions": (b'5;a=b;c="d e"\r\nhello\r\n0 ;last\r\n\r\n', b"hello"),
+    "extensions": (b'5;a=b;c="d e"\r\nhello\r\n0;last\r\n\r\n', b"hello"),
     "trailers": (b"5\r\nhello\r\n0\r\nX: y\r\nExpires:\r\n\r\n", b"hello"),
     "line ends as data": (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
 }
@@ -61,6 +61,7 @@ _BAD: dict[str, bytes] = {
     "an underscore": b"1_0\r\nhello",
     "a blank in front": b" 5\r\nhello",
     "a blank behind": b"5 \r\nhello",
+    "a blank before an extension": b"5 ;a\r\nhello",
     "a length of 17 digits": b"00000000000000005\r\nhello",
     "a bare LF": b"5\nhello\r\n0\r\n\r\n",
     "a bare LF in an extension": b"5;a\nb\r\nhello",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
+import h11
 import trio
 import trio.testing
 from msgspec import UNSET, Raw
@@ -43,8 +44,17 @@ from trioweb._centrifuge._schema import Publication
 from trioweb._errors import BadMessage
 from trioweb._heads import read_head, read_response
 from trioweb._protocol import _frames_python
+from trioweb._protocol._bodies import BadBody, BodyDecoder
 from trioweb._protocol._deflate import Compressor, Inflater, choose_offer, read_answer
-from trioweb._protocol._http import BadHead, brief, parse_request
+from trioweb._protocol._http import (
+    BadHead,
+    body_length,
+    brief,
+    expects_continue,
+    may_persist,
+    parse_request,
+)
+from trioweb._server._events import wants_events
 from trioweb._server._front import check_request
 from trioweb._server._origins import Origins
 from trioweb._server._proxies import Proxies
@@ -234,7 +244,12 @@ def _request_head(pieces: list[bytes], proxies: Proxies) -> bytes | None:
     else:
         assert len(head) <= _HEAD_LIMIT
         assert b"\n" not in head.replace(b"\r\n", b"")
-        assert request.path.startswith("/")
+        whole = request.method == "OPTIONS" and request.path == "*"
+        assert request.path.startswith("/") or whole
+        length = body_length(request)
+        assert length is None or 0 <= length < 10**20
+        for ask in expects_continue, may_persist, wants_events:
+            assert ask(request) in (False, True)
         assert brief(repr(request)).isprintable()
         assert isinstance(request.query, dict)
         assert isinstance(request.remote, tuple)
@@ -255,6 +270,48 @@ _REQUESTS: Final = (
     upgrade_head(Content_Length="0") + b"\x81\x00",
     b"GET /healthz HTTP/1.0\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream;q=1\r\n\r\n",
+)
+
+
+def bodies(data: bytes) -> None:
+    """A body is taken or refused with BadBody, the same however the bytes are cut; what is taken,
+    h11 takes, too, with the same body and the same rest."""
+    settings, cuts, wire = _split(data)
+    length = None if settings & 1 else settings >> 1
+    taken = _body(_pieces(wire, []), length)
+    assert taken == _body(_pieces(wire, cuts), length)
+    if taken is not None and length is None:
+        parser = h11.Connection(h11.SERVER)
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        parser.receive_data(head + wire)
+        parser.next_event()
+        body = b""
+        while isinstance(event := parser.next_event(), h11.Data):
+            body += bytes(event.data)
+        assert isinstance(event, h11.EndOfMessage)
+        assert (body, parser.trailing_data[0]) == taken
+
+
+def _body(pieces: list[bytes], length: int | None) -> tuple[bytes, bytes] | None:
+    """The body and what follows it; None if it is none, or not all of it is there."""
+    decoder = BodyDecoder(length)
+    body = b""
+    for piece in pieces:
+        decoder.buffer += piece
+        try:
+            while part := decoder.decode():
+                body += part
+        except BadBody:
+            return None
+    return (body, bytes(decoder.buffer)) if decoder.is_complete else None
+
+
+_BODIES: Final = (
+    b"5\r\nhello\r\n0\r\n\r\nGET",
+    b'1;a="b"\r\nx\r\nA;c\r\n0123456789\r\n000\r\nX: y\r\nZ:\r\n\r\n',
+    b"3\r\n\r\n\n\r\n0\r\n\r\n",
 )
 
 
@@ -445,6 +502,7 @@ TARGETS: Final = {
     "deflated": Target(deflated, _deflated_seeds()),
     "extensions": Target(extensions, [bytes(2) + header for header in _EXTENSIONS]),
     "requests": Target(requests, [bytes([n % 2, n]) + seed for seed in _REQUESTS for n in (0, 7)]),
+    "bodies": Target(bodies, [bytes([n, n]) + seed for seed in _BODIES for n in (1, 7, 10)]),
     "responses": Target(responses, [bytes([0, n]) + seed for seed in _RESPONSES for n in (0, 7)]),
     "links": Target(links, _link_seeds()),
     "messages": Target(messages, _message_seeds()),

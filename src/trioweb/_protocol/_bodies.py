@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# RFC 9112 section 7.1: blanks may stand before an extension, and nowhere else.
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+# RFC 9112 section 7.1.1 has "bad" blanks before an extension, which hardly anybody sends, and which
+# not everybody takes.
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 _END_OF_LINE: Final = b"\r\n"
 # What a line needs is a few bytes.  What stands there besides is paid for by nobody's limit of a
