@@ -24,7 +24,6 @@ from .._arguments import check_kind, check_sync
 from .._chance import new_random, random_name
 from .._errors import CloseCode, ConnectionLost
 from .._link import SendQueue, Spawn
-from .._nursery import open_hidden_nursery
 from .._policy import Limits, Message
 from .._protocol._http import Address, Request, Response, Streamed
 from .._tls import TlsStream
@@ -271,34 +270,38 @@ class EventStream(Streamed):
         limits: Limits,
         interval: float,
         stop: Stop,
+        spawn: Spawn,
     ) -> None:
         """Write *head*, and events until the stream ends.
 
         Args:
+            spawn: starts the task that writes what the wire does not take at once.
             interval: seconds of silence after which it is kept alive.
 
         Raises:
             HubFull: there is no room for the topic; nothing was written.
-            EOFError: the peer has gone.
+            EOFError: the peer has gone, or does not read its end.
         """
         topic, place = self._topic, self._place
         await presence.during(lambda: topic.load(**place))
-        async with open_hidden_nursery() as nursery:
-            # It may begin a life, with an epoch of its own.
-            topic._hub._use(topic)
-            form = EventForm(topic.epoch, chunked)
-            sink = EventSink(
-                stream, form, nursery.start_soon, limits, peer=self._peer, remote=self._remote
-            )
+        # It may begin a life, with an epoch of its own.
+        topic._hub._use(topic)
+        form = EventForm(topic.epoch, chunked)
+        sink = EventSink(stream, form, spawn, limits, peer=self._peer, remote=self._remote)
+        try:
             with topic.subscribe(sink, encode=self._encode, **place) as subscription:
                 sink.queue.put(head + self._beginning(form, subscription))
                 stop.watchers.add(sink.woken)
-                try:
-                    await presence.during(lambda: _follow(sink, subscription, interval, stop))
-                finally:
-                    stop.watchers.discard(sink.woken)
-            with trio.move_on_after(limits.close_timeout):
+                await presence.during(lambda: _follow(sink, subscription, interval, stop))
+            with trio.move_on_after(limits.close_timeout) as patience:
                 await sink.queue.wait_flushed()
+            if patience.cancelled_caught:
+                raise EOFError("the peer does not read")
+        finally:
+            stop.watchers.discard(sink.woken)
+            # If it is still written to, that ends with the stream.
+            sink.queue.break_off("the stream is over")
+            sink.queue.disown()
 
     def _beginning(self, form: EventForm, subscription: Subscription) -> bytes:
         retry = new_random().uniform(*_RETRY_SECONDS) if self._retry is None else self._retry

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from .._errors import HubFull
+from .._link import Spawn
 from .._logs import log
 from .._protocol._http import BadHead, Request, Response, format_address, may_persist
 from ._admission import Refused
@@ -53,8 +54,10 @@ class Exchanges:
         refusals: Refusals,
         stop: Stop,
         *,
+        spawn: Spawn,
         reader: Reader | None,
     ) -> None:
+        self._spawn = spawn
         self._settings = settings
         self._judge = judge
         self._places = places
@@ -154,12 +157,13 @@ class Exchanges:
                 limits=limits,
                 interval=_KEEPALIVE_SECONDS if heartbeat is None else heartbeat.interval,
                 stop=self._stop,
+                spawn=self._spawn,
             )
         except HubFull:
             sent_away = Answer(come_back(), with_body=True, chunked=False, persists=False)
             await sent_away.write(stream, write_timeout=limits.write_timeout)
         except EOFError as exc:
-            raise Cut("the peer has gone") from exc
+            raise Cut(str(exc)) from exc
 
     async def _wait_for_next(self, stream: trio.abc.Stream, visitor: Visitor) -> bytes | None:
         """Wait for another request for a while; return how it begins, None if there is none."""

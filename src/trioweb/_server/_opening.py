@@ -64,7 +64,7 @@ class Opening:
         self._reader = reader
         self._refusals = Refusals(counts, settings.observer)
         self._exchanges = Exchanges(
-            settings, judge, places, counts, self._refusals, stop, reader=reader
+            settings, judge, places, counts, self._refusals, stop, spawn=spawn, reader=reader
         )
 
     async def open(
