@@ -221,8 +221,8 @@ def test_interrupt_at_each_line_comes_out_of_client_and_server(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("packages", "max_runs"),
-    [(_PLAIN, None), (("trioweb",), 200)],
-    ids=["plain HTTP", "all"],
+    [(_PLAIN, None), (("trioweb._server", "trioweb._topics", "trioweb._link"), 200)],
+    ids=["plain HTTP", "below"],
 )
 def test_interrupt_at_each_line_of_plain_requests_comes_out(
     packages: tuple[str, ...], max_runs: int | None
