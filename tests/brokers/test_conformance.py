@@ -536,6 +536,39 @@ async def test_what_does_not_fit_into_a_hub_is_missing_there_alone(
         assert other.statistics().retained_bytes <= 20_000
 
 
+async def test_a_cancelled_publisher_knows_what_becomes_of_its_message(
+    make_broker: MakeBroker, autojump_clock: trio.testing.MockClock
+) -> None:
+    outbox = Outbox(max_messages=1, full="raise")
+    broker = make_broker(BrokerPolicy(outbox=outbox))
+    async with open_hub(broker=broker) as hub:
+        topic = hub.topic("news")
+        await topic.publish_confirmed("a")
+        broker.stop()
+        with trio.move_on_after(1):
+            await topic.publish_confirmed("waits for its answer")
+        with trio.move_on_after(1):
+            await topic.publish_confirmed("waits for room")
+        broker.resume()
+        assert (await topic.publish_confirmed("b")).offset == 3
+        await topic.load(history=9)
+        assert [each.message for each in topic.history()] == ["a", "waits for its answer", "b"]
+
+
+async def test_a_cancelled_load_leaves_nothing_behind(
+    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_hub(broker=broker) as hub:
+        topic = hub.topic("news")
+        broker.stop()
+        with trio.move_on_after(1) as scope:
+            await topic.load(history=9)
+        assert scope.cancelled_caught and topic._is_idle
+        broker.resume()
+        await trio.sleep(broker.policy.linger + 1)
+        assert hub.statistics().topics == 0
+
+
 # The end.
 
 

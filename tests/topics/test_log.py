@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from trioweb import Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
+from trioweb._topics._details import NOTHING, Details
 from trioweb._topics._log import BLOCK_BYTES, BLOCK_MESSAGES, OVERHEAD_BYTES, Log
 
 # Around the bounds of the logs below, and around the size of a block.
@@ -52,6 +53,16 @@ class LogMachine(RuleBasedStateMachine):
         floor = self.log.floor(self.now)
         assert floor == self.naive_floor()
         self.first += int((floor - self.first) * part)
+        self.log.trim(self.first)
+
+    @rule(count=st.sampled_from([0, 1, 7, 200]), part=st.sampled_from([0, 0.5]))
+    def load(self, count: int, part: float) -> None:
+        """As a node with a broker does, which has the publications that have left its log."""
+        older = self.entries[max(0, self.first - 1 - count) : self.first - 1]
+        self.log.prepend([(bytes(size), None, NOTHING, time) for size, time in reversed(older)])
+        self.first -= len(older)
+        self.knows_what_it_holds()
+        self.first += int(len(older) * part)
         self.log.trim(self.first)
 
     def naive_size(self, first: int) -> int:
@@ -176,3 +187,18 @@ def test_publication_names_itself_shortly() -> None:
     log.append(encode_message("a" * 1000, SERVER_FORM), None, 0)
     text = repr(log[1])
     assert text.startswith("<Publication 1: 'aaa") and len(text) < 100
+
+
+def test_log_finds_keys_in_what_is_put_in_front_of_it_until_that_goes() -> None:
+    log = Log(Retain(), head=3)
+    first, second = Details(key="a", size=100), Details(key="b", size=200)
+    log.append_detailed(b"..", None, 5, first)
+    size = log.size
+    log.prepend([(b"..", "ann", second, 4), (b"..", None, NOTHING, 3)])
+    assert (log.first, log.head, log.skips) == (2, 4, 1)
+    assert log.size == size + 200 + 2 * (OVERHEAD_BYTES + 2) + 3
+    assert [log.published(details) for details in (first, second)] == [4, 3]
+    assert [log[offset].key for offset in (2, 3, 4)] == [None, "b", "a"]
+    log.trim(4)
+    assert (log.size, log.skips) == (size, 0)
+    assert [log.published(details) for details in (first, second)] == [4, None]
