@@ -43,8 +43,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def oldest_pytest(session: nox.Session) -> None:
-    """Try the pytest plugin under the oldest pytest that it works with."""
-    session.install(".", "pytest==7.0.*", "pytest-trio>=0.8")
+    """Try the pytest plugin under the oldest pytest that pytest-trio works with."""
+    session.install(".", "pytest==7.2.*", "pytest-trio>=0.8")
     settings = ("-c", "tests/testing/oldest.ini")
     session.run("pytest", *settings, "tests/testing/test_fixture.py", *session.posargs)
 
