@@ -15,6 +15,7 @@ import trio.testing
 import trioweb
 from tests.server.support import Answer, Peer, Site, start, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
+from trioweb._access import Access, open_rules
 from trioweb._broadcast import Broadcast
 
 
@@ -23,7 +24,12 @@ async def broadcasting(
     *, history: int = 0, echo: bool = True, max_topics: int = 100, **options: Any
 ) -> AsyncGenerator[Site]:
     async with trioweb.open_hub(max_topics=max_topics) as hub, trio.open_nursery() as nursery:
-        broadcast = Broadcast(hub, history=history, echo=echo)
+        broadcast = Broadcast(
+            hub,
+            Access(open_rules(trioweb.Retain(max_messages=1000 + history))),
+            history=history,
+            echo=echo,
+        )
         options = {"admit": broadcast.admit, "http": broadcast.http, "hub": hub, **options}
         site = await start(nursery, broadcast.handle, **options)
         broadcast.server = site.server
@@ -179,7 +185,7 @@ async def test_last_words_to_a_topic_that_went_are_no_error(
 ) -> None:
     """The peer has closed, its topic is forgotten and the place taken, when they are read."""
     async with trioweb.open_hub(max_topics=1) as hub, trio.open_nursery() as nursery:
-        broadcast = Broadcast(hub, history=0, echo=True)
+        broadcast = Broadcast(hub, Access(open_rules(trioweb.Retain())), history=0, echo=True)
         site = await start(nursery, broadcast.handle, admit=broadcast.admit)
         ann = await site.opened("/1")
         await trio.testing.wait_all_tasks_blocked()

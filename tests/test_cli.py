@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import jwt
 import pytest
 import trio
 import trustme
@@ -31,8 +32,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_met
 
 from tests.server.support import Peer, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
+from trioweb import Retain, TopicRules
 from trioweb._cli import _serve, _terminal, main
 from trioweb._cli._logging import BackgroundHandler
+from trioweb._cli._topics_file import read_topics
 from trioweb._protocol._speedups import LANGUAGE
 
 
@@ -588,11 +591,113 @@ def test_api_keys_that_cannot_be_are_one_line(
     assert "SECRET" not in line
 
 
-async def _post(server: Serving, key: str) -> bytes:
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize("option", ["--token-secret-file", "--token-key-file"])
+def test_keys_of_tokens_that_cannot_be_are_one_line(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    assert f"{option} {file}: No such file or directory" in fails(
+        capsys, "serve", option, str(file)
+    )
+    file.write_bytes(b"\xff" * 40)
+    assert f"{option} {file}: not UTF-8" in fails(capsys, "serve", option, str(file))
+    file.write_text("SECRET\n")
+    line = fails(capsys, "serve", option, str(file))
+    assert "SECRET" not in line
+    assert ("line 1: a key has at least 32" in line) == (option == "--token-secret-file")
+    assert ("no public key (PEM) in it" in line) == (option == "--token-key-file")
+    file.write_text("-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n")
+    line = fails(capsys, "serve", option, str(file))
+    assert "SECRET" not in line
+    assert ("PEM that is no public key" in line) == (option == "--token-key-file")
+    monkeypatch.setenv("TRIOWEB_TOKEN_SECRET", "SECRET")
+    line = fails(capsys, "serve")
+    assert line == "trioweb: TRIOWEB_TOKEN_SECRET: line 1: a key has at least 32 characters"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "nothing in it"),
+        ("[chat", "not TOML: "),
+        ("publish = true", 'publish: not in a table; a namespace is [publish], and names without'),
+        ('["chat:a"]', '["chat:a"]: a namespace is what stands before the first colon'),
+        ("[chat]\npublis = true", "[chat] publis: there is no such key; there are retain, "),
+        ("[chat]\npublish = 1", "[chat] publish: TopicRules"),
+        ('[""]\nrecover = "some"', '[""] recover: TopicRules(recover=\'some\'): must be'),
+        ("[chat]\nretain = 5", "[chat] retain = 5: must be a table of max_messages, "),
+        ("[chat.retain]\nmax = 5", "[chat] retain: max: there is no such key; there are max"),
+        ("[chat.retain]\nmax_age = -5", "[chat] retain: max_age: Retain(max_age=-5"),
+    ],
+)  # fmt: skip
+def test_rules_that_cannot_be_are_told_with_file_and_key(
+    text: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "topics.toml"
+    missing = fails(capsys, "serve", "--topics", str(file))
+    assert f"--topics {file}: No such file or directory" in missing
+    file.write_text(text)
+    line = fails(capsys, "serve", "--topics", str(file))
+    assert f"--topics {file}: {complaint}" in line
+
+
+def test_rules_are_read_by_namespace(tmp_path: Path) -> None:
+    file = tmp_path / "topics.toml"
+    file.write_text(
+        """
+        ["*"]
+        anonymous = true
+        recover = "none"
+        [chat]
+        publish = true
+        retain = { max_messages = 5, max_age = 3600 }
+        """
+    )
+    retain = Retain(max_messages=2000)
+    assert read_topics(str(file), retain) == {
+        "*": TopicRules(retain=retain, anonymous=True, recover=None),
+        "chat": TopicRules(publish=True, retain=Retain(max_messages=5, max_age=3600)),
+    }
+
+
+@pytest.mark.network
+async def test_topics_and_tokens_are_taken_from_files_and_sighup_reads_secrets_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics, secrets = tmp_path / "topics.toml", tmp_path / "secrets"
+    topics.write_text("[open]\nanonymous = true\npublish = true\n[chat]\npublish = true\n")
+    secrets.write_text(f"{SECRET}\n")
+    monkeypatch.setenv("TRIOWEB_TOKEN_SECRET", "of-the-environment-" * 2)
+    files = ["--topics", str(topics), "--token-secret-file", str(secrets)]
+    async with serving(*files) as server:
+        token = jwt.encode({"sub": "ann"}, SECRET, "HS256")
+        of_environment = jwt.encode({}, "of-the-environment-" * 2, "HS256")
+        for key in token, of_environment:
+            assert await _post(server, key, "chat:a") == b"HTTP/1.1 200 OK"
+        assert await _post(server, token, "lobby") == b"HTTP/1.1 404 Not Found"
+        assert await _post(server, "", "open:a") == b"HTTP/1.1 200 OK"
+        secrets.write_text("short\n")
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "the old keys stay")
+        assert await _post(server, token, "chat:a") == b"HTTP/1.1 200 OK"
+        secrets.write_text("another secret of the same length\n".replace(" ", "-"))
+        server.process.send_signal(signal.SIGHUP)
+        await _wait_said(server, "the keys of tokens were read again")
+        assert await _post(server, token, "chat:a") == b"HTTP/1.1 401 Unauthorized"
+        assert await _post(server, of_environment, "chat:a") == b"HTTP/1.1 200 OK"
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+    assert SECRET not in server.stderr
+
+
+async def _post(server: Serving, key: str, topic: str = "lobby") -> bytes:
     """What a POST with *key* is answered with."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     async with stream:
-        head = f"POST /lobby HTTP/1.0\r\nAuthorization: Bearer {key}\r\nContent-Length: 2\r\n\r\n"
+        head = f"POST /{topic} HTTP/1.0\r\nAuthorization: Bearer {key}\r\nContent-Length: 2\r\n\r\n"
         await stream.send_all(head.encode() + b"hi")
         answer = b""
         while data := await stream.receive_some():

@@ -14,8 +14,9 @@ import trio.testing
 import trioweb
 from tests.server.support import Answer, Site, start
 from tests.server.test_events import Source
+from trioweb._access import Access, open_rules
 from trioweb._broadcast import Broadcast
-from trioweb._posting import BadKeys, Gate, parse_keys, read_keys
+from trioweb._keys import BadKeys, parse_keys
 
 KEY = "correct-horse-battery-staple"
 
@@ -23,10 +24,10 @@ KEY = "correct-horse-battery-staple"
 class Scene:
     """The server of `trioweb serve`, in memory."""
 
-    def __init__(self, site: Site, hub: trioweb.Hub, gate: Gate | None) -> None:
+    def __init__(self, site: Site, hub: trioweb.Hub, access: Access) -> None:
         self.site = site
         self.hub = hub
-        self.gate = gate
+        self.access = access
 
     async def post(
         self, body: bytes | str, kind: str | None = "text/plain", *, path: str = "/lobby",
@@ -44,13 +45,13 @@ class Scene:
 
 
 async def open_scene(nursery: trio.Nursery, hub: trioweb.Hub, *keys: str) -> Scene:
-    gate = Gate(key.encode() for key in keys) if keys else None
-    broadcast = Broadcast(hub, history=10, echo=True, gate=gate)
+    access = Access(open_rules(trioweb.Retain()), keys=[key.encode() for key in keys])
+    broadcast = Broadcast(hub, access, history=10, echo=True)
     site = await start(
         nursery, broadcast.handle, admit=broadcast.admit, http=broadcast.http, hub=hub
     )
     broadcast.server = site.server
-    return Scene(site, hub, gate)
+    return Scene(site, hub, access)
 
 
 @pytest.fixture
@@ -220,11 +221,10 @@ async def test_without_a_key_it_is_401_and_nothing_is_published_nor_logged(
 
 
 async def test_each_of_the_keys_counts_until_it_is_replaced(scene: Scene) -> None:
-    assert scene.gate is not None
-    scene.gate.keys = parse_keys(f"{KEY}\n\n another-key-of-16 \n", "x")
+    scene.access.keys = parse_keys(f"{KEY}\n\n another-key-of-16 \n", "x")
     for key in KEY, "another-key-of-16":
         assert (await scene.post("hello", key=key)).status == 200
-    scene.gate.keys = parse_keys("another-key-of-16", "x")
+    scene.access.keys = parse_keys("another-key-of-16", "x")
     assert (await scene.post("hello")).status == 401
 
 
@@ -267,16 +267,3 @@ def test_keys_that_could_be_guessed_or_not_be_sent_are_an_error(text: str, reaso
         parse_keys(text, "keys")
     for word in "short-key", "blanks in", "schlüssel", KEY:
         assert word not in str(caught.value)
-
-
-def test_keys_come_from_a_file_and_from_the_environment(tmp_path: Any) -> None:
-    file = tmp_path / "keys"
-    file.write_text(f"{KEY}\n")
-    assert read_keys(None, None) == ()
-    assert read_keys(str(file), None) == (KEY.encode(),)
-    assert read_keys(str(file), "another-key-of-16") == (KEY.encode(), b"another-key-of-16")
-    with pytest.raises(OSError, match="No such file"):
-        read_keys(str(tmp_path / "none"), None)
-    file.write_bytes(b"\xff" * 20)
-    with pytest.raises(BadKeys, match="not UTF-8"):
-        read_keys(str(file), None)

@@ -1,30 +1,45 @@
 """The application behind `trioweb serve`: every path is a topic.
 
 What a client sends to ws://host/lobby reaches everyone on /lobby.  A browser that asks for
-a path gets a chat page that connects to the same path.
+a path gets a chat page that connects to the same path.  There are other doors to the same topics:
+stock clients of the Centrifuge protocol, streams of events, and publishing by POST.
+
+NOTE: At each of them `Access` says what a peer may do, and nothing here decides that by itself.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import trio
+
+from ._access import FOR_EVER, Access, Caller, Permit
+from ._centrifuge import SUBPROTOCOLS
+from ._centrifuge._codes import DisconnectCode
 from ._connection import Connection
 from ._errors import CloseCode, HubFull, Reject
-from ._policy import Retain
-from ._posting import Gate, publish_posted
+from ._posting import publish_posted
 from ._protocol._http import Request, Response
 from ._server import Accept, Server, event_stream
 from ._server._answering import ALLOW
 from ._server._events import wants_events
+from ._server._origins import Origins
 from ._topics import Hub, Topic
+
+if TYPE_CHECKING:
+    from ._topic_server import ConnectRequest, Member, TopicServer, Welcome
 
 MAX_TOPIC_BYTES: Final = 255
 _TAKEN: Final = ("/healthz", "/metrics", "/stats")
+# Where Centrifugo has it, and so the addresses that clients are configured with.
+_PROTOCOL_PATH: Final = "/connection/websocket"
+_RESERVED: Final = "/connection/"
 _PAGE_HEADERS: Final = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-cache"),
@@ -53,55 +68,124 @@ def _full() -> Reject:
     return Reject(503, "Too many topics.\n", [("Retry-After", "5")])
 
 
+def _is_topic(request: Request) -> bool:
+    return request.path not in _TAKEN and not request.path.startswith(_RESERVED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """What `connection.user` is of a plain subscriber."""
+
+    topic: Topic
+    permit: Permit
+
+
 class Broadcast:
     """The callables that `serve` wants: `admit`, `handle` and `http`.
 
     Args:
         hub: where the topics live.
+        access: says who may do what.
         history: how many past messages a newcomer gets.
         echo: whether a sender gets its own messages.
-        gate: who may publish by POST; None for nobody.
+        origins: of pages that may publish by POST, too; as for `serve`.
 
     Attributes:
         server: whose health and numbers `http` tells; set it once it is started.
+        topic_server: serves clients of the Centrifuge protocol; None: nobody does.
     """
 
     server: Server
+    topic_server: TopicServer | None = None
 
-    def __init__(self, hub: Hub, *, history: int, echo: bool, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        access: Access,
+        *,
+        history: int,
+        echo: bool,
+        origins: Collection[str] = (),
+    ) -> None:
         self._hub = hub
-        self._gate = gate
+        self._access = access
         self._history = history
-        self._retain = Retain(max_messages=max(history, Retain().max_messages))
         self._echo = echo
+        self._origins = Origins(origins)
         page = files(__package__).joinpath("_page.html").read_text("utf-8")
         if not echo:
             # Or it would wait for what it sent to come back.
             page = page.replace('data-echo="yes"', 'data-echo="no"')
         self._page = page.encode()
+        # For those who may only read.
+        self._silent_page = page.replace('data-publish="yes"', 'data-publish="no"').encode()
         self._headers = (*_PAGE_HEADERS, ("Content-Security-Policy", _policy(page)))
 
     async def admit(self, request: Request) -> Accept:
-        """Find the topic of a path, or refuse it."""
+        """Let a peer in at the door that it asks for, or refuse it."""
+        spoken = next((name for name in SUBPROTOCOLS if name in request.subprotocols), None)
+        if spoken is not None or request.path == _PROTOCOL_PATH:
+            return self._admit_member(request, spoken)
+        permit = await self._access.subscribe(request, self._name(request))
         try:
-            return Accept(user=self._topic(request))
+            return Accept(user=_Visit(self._topic(request, permit), permit))
         except HubFull:
             raise _full() from None
 
-    def _topic(self, request: Request) -> Topic:
-        if request.path in _TAKEN:
+    def _admit_member(self, request: Request, subprotocol: str | None) -> Accept:
+        """Let in a client of the Centrifuge protocol, which may say who it is later."""
+        if self.topic_server is None:
+            raise Reject(
+                501, "Stock clients need msgspec here: pip install 'trioweb[centrifuge]'\n"
+            )
+        return Accept(subprotocol=subprotocol, user=self._access.caller(request))
+
+    async def welcome(self, member: Member, asked: ConnectRequest) -> Welcome | None:
+        """The topic server's `on_connect`."""
+        caller: Caller | None = member.connection.user
+        return None if caller is None else self._access.welcome(caller, asked)
+
+    def _name(self, request: Request) -> str:
+        """The name of the topic at the path."""
+        if not _is_topic(request):
             raise Reject(404, f"{request.path} is not a topic.\n")
         name = request.path.removeprefix("/")
         if len(name.encode()) > MAX_TOPIC_BYTES:
             raise Reject(414, f"A topic's name has at most {MAX_TOPIC_BYTES} bytes.\n")
-        return self._hub.topic(name, retain=self._retain)
+        return name
+
+    def _topic(self, request: Request, permit: Permit) -> Topic:
+        return self._hub.topic(self._name(request), retain=permit.rules.retain)
 
     async def handle(self, connection: Connection) -> None:
-        topic: Topic = connection.user
+        user: _Visit | Caller | None = connection.user
+        if isinstance(user, _Visit):
+            run, until = self._relay, user.permit.until
+        else:
+            assert self.topic_server is not None
+            run, until = self.topic_server.handle, FOR_EVER if user is None else user.until
+        if until == FOR_EVER:
+            await run(connection)
+            return
+        with trio.move_on_at(until):
+            await run(connection)
+            return
+        # It comes back, with another token if it has one by then.
+        expired = DisconnectCode.EXPIRED
+        await connection.aclose(expired, expired.reason)
+
+    async def _relay(self, connection: Connection) -> None:
+        visit: _Visit = connection.user
+        topic, permit = visit.topic, visit.permit
+        may_publish = permit.rules.publish
         skip = None if self._echo else connection
         try:
-            with topic.subscribe(connection, history=self._history):
+            with topic.subscribe(connection, history=permit.history(self._history)):
                 async for message in connection:
+                    if not may_publish:
+                        reason = "publishing to this topic is not allowed"
+                        await connection.aclose(CloseCode.POLICY_VIOLATION, reason)
+                        return
                     topic.publish(message, skip)
         except HubFull:
             # Others made topics between the request and now; or this peer has left, and with
@@ -109,24 +193,44 @@ class Broadcast:
             await connection.aclose(CloseCode.TRY_AGAIN_LATER, "too many topics")
 
     async def http(self, request: Request) -> Response:
-        if request.method == "POST" and self._gate is not None and request.path not in _TAKEN:
-            await self._gate.check(request)
-            try:
-                return await publish_posted(request, self._topic(request))
-            except HubFull:
-                raise _full() from None
+        if request.method == "POST" and self._access.takes_posts and _is_topic(request):
+            return await self._publish(request)
         if request.method not in ("GET", "HEAD"):
             return Response(405, "only GET and HEAD are answered\n", [ALLOW])
-        if request.path not in _TAKEN and wants_events(request):
-            return event_stream(request, self._topic(request), history=self._history)
         match request.path:
             case "/healthz":
                 draining = self.server.draining
                 return Response(503, "draining\n") if draining else Response(200, "ok\n")
             case "/stats":
+                await self._access.enter(request)
                 body = json.dumps(asdict(self.server.statistics()), indent=2) + "\n"
                 return Response(200, body, [("Content-Type", "application/json")])
             case "/metrics":
                 return Response(404, "not here: see --metrics\n")
             case _:
-                return Response(200, self._page, self._headers)
+                return await self._show(request)
+
+    async def _publish(self, request: Request) -> Response:
+        # A form of another site brings our users' cookies along.
+        if self._origins.complaint(request):
+            raise Reject(403, "This Origin may not publish.\n")
+        permit = await self._access.publish(request, self._name(request))
+        try:
+            return await publish_posted(request, self._topic(request, permit))
+        except HubFull:
+            raise _full() from None
+
+    async def _show(self, request: Request) -> Response:
+        """A topic as a stream of events, or else as a page."""
+        permit = await self._access.subscribe(request, self._name(request))
+        if wants_events(request):
+            return event_stream(
+                request,
+                self._topic(request, permit),
+                history=permit.history(self._history),
+                resume=permit.rules.recover == "all",
+                lifetime=permit.lifetime,
+            )
+        return Response(
+            200, self._page if permit.rules.publish else self._silent_page, self._headers
+        )

@@ -1,4 +1,4 @@
-"""Publishing by POST, for programs in other languages and for curl: who may, and what.
+"""Publishing by POST, for programs in other languages and for curl: what a body is.
 
 A body is a message, or JSON lines, each of which is one; all of it is checked before anything is
 published.  `Idempotency-Key` makes it once: whoever got no answer sends it again.
@@ -6,29 +6,17 @@ published.  `Idempotency-Key` makes it once: whoever got no answer sends it agai
 
 from __future__ import annotations
 
-import hmac
 import json
-from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Final, NoReturn
 
 import trio
 
 from ._errors import BrokerFull, HubFull, Reject
 from ._policy import Message
-from ._protocol._http import Address, Request, Response
+from ._protocol._http import Request, Response
 from ._topics import Kind, Topic
 from ._topics._details import describe
-
-_MIN_KEY_CHARS: Final = 16
-# One guess a second for each host is no way to find a key; who is further behind than this is told
-# at once.
-_PACE_SECONDS: Final = 1.0
-_MAX_WAIT_SECONDS: Final = 10.0
-_MAX_HOSTS: Final = 10_000
 
 _JSON_LINES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 # What `curl -d` says of a body, whatever it is.
@@ -38,98 +26,6 @@ _MAX_LINES: Final = 10_000
 _LINES_PER_CHECKPOINT: Final = 64
 # As much as fits into a key of a publication with the number of a line behind it.
 _MAX_KEY_CHARS: Final = 240
-
-
-class BadKeys(ValueError):
-    """What should be keys is not; the text names the line and never a key."""
-
-
-def parse_keys(text: str, where: str) -> tuple[bytes, ...]:
-    """The API keys in *text*, one a line; several are for the time in which one replaces another.
-
-    Raises:
-        BadKeys: there is none, or one that could be guessed or not be sent.
-    """
-    keys = []
-    for number, line in enumerate(text.splitlines(), 1):
-        key = line.strip()
-        if not key:
-            continue
-        if len(key) < _MIN_KEY_CHARS:
-            raise BadKeys(f"{where}: line {number}: a key has at least {_MIN_KEY_CHARS} characters")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise BadKeys(f"{where}: line {number}: a key is printable ASCII without blanks")
-        keys.append(key.encode("ascii"))
-    if not keys:
-        raise BadKeys(f"{where}: no key in it")
-    return tuple(keys)
-
-
-def read_keys(path: str | None, environment: str | None) -> tuple[bytes, ...]:
-    """The keys of the file at *path* and of the variable TRIOWEB_API_KEY; () if neither is there.
-
-    Raises:
-        BadKeys, OSError: they cannot be had.
-    """
-    keys: tuple[bytes, ...] = ()
-    if path is not None:
-        try:
-            text = Path(path).read_text("utf-8")
-        except UnicodeDecodeError:
-            raise BadKeys(f"{path}: not UTF-8") from None
-        keys += parse_keys(text, path)
-    if environment is not None:
-        keys += parse_keys(environment, "TRIOWEB_API_KEY")
-    return keys
-
-
-class Gate:
-    """Who may publish by POST: whoever has one of the keys.
-
-    Attributes:
-        keys: those that count from now on.
-    """
-
-    def __init__(self, keys: Iterable[bytes]) -> None:
-        self.keys = tuple(keys)
-        # When each host may be told next that it has no key, the longest ago first.
-        self._next: OrderedDict[str, float] = OrderedDict()
-
-    async def check(self, request: Request) -> None:
-        """Check that *request* brings a key.
-
-        Raises:
-            Reject: it does not: 401, at most one a second for each host, or 429.
-        """
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        offered = given.strip().encode("latin-1")
-        # All of them, so that how long it takes does not tell which it was.
-        known = [hmac.compare_digest(offered, key) for key in self.keys]
-        if any(known) and scheme.lower() == "bearer":
-            return
-        await self._pace(_host_of(request.remote))
-        raise Reject(401, "an API key is needed\n", [("WWW-Authenticate", "Bearer")])
-
-    async def _pace(self, host: str) -> None:
-        now = trio.current_time()
-        due = max(now, self._next.pop(host, now))
-        if due - now > _MAX_WAIT_SECONDS:
-            self._next[host] = due
-            raise Reject(429, "too many guesses\n", [("Retry-After", str(int(due - now)))])
-        self._next[host] = due + _PACE_SECONDS
-        if len(self._next) > _MAX_HOSTS:
-            self._next.popitem(last=False)
-        await trio.sleep_until(due)
-
-
-def _host_of(remote: Address) -> str:
-    """What guesses are counted by: of IPv6, the network that one peer usually has."""
-    host = remote[0] if isinstance(remote, tuple) else ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    return host if address.version == 4 else address.exploded[:19]
 
 
 @dataclass(frozen=True, slots=True)

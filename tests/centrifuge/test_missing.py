@@ -22,6 +22,16 @@ def test_trioweb_does_not_need_msgspec() -> None:
     assert _run(program) == "False\n"
 
 
-def test_the_error_says_what_to_install() -> None:
-    program = "import sys; sys.modules['msgspec'] = None; import trioweb._centrifuge"
+@pytest.mark.parametrize("name", ["._centrifuge import CODECS", " import open_topic_server"])
+def test_the_error_says_what_to_install(name: str) -> None:
+    program = f"import sys; sys.modules['msgspec'] = None; from trioweb{name}"
     assert "ImportError: the Centrifuge client protocol needs msgspec: pip install" in _run(program)
+
+
+def test_rules_and_tokens_do_not_need_it() -> None:
+    program = (
+        "import sys; sys.modules['msgspec'] = None\n"
+        "from trioweb import TopicRules, Tokens\n"
+        "print(Tokens('x' * 32), TopicRules().publish)"
+    )
+    assert _run(program) == "<Tokens of 1 keys> False\n"

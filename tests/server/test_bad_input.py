@@ -22,6 +22,7 @@ import trio.testing
 import trioweb
 from tests.server.support import Peer, echo, upgrade_head
 from tests.support import BINARY, CLOSE, PING, TEXT, Frame, close_frame, encode
+from trioweb._access import Access, open_rules
 from trioweb._broadcast import Broadcast
 from trioweb._policy import bound
 from trioweb._server._settings import Handler
@@ -329,7 +330,7 @@ async def test_thousand_topics_a_second_cost_no_more_than_the_hub_may_hold(
 ) -> None:
     """Invariants 4 and 8."""
     async with trioweb.open_hub(max_topics=50) as hub:
-        broadcast = Broadcast(hub, history=20, echo=True)
+        broadcast = Broadcast(hub, Access(open_rules(trioweb.Retain())), history=20, echo=True)
         async with besieged(handler=broadcast.handle, admit=broadcast.admit, hub=hub) as scene:
 
             async def make_topics(start: int) -> None:

@@ -8,13 +8,26 @@ clock: what a message *means* is the business of a topic server and client.
 
 from __future__ import annotations
 
-try:
-    import msgspec as _needed  # noqa: F401 - by all modules below; here it is missed once
-except ModuleNotFoundError as exc:
-    raise ImportError(
-        "the Centrifuge client protocol needs msgspec: pip install 'trioweb[centrifuge]'"
-    ) from exc
+from typing import TYPE_CHECKING, Final
 
-from ._codec import CODECS, Codec
+if TYPE_CHECKING:
+    from ._codec import CODECS as CODECS
+    from ._codec import Codec as Codec
 
-__all__ = ["CODECS", "Codec"]
+# The encodings, as a WebSocket names them.
+SUBPROTOCOLS: Final = ("centrifuge-protobuf", "centrifuge-json")
+
+
+# The numbers can be had without msgspec, which is an extra.
+def __getattr__(name: str) -> object:
+    if name not in ("CODECS", "Codec"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import msgspec as _needed  # noqa: F401 - by all modules below; here it is missed once
+    except ModuleNotFoundError as exc:
+        raise ImportError(
+            "the Centrifuge client protocol needs msgspec: pip install 'trioweb[centrifuge]'"
+        ) from exc
+    from . import _codec
+
+    return getattr(_codec, name)

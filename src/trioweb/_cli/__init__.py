@@ -112,6 +112,7 @@ def _add_serve(commands: Any) -> None:
         help="run a broadcast server with a chat page",
         description="Run a broadcast server: every path is a topic, and what a client sends to "
         "ws://HOST/lobby reaches everyone on /lobby. With a browser, any path is a chat page; "
+        "stock clients of the Centrifuge protocol connect to /connection/websocket; "
         "/healthz says ok, /stats tells numbers as JSON. SIGTERM and Ctrl-C close softly; SIGHUP "
         "reads the certificate again, or with a terminal closes softly, too.",
         formatter_class=_HelpFormatter,
@@ -160,6 +161,24 @@ def _add_serve(commands: Any) -> None:
         help="whoever sends one of these keys, one a line and of at least 16 characters, as "
         "Authorization: Bearer publishes by POST; SIGHUP reads them again. TRIOWEB_API_KEY has "
         "some, too; without any, nobody publishes by POST",
+    )
+    add(
+        "--topics",
+        metavar="FILE",
+        help="what may be done with which topics: TOML, a table for each namespace; otherwise "
+        "everybody may do everything",
+    )
+    add(
+        "--token-secret-file",
+        metavar="FILE",
+        help="whoever has no token (JWT) that one of these secrets has signed gets 401, but for "
+        "topics with anonymous = true; one a line, of at least 32 characters; SIGHUP reads them "
+        "again. TRIOWEB_TOKEN_SECRET has some, too",
+    )
+    add(
+        "--token-key-file",
+        metavar="FILE",
+        help="likewise with these public keys (PEM; RSA or P-256)",
     )
     add(
         "--origin",

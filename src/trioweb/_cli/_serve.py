@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import ssl
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
 import trio
 
+from .._access import Access, open_rules
 from .._broadcast import Broadcast
 from .._errors import CloseCode
-from .._policy import Limits, Message
-from .._posting import BadKeys, Gate, read_keys
+from .._policy import Limits, Message, Retain
 from .._server import Server, serve_listeners
-from .._topics import open_hub
+from .._topics import Hub, open_hub
+from . import _secrets as secrets
 from ._metrics import listen_for_metrics, serve_metrics
 from ._sockets import describe, listen
 from ._terminal import UsageError
 from ._tls import load_certificate
+from ._topics_file import read_topics
 
 _logger = logging.getLogger("trioweb")
 
@@ -46,6 +49,33 @@ def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | N
     return context
 
 
+def _access(options: argparse.Namespace) -> Access:
+    """Who may do what, as *options* say; everybody everything, if they say nothing."""
+    retain = Retain(max_messages=max(options.history, Retain().max_messages))
+    path = options.topics
+    topics = open_rules(retain) if path is None else read_topics(path, retain)
+    return Access(topics, keys=secrets.api_keys(options), tokens=secrets.tokens(options))
+
+
+@asynccontextmanager
+async def _open_broadcast(
+    hub: Hub, access: Access, options: argparse.Namespace
+) -> AsyncGenerator[Broadcast]:
+    """What is served, with a topic server for stock clients where there can be one."""
+    echo = not options.no_echo
+    broadcast = Broadcast(hub, access, history=options.history, echo=echo, origins=options.origin)
+    try:
+        from .._topic_server import open_topic_server
+    except ImportError as exc:
+        _logger.info("no topics for stock clients: %s", exc)
+        yield broadcast
+        return
+    async with open_topic_server(
+        hub, topics=access.topics, tokens=access.tokens, on_connect=broadcast.welcome
+    ) as broadcast.topic_server:
+        yield broadcast
+
+
 async def serve(options: argparse.Namespace) -> int:
     if options.spread > options.grace:
         raise UsageError(
@@ -53,8 +83,7 @@ async def serve(options: argparse.Namespace) -> int:
             "seconds for the whole soft close"
         )
     context = _ssl_context(options.tls_cert, options.tls_key)
-    keys = _api_keys(options.api_key_file)
-    gate = Gate(keys) if keys else None
+    access = _access(options)
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     limits = Limits(
         max_message_bytes=options.max_message_bytes,
@@ -64,8 +93,8 @@ async def serve(options: argparse.Namespace) -> int:
     async with (
         open_hub(max_topics=options.max_topics) as hub,
         listen_for_metrics(options.metrics) as watchers,
+        _open_broadcast(hub, access, options) as broadcast,
     ):
-        broadcast = Broadcast(hub, history=options.history, echo=not options.no_echo, gate=gate)
         listeners = await listen(options)
         run = partial(
             serve_listeners,
@@ -97,7 +126,7 @@ async def serve(options: argparse.Namespace) -> int:
                 # A terminal that is closed takes its programs along.
                 while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():
                     await _read_again(broadcast.server, options)
-                    await _read_keys_again(gate, options)
+                    await secrets.read_again(access, options)
                 nursery.start_soon(
                     broadcast.server.drain, options.grace, options.spread, _CLOSE_CODES[number]
                 )
@@ -120,27 +149,6 @@ async def _read_again(server: Server, options: argparse.Namespace) -> None:
     else:
         server._ssl_context = context
         _logger.info("SIGHUP: the certificate was read again")
-
-
-def _api_keys(path: str | None) -> tuple[bytes, ...]:
-    try:
-        return read_keys(path, os.environ.get("TRIOWEB_API_KEY"))
-    except OSError as exc:
-        raise UsageError(f"--api-key-file {path}: {exc.strerror}") from None
-    except BadKeys as exc:
-        raise UsageError(f"--api-key-file: {exc}") from None
-
-
-async def _read_keys_again(gate: Gate | None, options: argparse.Namespace) -> None:
-    """Take what is in the file of the keys by now."""
-    if gate is None or options.api_key_file is None:
-        return
-    try:
-        gate.keys = await trio.to_thread.run_sync(_api_keys, options.api_key_file)
-    except UsageError as exc:
-        _logger.error("SIGHUP: %s; the old keys stay", exc)
-    else:
-        _logger.info("SIGHUP: the API keys were read again")
 
 
 def _announce(listener: trio.abc.Listener[Any], hosts: list[str] | None, *, secure: bool) -> None:

@@ -11,6 +11,7 @@ told in such an answer when to come back.
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64encode
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def event_stream(
     retry: float | None = None,
     history: int = 0,
     peer: str | None = None,
+    resume: bool = True,
+    lifetime: float | None = None,
 ) -> Response:
     """The answer to *request* that goes on: *topic* as Server-Sent Events.
 
@@ -100,6 +103,10 @@ def event_stream(
             number from 1 to 5, so that not all come back at once.
         history: as for `Topic.subscribe`, for peers that do not say how far they have the topic.
         peer: the key of the peer, as for `Topic.subscribe`; by default nobody's.
+        resume: whether a peer that comes back gets what it missed.  Otherwise it is told a gap, and
+            begins as others do.
+        lifetime: seconds after which the stream ends, such as those for which a token is good, and
+            the peer is told to come back; None for never.
 
     Raises:
         TypeError, ValueError: an argument cannot be.
@@ -115,10 +122,23 @@ def event_stream(
     if history < 0:
         raise ValueError(f"event_stream: history={history!r} must not be negative")
     check_kind("event_stream", "peer", peer, str, optional=True)
+    check_kind("event_stream", "resume", resume, bool)
+    check_kind("event_stream", "lifetime", lifetime, int, float, optional=True)
+    if lifetime is not None and not lifetime >= 0:
+        raise ValueError(f"event_stream: lifetime={lifetime!r} must not be negative")
     given = request.headers.get("last-event-id") or request.query.get("last_event_id")
-    since = _since(given)
+    since = _since(given) if resume else None
     place: _Place = {"since": since, "history": 0 if since else history}
-    body = EventStream(topic, place, encode, retry=retry, peer=peer, remote=request.remote)
+    body = EventStream(
+        topic,
+        place,
+        encode,
+        retry=retry,
+        peer=peer,
+        remote=request.remote,
+        has_lost=bool(given) and not resume,
+        until=math.inf if lifetime is None else trio.current_time() + lifetime,
+    )
     return Response(200, body, _HEADERS)
 
 
@@ -250,6 +270,8 @@ class EventStream(Streamed):
         retry: float | None,
         peer: str | None,
         remote: Address,
+        has_lost: bool,
+        until: float,
     ) -> None:
         self._topic = topic
         self._place = place
@@ -257,6 +279,10 @@ class EventStream(Streamed):
         self._retry = retry
         self._peer = peer
         self._remote = remote
+        # Whether the peer was here before, and gets nothing of what it missed.
+        self._has_lost = has_lost
+        # When the stream ends, in Trio's time.
+        self._until = until
 
     # An interrupt in the middle would cut a frame.
     @enable_ki_protection
@@ -292,7 +318,9 @@ class EventStream(Streamed):
             with topic.subscribe(sink, encode=self._encode, **place) as subscription:
                 sink.queue.put(head + self._beginning(form, subscription))
                 stop.watchers.add(sink.woken)
-                await presence.during(lambda: _follow(sink, subscription, interval, stop))
+                await presence.during(
+                    lambda: _follow(sink, subscription, interval, stop, self._until)
+                )
             with trio.move_on_after(limits.close_timeout) as patience:
                 await sink.queue.wait_flushed()
             if patience.cancelled_caught:
@@ -307,17 +335,21 @@ class EventStream(Streamed):
         retry = new_random().uniform(*_RETRY_SECONDS) if self._retry is None else self._retry
         offset = subscription.cursor
         first = form.frame(_retry(retry) + _block(f"{form.epoch}:{offset}"))
-        if subscription.recovered:
+        if subscription.recovered and not self._has_lost:
             return first
         return first + form.gap(offset, subscription.skipped)
 
 
-async def _follow(sink: EventSink, subscription: Subscription, interval: float, stop: Stop) -> None:
+async def _follow(
+    sink: EventSink, subscription: Subscription, interval: float, stop: Stop, until: float
+) -> None:
     """Keep the stream alive until it ends; in a soft stop, until it has caught up."""
     while not sink.woken.is_set():
         before = subscription.cursor
-        with trio.move_on_after(interval):
+        with trio.move_on_at(min(trio.current_time() + interval, until)):
             await sink.woken.wait()
+            break
+        if trio.current_time() >= until:
             break
         if subscription.cursor == before and sink.queue.writable:
             sink.queue.put(sink.form.frame(_COMMENT))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import trio
 
 from .._arguments import check_kind
-from .._centrifuge import CODECS, Codec
+from .._centrifuge import CODECS, SUBPROTOCOLS, Codec
 from .._centrifuge._codes import DisconnectCode
 from .._connection import Connection
 from .._topics import Hub, Topic
@@ -26,7 +26,7 @@ from ._tokens import Tokens
 
 # What clients show their users; a number of the protocol's, and none of ours.
 _VERSION: Final = "trioweb"
-_PROTOBUF: Final = "centrifuge-protobuf"
+_PROTOBUF: Final = SUBPROTOCOLS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class TopicServer:
         takes_anonymous: whether who has no token may connect where others have one.
     """
 
-    subprotocols: Final = (_PROTOBUF, "centrifuge-json")
+    subprotocols: Final = SUBPROTOCOLS
     version: Final = _VERSION
 
     def __init__(

@@ -21,7 +21,7 @@ from ._rules import Granted, Welcome
 Key: TypeAlias = str | bytes
 
 # RFC 7518 section 3.2: as long as what the hash gives.
-_MIN_SECRET_BYTES: Final = 32
+MIN_SECRET_BYTES: Final = 32
 # To look at a token holds up others; those in use have a few hundred bytes.
 _MAX_TOKEN_CHARS: Final = 16 * 2**10
 _MAX_TOPICS: Final = 128
@@ -64,18 +64,29 @@ class Tokens:
         check_kind("Tokens", "issuer", issuer, str, optional=True)
         self._audience = audience
         self._issuer = issuer
+        self.replace_keys(keys)
+
+    def __repr__(self) -> str:
+        return f"<Tokens of {len(self._keys)} keys>"
+
+    def replace_keys(self, keys: Key | Iterable[Key] | Mapping[str, Key]) -> None:
+        """Check the tokens that come from now on with *keys* instead; as for `Tokens`.
+
+        What was granted before goes on until it ends.
+
+        Raises:
+            TypeError, ValueError: a key cannot be one; nothing was replaced.
+        """
         if isinstance(keys, str | bytes):
             keys = [keys]
         named = keys if isinstance(keys, Mapping) else None
         if named is None and not isinstance(keys, Iterable):
             raise wrong("Tokens", "keys", "a key, several, or a mapping of them", keys)
-        self._keys = [self._checked(key) for key in (named.values() if named else keys)]
-        self._by_kid = None if named is None else dict(zip(named, self._keys, strict=True))
-        if not self._keys:
+        checked = [self._checked(key) for key in (named.values() if named else keys)]
+        if not checked:
             raise ValueError("Tokens(keys=…): there must be one")
-
-    def __repr__(self) -> str:
-        return f"<Tokens of {len(self._keys)} keys>"
+        self._keys = checked
+        self._by_kid = None if named is None else dict(zip(named, checked, strict=True))
 
     @staticmethod
     def _checked(key: Key) -> tuple[Any, str]:
@@ -83,10 +94,10 @@ class Tokens:
         check_kind("Tokens", "each of keys", key, str, bytes)
         data = key.encode() if isinstance(key, str) else key
         if _PEM not in data:
-            if len(data) < _MIN_SECRET_BYTES:
+            if len(data) < MIN_SECRET_BYTES:
                 raise ValueError(
                     f"Tokens(keys=…): a secret of {len(data)} bytes can be guessed; "
-                    f"it must have at least {_MIN_SECRET_BYTES}"
+                    f"it must have at least {MIN_SECRET_BYTES}"
                 )
             return data, "HS256"
         from cryptography.hazmat.primitives.asymmetric import ec, rsa

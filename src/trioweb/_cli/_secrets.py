@@ -1,0 +1,120 @@
+"""API keys, and the keys that tokens are checked with: where the command line finds them.
+
+No option takes one itself, since whoever may list this machine's processes would see it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from .._access import Access
+from .._keys import MIN_KEY_CHARS, BadKeys, parse_keys
+from .._topic_server._tokens import MIN_SECRET_BYTES, Key, Tokens
+from ._terminal import UsageError
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("trioweb")
+
+_PEM: Final = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+def _text(option: str, path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as exc:
+        raise UsageError(f"{option} {path}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{option} {path}: not UTF-8") from None
+
+
+def _lines(option: str, path: str | None, variable: str, min_chars: int) -> tuple[bytes, ...]:
+    """The keys in the file of *option* and in the environment's *variable*."""
+    keys: tuple[bytes, ...] = ()
+    text = os.environ.get(variable)
+    try:
+        if path is not None:
+            keys += parse_keys(_text(option, path), f"{option} {path}", min_chars=min_chars)
+        if text is not None:
+            keys += parse_keys(text, variable, min_chars=min_chars)
+    except BadKeys as exc:
+        raise UsageError(str(exc)) from None
+    return keys
+
+
+def api_keys(options: argparse.Namespace) -> tuple[bytes, ...]:
+    """Those of the file and the environment; () if neither is there.
+
+    Raises:
+        UsageError: they cannot be had.
+    """
+    return _lines("--api-key-file", options.api_key_file, "TRIOWEB_API_KEY", MIN_KEY_CHARS)
+
+
+def _token_keys(options: argparse.Namespace) -> list[Key]:
+    option, path = "--token-secret-file", options.token_secret_file
+    keys: list[Key] = [*_lines(option, path, "TRIOWEB_TOKEN_SECRET", MIN_SECRET_BYTES)]
+    if options.token_key_file is not None:
+        text = _text("--token-key-file", options.token_key_file)
+        # A line that is none would be a secret, and a public one.
+        found = [match[0] for match in _PEM.finditer(text)]
+        if not found:
+            raise UsageError(
+                f"--token-key-file {options.token_key_file}: no public key (PEM) in it"
+            )
+        keys += found
+    return keys
+
+
+def _checked(options: argparse.Namespace, make: Callable[[], T]) -> T:
+    """What *make* makes of the keys of tokens."""
+    try:
+        return make()
+    except ValueError as exc:
+        # A secret that is good for a file is good, so that it was this.
+        why = str(exc).removeprefix("Tokens(keys=…): ")
+        raise UsageError(f"--token-key-file {options.token_key_file}: {why}") from None
+    except ImportError as exc:
+        raise UsageError(str(exc)) from None
+
+
+def tokens(options: argparse.Namespace) -> Tokens | None:
+    """What tokens are checked with; None if there is no key for it.
+
+    Raises:
+        UsageError: keys cannot be had.
+    """
+    keys = _token_keys(options)
+    return _checked(options, lambda: Tokens(keys)) if keys else None
+
+
+async def read_again(access: Access, options: argparse.Namespace) -> None:
+    """Take what is in the files of the keys by now."""
+    if options.api_key_file is not None:
+        keys = await _again(lambda: api_keys(options), "API keys")
+        access.keys = access.keys if keys is None else keys
+    if access.tokens is not None and (options.token_secret_file or options.token_key_file):
+        checker = access.tokens
+        await _again(
+            lambda: _checked(options, lambda: checker.replace_keys(_token_keys(options))),
+            "keys of tokens",
+        )
+
+
+async def _again(read: Callable[[], T], what: str) -> T | None:
+    try:
+        # In a thread: files may be far away.
+        found = await trio.to_thread.run_sync(read)
+    except UsageError as exc:
+        _logger.error("SIGHUP: %s; the old keys stay", exc)
+        return None
+    _logger.info("SIGHUP: the %s were read again", what)
+    return found
