@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
+from collections.abc import Generator
 from importlib.util import find_spec
 
 import pytest
@@ -59,3 +61,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if item.config.getoption("all_peers"):
                 pytest.fail(what, pytrace=False)
             pytest.skip(what)
+
+
+@pytest.fixture
+def root_logger() -> Generator[None]:
+    """`main` takes the root logger over, as a program may; pytest wants it back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

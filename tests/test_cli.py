@@ -14,7 +14,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,16 +38,7 @@ from trioweb._cli._logging import BackgroundHandler
 from trioweb._cli._topics_file import read_topics
 from trioweb._protocol._speedups import LANGUAGE
 
-
-@pytest.fixture(autouse=True)
-def root_logger() -> Generator[None]:
-    """`main` takes the root logger over, as a program may; pytest wants it back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers.clear()
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("root_logger")
 
 
 # What the user can mend: one line, exit code 2.

@@ -6,10 +6,8 @@ What it refuses to begin with is run in this process.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import signal
-from collections.abc import Generator
 
 import pytest
 import trio
@@ -564,17 +562,6 @@ async def test_connect_ends_normally_at_ctrl_c_in_a_terminal(site: Site) -> None
 
 
 # What the user can mend: one line, exit code 2.
-
-
-@pytest.fixture
-def root_logger() -> Generator[None]:
-    """`main` takes the root logger over, as a program may; pytest wants it back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers.clear()
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.mark.usefixtures("root_logger")
