@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterable
+from itertools import chain, combinations
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -52,6 +56,54 @@ async def test_who_was_cancelled_is_not_woken(autojump_clock: trio.testing.MockC
     assert awake.is_set()
 
 
+def some_of(numbers: range) -> Iterable[tuple[int, ...]]:
+    return chain.from_iterable(combinations(numbers, count) for count in range(len(numbers) + 1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_whoever_of_those_who_wait_is_cancelled_the_others_are_woken(count: int) -> None:
+    for cancelled in some_of(range(count)):
+        waitable = Waitable()
+        scopes = [trio.CancelScope() for _ in range(count + 1)]
+        awake: list[int] = []
+
+        async def wait(number: int) -> None:
+            with scopes[number]:  # noqa: B023 - ends within the iteration
+                await waitable.wait_change()  # noqa: B023
+                awake.append(number)  # noqa: B023
+
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(wait, number)
+            await wait_all_tasks_blocked()
+            for number in cancelled:
+                scopes[number].cancel()
+            await wait_all_tasks_blocked()
+            # Comes to what the others have left, which may be nobody.
+            nursery.start_soon(wait, count)
+            await wait_all_tasks_blocked()
+            assert awake == []
+            waitable.changed()
+        assert sorted(awake) == sorted(set(range(count + 1)) - set(cancelled))
+
+
+async def test_a_task_that_waits_alone_takes_no_set_and_several_leave_none_behind() -> None:
+    waitable = Waitable()
+
+    def has_set() -> bool:
+        return any(isinstance(each, set) for each in gc.get_referents(waitable))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waitable.wait_change)
+        await wait_all_tasks_blocked()
+        assert not has_set()
+        nursery.start_soon(waitable.wait_change)
+        await wait_all_tasks_blocked()
+        assert has_set()
+        waitable.changed()
+        assert not has_set()
+
+
 async def test_a_change_that_came_before_a_cancellation_is_not_lost() -> None:
     waitable = Waitable()
     with trio.CancelScope() as scope:
@@ -67,11 +119,12 @@ async def test_a_change_that_came_before_a_cancellation_is_not_lost() -> None:
     assert was_woken
 
 
-async def test_a_change_from_another_thread_is_refused_and_forgets_nobody() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_change_from_another_thread_is_refused_and_forgets_nobody(count: int) -> None:
     waitable = Waitable()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(waitable.wait_change)
-        nursery.start_soon(waitable.wait_change)
+        for _ in range(count):
+            nursery.start_soon(waitable.wait_change)
         await wait_all_tasks_blocked()
         with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
             await trio.to_thread.run_sync(waitable.changed)

@@ -42,9 +42,10 @@ class Waitable:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: set[Task] = set()
+        # Nearly always one task waits or none: a set of one is 216 bytes of each connection.
+        self._waiting: Task | set[Task] | None = None
 
-    # As Trio's own primitives.  Whoever is on the set and does not wait, because an interrupt has
+    # As Trio's own primitives.  A task that is noted and does not wait, because an interrupt has
     # struck between the two, would be woken while it runs, which ends Trio.
     @enable_ki_protection
     async def wait_change(self) -> None:
@@ -56,10 +57,18 @@ class Waitable:
         task = current_task()
 
         def abort(_: RaiseCancelT) -> Abort:
-            waiting.remove(task)
+            if isinstance(self._waiting, set):
+                self._waiting.remove(task)
+            else:
+                self._waiting = None
             return Abort.SUCCEEDED
 
-        waiting.add(task)
+        if waiting is None:
+            self._waiting = task
+        elif isinstance(waiting, set):
+            waiting.add(task)
+        else:
+            self._waiting = {waiting, task}
         await wait_task_rescheduled(abort)
 
     @enable_ki_protection
@@ -71,13 +80,16 @@ class Waitable:
                 anybody forgotten.
         """
         waiting = self._waiting
-        if waiting:
+        if waiting is not None:
             try:
-                for task in waiting:
-                    reschedule(task)
+                if isinstance(waiting, set):
+                    for task in waiting:
+                        reschedule(task)
+                else:
+                    reschedule(waiting)
             except RuntimeError:
                 raise wrong_thread() from None
-            waiting.clear()
+            self._waiting = None
 
 
 class Waiter:
