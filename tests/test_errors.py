@@ -18,6 +18,7 @@ from trioweb import (
     ConnectionClosed,
     ConnectionLost,
     Dismiss,
+    Gap,
     GaveUp,
     HandshakeFailed,
     HandshakeRejected,
@@ -34,6 +35,7 @@ from trioweb import (
     TryAgain,
     Unpublished,
     Unsent,
+    Unsubscribed,
 )
 from trioweb._errors import (
     CloseCode,
@@ -60,6 +62,8 @@ _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     Refuse: (TriowebError,),
     Dismiss: (TriowebError,),
     Refused: (TriowebError,),
+    Unsubscribed: (TriowebError,),
+    Gap: (TriowebError,),
     GaveUp: (TriowebError,),
     Unsent: (TriowebError,),
     OutboxFull: (TriowebError,),
@@ -116,6 +120,21 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
         Refused(103, "permission denied"),
         {"code": 103, "message": "permission denied", "temporary": False},
         "refused: permission denied (103)",
+    ),
+    (
+        Unsubscribed(2000, "server unsubscribe"),
+        {"code": 2000, "reason": "server unsubscribe"},
+        "unsubscribed by the server: server unsubscribe (2000)",
+    ),
+    (
+        Gap("news", ("a", 3), ("a", 5)),
+        {"topic": "news", "since": ("a", 3), "position": ("a", 5), "missing": 2},
+        "2 publications of topic 'news' were missed",
+    ),
+    (
+        Gap("news", ("a", 3), ("b", 5)),
+        {"topic": "news", "since": ("a", 3), "position": ("b", 5), "missing": None},
+        "an unknown number of publications of topic 'news' were missed",
     ),
     (ConnectionClosed(4000), {"code": 4000, "reason": ""}, "connection closed (4000)"),
     (

@@ -26,6 +26,7 @@ from ._errors import (
     ConnectionClosed,
     ConnectionLost,
     Dismiss,
+    Gap,
     GaveUp,
     HandshakeFailed,
     HandshakeRejected,
@@ -42,6 +43,7 @@ from ._errors import (
     TryAgain,
     Unpublished,
     Unsent,
+    Unsubscribed,
 )
 from ._link import LinkStatistics as ConnectionStatistics
 from ._link import State
@@ -68,6 +70,17 @@ from ._topics import (
 )
 
 if _TYPE_CHECKING:
+    from ._topic_client import Joined as Joined
+    from ._topic_client import Left as Left
+    from ._topic_client import MemberInfo as MemberInfo
+    from ._topic_client import PresenceStatistics as PresenceStatistics
+    from ._topic_client import ServerMessages as ServerMessages
+    from ._topic_client import Subscribed as Subscribed
+    from ._topic_client import TopicClient as TopicClient
+    from ._topic_client import TopicHistory as TopicHistory
+    from ._topic_client import TopicPublication as TopicPublication
+    from ._topic_client import TopicSubscription as TopicSubscription
+    from ._topic_client import open_topic_client as open_topic_client
     from ._topic_server import ConnectRequest as ConnectRequest
     from ._topic_server import Granted as Granted
     from ._topic_server import Member as Member
@@ -100,6 +113,7 @@ __all__ = [
     "Dial",
     "Dismiss",
     "Event",
+    "Gap",
     "GaveUp",
     "HandshakeFailed",
     "HandshakeRejected",
@@ -142,6 +156,7 @@ __all__ = [
     "Undelivered",
     "Unpublished",
     "Unsent",
+    "Unsubscribed",
     "Waiting",
     "event_stream",
     "is_worth_retry",
@@ -155,6 +170,21 @@ __all__ = [
 
 # They need msgspec, which is an extra; so they are not in `__all__`, and are imported when they are
 # first asked for.
+_OF_TOPIC_CLIENT = frozenset(
+    {
+        "Joined",
+        "Left",
+        "MemberInfo",
+        "PresenceStatistics",
+        "ServerMessages",
+        "Subscribed",
+        "TopicClient",
+        "TopicHistory",
+        "TopicPublication",
+        "TopicSubscription",
+        "open_topic_client",
+    }
+)
 _OF_TOPIC_SERVER = frozenset(
     {
         "ConnectRequest",
@@ -177,8 +207,12 @@ def __getattr__(name: str) -> object:
         from . import _topic_server
 
         return getattr(_topic_server, name)
+    if name in _OF_TOPIC_CLIENT:
+        from . import _topic_client
+
+        return getattr(_topic_client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OF_TOPIC_SERVER})
+    return sorted({*globals(), *_OF_TOPIC_SERVER, *_OF_TOPIC_CLIENT})

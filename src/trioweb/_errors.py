@@ -15,6 +15,8 @@
     ├── Refuse                      raised *by* a topic server's callables to say no: .code .message
     ├── Dismiss                     raised *by* them to end the connection: .code .reason
     ├── Refused                     .code .message .temporary: the peer has said no
+    ├── Unsubscribed                .code .reason: a server has ended a subscription
+    ├── Gap                         .topic .since .position .missing: publications were missed
     ├── GaveUp                      .attempts .last .unsent: the client will not connect again
     ├── Unsent                      .count .messages that a client could not hand over in time
     ├── OutboxFull                  the client keeps all it may (full="raise")
@@ -318,6 +320,49 @@ class Refused(TriowebError):
 
     def __str__(self) -> str:
         return f"refused: {self.message} ({self.code})"
+
+
+class Unsubscribed(TriowebError):
+    """The server has ended a subscription of a topic client's, for good.
+
+    Attributes:
+        code: the protocol's, or the application's.
+        reason: for people.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"unsubscribed by the server: {self.reason} ({self.code})"
+
+
+class Gap(TriowebError):
+    """Publications of a topic may be missing here, and nobody can tell which.
+
+    Attributes:
+        topic: its name.
+        since: (epoch, offset) of the last publication before; None if the topic has no positions.
+        position: (epoch, offset) behind which it goes on, likewise.
+        missing: how many are missing; None if that is not known, as in another life of the topic.
+    """
+
+    def __init__(
+        self, topic: str, since: tuple[str, int] | None, position: tuple[str, int] | None
+    ) -> None:
+        super().__init__(topic, since, position)
+        self.topic = topic
+        self.since = since
+        self.position = position
+        self.missing: int | None = None
+        if since is not None and position is not None and since[0] == position[0]:
+            self.missing = max(position[1] - since[1], 0)
+
+    def __str__(self) -> str:
+        number = "an unknown number of" if self.missing is None else str(self.missing)
+        return f"{number} publications of topic {self.topic!r} were missed"
 
 
 class GaveUp(TriowebError):

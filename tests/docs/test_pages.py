@@ -161,7 +161,8 @@ def documented(module: str) -> list[str]:
 
 def public(module: Any) -> set[str]:
     """Its names, with those that are imported when they are first asked for."""
-    return {*module.__all__, *getattr(module, "_OF_TOPIC_SERVER", ())}
+    late = [getattr(module, name, ()) for name in ("_OF_TOPIC_SERVER", "_OF_TOPIC_CLIENT")]
+    return {*module.__all__}.union(*late)
 
 
 @pytest.mark.parametrize("module", [trioweb, trioweb.testing], ids=lambda module: module.__name__)

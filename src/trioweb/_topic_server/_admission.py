@@ -12,9 +12,10 @@ from trio.lowlevel import enable_ki_protection
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._replies import Result
+from .._centrifuge._values import optional_payload_of
 from .._errors import Dismiss, Refuse
 from .._topics import Position
-from ._data import info_bytes, optional_payload_of, value_of
+from ._data import info_bytes, value_of
 from ._rules import (
     GRANTED,
     ConnectRequest,

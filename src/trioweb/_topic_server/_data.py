@@ -12,9 +12,9 @@ import msgspec
 
 from .._centrifuge import Codec
 from .._centrifuge._codes import ErrorCode
-from .._centrifuge._payload import as_json
 from .._centrifuge._schema import ClientInfo
 from .._centrifuge._table import Payload
+from .._centrifuge._values import to_json
 from .._errors import Refuse
 from .._policy import Message
 from .._topics import Kind, Publication, Publisher
@@ -22,18 +22,6 @@ from .._topics import Kind, Publication, Publisher
 _decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
 _info_decoder: Final = msgspec.json.Decoder(ClientInfo)
-
-
-def to_json(value: Any) -> bytes:
-    """*value* as JSON that every peer can read.
-
-    Raises:
-        TypeError, ValueError: it cannot be said in JSON, or not to every peer.
-    """
-    data = _encoder.encode(value)
-    if as_json(data) is None:
-        raise ValueError("nested too deeply, or a number too long, for the decoders of some peers")
-    return data
 
 
 def value_of(codec: Codec, payload: Payload) -> Any:
@@ -51,22 +39,6 @@ def value_of(codec: Codec, payload: Payload) -> Any:
         return _decoder.decode(data)
     except msgspec.DecodeError as exc:
         raise Refuse(ErrorCode.BAD_REQUEST, "a number out of range") from exc
-
-
-def payload_of(codec: Codec, value: Any) -> msgspec.Raw:
-    """*value* as a peer with this encoding gets it.
-
-    Raises:
-        TypeError, ValueError: as `to_json`.
-    """
-    if isinstance(value, bytes):
-        return codec.payload(value, is_json=False)
-    return codec.payload(to_json(value), is_json=True)
-
-
-def optional_payload_of(codec: Codec, value: Any) -> Payload:
-    """As `payload_of`, but None is nothing at all."""
-    return msgspec.UNSET if value is None else payload_of(codec, value)
 
 
 def message_of_peer(codec: Codec, payload: msgspec.Raw) -> tuple[Message, Kind]:

@@ -22,12 +22,12 @@ from .._centrifuge._codes import (
 )
 from .._centrifuge._replies import Event, Push, Reply, ServerMessage, Subscribe, Unsubscribe
 from .._centrifuge._schema import SubscribeRequest
+from .._centrifuge._values import payload_of
 from .._chance import random_bytes
 from .._connection import Connection
 from .._errors import Dismiss
 from .._protocol._frames import encode_message
 from ._calls import Calls
-from ._data import payload_of
 from ._due import Due
 from ._outcalls import Outcalls
 from ._seat import Seat

@@ -11,8 +11,9 @@ from .._arguments import check_kind
 from .._centrifuge._codes import ErrorCode
 from .._centrifuge._replies import Call, Push, Reply
 from .._centrifuge._schema import AnswerRequest
+from .._centrifuge._values import payload_of
 from .._errors import Refuse, Refused
-from ._data import payload_of, value_of
+from ._data import value_of
 
 if TYPE_CHECKING:
     from ._member import Member

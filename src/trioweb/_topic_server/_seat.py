@@ -9,9 +9,10 @@ from trio.lowlevel import enable_ki_protection
 from .._centrifuge._codes import ErrorCode
 from .._centrifuge._schema import Publication as WirePublication
 from .._centrifuge._schema import SubscribeRequest, SubscribeResult
+from .._centrifuge._values import optional_payload_of
 from .._errors import Refuse
 from .._topics import Position, Subscription, Topic
-from ._data import info_bytes, optional_payload_of
+from ._data import info_bytes
 from ._room import encoded_size, wire_publication
 from ._rules import GRANTED, Granted, TopicRules
 from ._timetable import Entry
