@@ -14,10 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import httpx
+
+KEY: Final = "a-key-for-the-tests-alone"
 PATIENCE: Final = 30  # seconds; real processes on a busy machine
 
 # What the wrappers of the wild send to keep their connections alive.
@@ -89,3 +93,21 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
         time.sleep(0.02)
+
+
+def write_keys(directory: Path) -> str:
+    """A file with the API key with which `publish` comes."""
+    file = directory / "keys"
+    file.write_text(f"{KEY}\n")
+    return str(file)
+
+
+def publish(server: Server, text: str, path: str = "lobby") -> int:
+    answer = httpx.post(
+        f"{server.url}{path}",
+        content=text,
+        headers={"Authorization": f"Bearer {KEY}"},
+        timeout=PATIENCE,
+    )
+    assert answer.status_code == 200, answer
+    return int(answer.json()["offset"])

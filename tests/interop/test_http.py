@@ -1,4 +1,4 @@
-"""Plain HTTP of `trioweb serve` with other people's clients: curl, httpx-sse, and Chromium."""
+"""Plain HTTP of `trioweb serve` with other people's clients: curl and httpx-sse."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 import httpx_sse
 import pytest
 
-from tests.browser.conftest import chromium as chromium
-from tests.browser.conftest import window as window
-from tests.browser.support import Window
-from tests.interop.serving import PATIENCE, Server, serving, wait_until
+from tests.interop.serving import KEY, PATIENCE, Server, publish, serving, write_keys
 
 pytestmark = pytest.mark.network
-
-KEY: Final = "a-key-for-the-tests-alone"
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> str:
-    file = tmp_path / "keys"
-    file.write_text(f"{KEY}\n")
-    return str(file)
+    return write_keys(tmp_path)
 
 
 @pytest.fixture
@@ -40,17 +33,6 @@ def curl(*arguments: str, data: bytes | None = None) -> subprocess.CompletedProc
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def publish(server: Server, text: str, path: str = "lobby") -> int:
-    answer = httpx.post(
-        f"{server.url}{path}",
-        content=text,
-        headers={"Authorization": f"Bearer {KEY}"},
-        timeout=PATIENCE,
-    )
-    assert answer.status_code == 200, answer
-    return int(answer.json()["offset"])
 
 
 # curl.
@@ -129,57 +111,3 @@ def test_httpx_is_sent_away_from_a_full_server(keys: str) -> None:
             answer = httpx.get(f"{server.url}lobby", headers={"Accept": "text/event-stream"})
             assert answer.status_code == 200
             assert answer.text.startswith("retry: ")
-
-
-# Chromium's EventSource.
-
-_LISTEN: Final = """(path) => {
-    window.got = [];
-    window.source = new EventSource(path);
-    for (const kind of ["message", "gap", "binary"])
-        source.addEventListener(kind, ({data}) => got.push([kind, data]));
-}"""
-
-
-@pytest.mark.browser
-def test_event_source_outlives_a_restart_of_the_server(window: Window, keys: str) -> None:
-    with serving("--api-key-file", keys) as server:
-        page = window(f"{server.url}lobby", bypass_csp=True)
-        page.evaluate(_LISTEN, "/lobby")
-        page.wait_for_function("source.readyState === 1")
-        publish(server, "one")
-        page.wait_for_function("got.length === 1")
-        server.terminate()
-        page.wait_for_function("source.readyState !== 1")
-        port = server.port
-    with serving("--api-key-file", keys, port=port) as server:
-        # A browser may try before the server is there again, and gives up only a page's load.
-        page.wait_for_function("source.readyState === 1", timeout=PATIENCE * 1000)
-        # The old epoch is over, which it is told; nothing is claimed.
-        page.wait_for_function("got.length === 2")
-        publish(server, "two")
-        page.wait_for_function("got.length === 3")
-        got = page.evaluate("got")
-        assert [kind for kind, _ in got] == ["message", "gap", "message"]
-        assert got[2][1] == "two"
-        page.evaluate("source.close()")
-
-
-@pytest.mark.browser
-def test_event_source_comes_back_to_a_server_that_was_full(window: Window, keys: str) -> None:
-    with serving("--max-connections", "2", "--api-key-file", keys) as server:
-        # An error is a page of the server's origin, too, and opens no WebSocket of its own.
-        page = window(f"{server.url}metrics", bypass_csp=True)
-        others = [
-            httpx.Client(timeout=PATIENCE).stream(
-                "GET", f"{server.url}other", headers={"Accept": "text/event-stream"}
-            )
-            for _ in range(2)
-        ]
-        with others[0], others[1]:
-            page.evaluate(_LISTEN, "/lobby")
-            wait_until(lambda: server.statistics()["refused"].get("200"), "it is sent away")
-        page.wait_for_function("source.readyState === 1", timeout=PATIENCE * 1000)
-        publish(server, "here")
-        page.wait_for_function("got.length === 1")
-        page.evaluate("source.close()")
