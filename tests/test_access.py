@@ -20,7 +20,7 @@ from tests.server.support import Peer, Site, start, upgrade_head
 from tests.server.test_events import Source
 from tests.support import TEXT, Frame
 from trioweb import Retain, Tokens, TopicRules
-from trioweb._access import Access, open_rules
+from trioweb._access import Access, Permit, open_rules
 from trioweb._broadcast import Broadcast
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -451,3 +451,9 @@ async def test_without_msgspec_the_door_of_the_protocol_says_so(nursery: trio.Nu
             assert answer.status == 501
             assert b"pip install 'trioweb[centrifuge]'" in answer.body
         await (await site.opened("/lobby")).stream.aclose()
+
+
+def test_latest_message_is_for_newcomers_even_where_others_get_no_history() -> None:
+    assert Permit(TopicRules(recover="latest", history=True)).history(0) == 1
+    assert Permit(TopicRules(recover="latest", history=True)).history(5) == 5
+    assert Permit(TopicRules(history=True)).history(0) == 0

@@ -14,9 +14,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
@@ -607,6 +609,41 @@ def test_keys_of_tokens_that_cannot_be_are_one_line(
     monkeypatch.setenv("TRIOWEB_TOKEN_SECRET", "SECRET")
     line = fails(capsys, "serve")
     assert line == "trioweb: TRIOWEB_TOKEN_SECRET: line 1: a key has at least 32 characters"
+
+
+def test_tokens_without_what_checks_them_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIOWEB_TOKEN_SECRET", SECRET)
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    line = fails(capsys, "serve")
+    assert line == "trioweb: tokens need PyJWT[crypto]: pip install 'trioweb[jwt]'"
+
+
+@pytest.mark.network
+def test_without_msgspec_there_are_all_doors_but_one() -> None:
+    program = (
+        "import sys; sys.modules['msgspec'] = None\n"
+        "from trioweb._cli import main; sys.exit(main(['serve', '--port', '0']))"
+    )
+    command = [sys.executable, "-c", program]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(f"{url}lobby", timeout=30) as page:
+                assert page.status == 200
+            head = upgrade_head("/connection/websocket")
+            with socket.create_connection(("127.0.0.1", urlsplit(url).port)) as peer:
+                peer.sendall(head)
+                answer = peer.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 501 ")
+            assert b"pip install 'trioweb[centrifuge]'" in answer
+        finally:
+            process.terminate()
+        assert "no topics for stock clients: the Centrifuge" in process.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,8 @@ class Permit:
         return None if self.until == FOR_EVER else max(0.0, self.until - trio.current_time())
 
     def history(self, most: int) -> int:
-        """How many past messages a newcomer gets, of whom others get at most *most*."""
-        if self.rules.history:
-            return most
-        return 1 if self.rules.recover == "latest" else 0
+        """How many past messages a newcomer gets, where that is *most* by the rules."""
+        return max(most if self.rules.history else 0, 1 if self.rules.recover == "latest" else 0)
 
 
 def open_rules(retain: Retain) -> dict[str, TopicRules]:

@@ -6,8 +6,10 @@ import re
 import signal
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
+import jwt
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 from websockets.sync.client import ClientConnection, connect
@@ -284,6 +286,30 @@ def test_page_shows_its_own_messages_once_when_the_server_does_not_echo(window: 
         for page in pages:
             expect_texts(log(page), ["mine", "yours"])
             expect(waiting(page)).to_have_count(0)
+
+
+def test_page_is_opened_with_a_cookie_and_has_nothing_to_write_with_where_one_may_only_read(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = tmp_path / "topics.toml"
+    topics.write_text("[chat]\npublish = true\n[news]\n")
+    monkeypatch.setenv("TRIOWEB_TOKEN_SECRET", secret := "0123456789abcdef0123456789abcdef")
+    with serving("--topics", str(topics)) as server:
+        page = window()
+        answer = page.goto(f"{server.url}chat:a")
+        assert answer is not None
+        assert answer.status == 401
+        cookie = jwt.encode({"sub": "ann"}, secret, "HS256")
+        page.context.add_cookies(
+            [{"name": "trioweb_token", "value": cookie, "url": server.url, "httpOnly": True}]
+        )
+        page.goto(f"{server.url}chat:a")
+        expect_open(page)
+        say(page, "hello")
+        expect_texts(log(page), ["hello"])
+        page.goto(f"{server.url}news:a")
+        expect_open(page)
+        expect(page.get_by_role("form")).to_have_count(0)
 
 
 def test_page_shows_binary_messages_as_size_and_bytes(shared: Server, window: Window) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -100,6 +101,40 @@ def _checked_in_chromium(url: str, format: str) -> list[list[object]]:
         results: list[list[object]] = page.evaluate(_IN_CHROMIUM, [url, format])
         browser.close()
     return results
+
+
+@pytest.mark.centrifuge
+@FORMATS
+async def test_javascript_at_the_doors_of_the_command_line(format: str, tmp_path: Path) -> None:
+    """`trioweb serve`: one policy for a stock client, a plain WebSocket and POST."""
+    topics, secret = tmp_path / "topics.toml", "0123456789abcdef0123456789abcdef"
+    topics.write_text(
+        "[chat]\npublish = true\npresence = true\n[news]\n[hidden]\nsubscribe = false\n"
+    )
+    secrets = tmp_path / "secrets"
+    secrets.write_text(f"{secret}\n")
+    command = python("-m", "trioweb", "serve", "--port", "0", "--topics", str(topics))
+    with trio.fail_after(_PATIENCE):
+        async with running([*command, "--token-secret-file", str(secrets)]) as program:
+            port = str(urlsplit(await program.output.next()).port)
+            lines = await lines_of("node", str(_SCRIPTS / "doors.cjs"), port, secret, format)
+            program.process.terminate()
+            code, _, errors = await program.ended()
+            assert code == 0, errors
+    assert secret not in errors
+    assert [json.loads(line) for line in lines] == [
+        ["granted", "hidden:a"],
+        ["chat", "subscribed", 0],
+        ["POST", 200, {"by": "POST"}],
+        ["POST", 401, None],
+        ["plain", ['{"hello":"all"}']],
+        ["presence", ["ann"]],
+        ["news", "subscribed", 0, 103],
+        ["nothing", "unsubscribed", 102],
+        ["forged", 3500],
+        ["expired", 3005],
+        ["back", "subscribed"],
+    ]
 
 
 @FORMATS

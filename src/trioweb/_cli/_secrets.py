@@ -9,9 +9,10 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -19,8 +20,6 @@ from .._access import Access
 from .._keys import MIN_KEY_CHARS, BadKeys, parse_keys
 from .._topic_server._tokens import MIN_SECRET_BYTES, Key, Tokens
 from ._terminal import UsageError
-
-T = TypeVar("T")
 
 _logger = logging.getLogger("trioweb")
 
@@ -74,10 +73,11 @@ def _token_keys(options: argparse.Namespace) -> list[Key]:
     return keys
 
 
-def _checked(options: argparse.Namespace, make: Callable[[], T]) -> T:
-    """What *make* makes of the keys of tokens."""
+@contextmanager
+def _telling(options: argparse.Namespace) -> Iterator[None]:
+    """Tell what is wrong with the keys of tokens as the user can mend it."""
     try:
-        return make()
+        yield
     except ValueError as exc:
         # A secret that is good for a file is good, so that it was this.
         why = str(exc).removeprefix("Tokens(keys=…): ")
@@ -93,28 +93,33 @@ def tokens(options: argparse.Namespace) -> Tokens | None:
         UsageError: keys cannot be had.
     """
     keys = _token_keys(options)
-    return _checked(options, lambda: Tokens(keys)) if keys else None
+    with _telling(options):
+        return Tokens(keys) if keys else None
 
 
 async def read_again(access: Access, options: argparse.Namespace) -> None:
     """Take what is in the files of the keys by now."""
+
+    def read_api_keys() -> None:
+        access.keys = api_keys(options)
+
+    def read_token_keys() -> None:
+        assert access.tokens is not None
+        keys = _token_keys(options)
+        with _telling(options):
+            access.tokens.replace_keys(keys)
+
     if options.api_key_file is not None:
-        keys = await _again(lambda: api_keys(options), "API keys")
-        access.keys = access.keys if keys is None else keys
-    if access.tokens is not None and (options.token_secret_file or options.token_key_file):
-        checker = access.tokens
-        await _again(
-            lambda: _checked(options, lambda: checker.replace_keys(_token_keys(options))),
-            "keys of tokens",
-        )
+        await _again(read_api_keys, "API keys")
+    if options.token_secret_file is not None or options.token_key_file is not None:
+        await _again(read_token_keys, "keys of tokens")
 
 
-async def _again(read: Callable[[], T], what: str) -> T | None:
+async def _again(read: Callable[[], None], what: str) -> None:
     try:
         # In a thread: files may be far away.
-        found = await trio.to_thread.run_sync(read)
+        await trio.to_thread.run_sync(read)
     except UsageError as exc:
         _logger.error("SIGHUP: %s; the old keys stay", exc)
-        return None
-    _logger.info("SIGHUP: the %s were read again", what)
-    return found
+    else:
+        _logger.info("SIGHUP: the %s were read again", what)
