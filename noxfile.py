@@ -97,14 +97,15 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Try it with other people's: Chromium, Node, Python's libraries, proxies, Prometheus."""
+    """Try it with other people's: browsers, Node, Python's libraries, proxies, servers."""
     require(session, "chromium", "node", "npm", "tinyproxy", "microsocks", "curl")
-    require(session, "nginx", "haproxy", "systemd-analyze")
+    require(session, "nginx", "haproxy", "systemd-analyze", "redis-server")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
     session.env["PROMTOOL"] = find_promtool(session)
     where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
     session.run("pytest", "--all-peers", *where, *session.posargs)
+    session.run("pytest", "--all-peers", "-m", "redis", "tests/brokers", *session.posargs)
 
 
 def install_node_packages(session: nox.Session) -> None:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.brokers.redis_server import find_redis
 from tests.interop.fronts import missing_for_fronts
 from tests.interop.javascript import (
     missing_for_axe,
@@ -55,6 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("front", missing_for_fronts),
         ("systemd", missing_for_systemd),
         ("curl", lambda: None if shutil.which("curl") else "there is no curl on the path"),
+        ("redis", lambda: None if find_redis() else "there is no redis-server on the path"),
         ("promtool", missing_for_promtool),
     ):
         if item.get_closest_marker(marker) and (what := missing()):

@@ -2,32 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from typing import TypeAlias
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+from typing import Protocol
 
 import pytest
+import trio.testing
 
+from tests.brokers.redis_broker import QUIET, FaultyRedisBroker, Timekeeper
+from tests.brokers.redis_server import RedisServer, run_redis
 from tests.topics.support import Peers, open_peers
-from trioweb import BrokerPolicy
+from trioweb import Broker, BrokerPolicy
 from trioweb.testing import MemoryBroker
 
-# A broker for which faults can be made: as `MemoryBroker` has them.
-MakeBroker: TypeAlias = Callable[[BrokerPolicy], MemoryBroker]
+
+class FaultyBroker(Broker, Protocol):
+    """A broker for which faults can be made, as `MemoryBroker` has them."""
+
+    def cut(self) -> None: ...
+    def arrive_late(self) -> None: ...
+    def stop(self) -> None: ...
+    def resume(self) -> None: ...
+    def restart(self, *, lost: int | None = 0) -> None: ...
+    def fail_over(self, *, lost: int = 0) -> None: ...
+    def shut_down(self) -> None: ...
+    def start(self) -> None: ...
+    def refuse(self, reason: str | None) -> None: ...
+    def evict_record(self, topic: str) -> None: ...
+    def evict_log(self, topic: str) -> None: ...
 
 
-def _in_memory(policy: BrokerPolicy) -> MemoryBroker:
-    return MemoryBroker(policy=policy)
+class MakeBroker(Protocol):
+    """Makes a broker; all that a test makes have the same engine."""
+
+    def __call__(self, policy: BrokerPolicy) -> FaultyBroker: ...
 
 
-@pytest.fixture(params=[pytest.param(_in_memory, id="memory")])
-def make_broker(request: pytest.FixtureRequest) -> MakeBroker:
-    """Makes a broker; every kind passes the same tests."""
-    make: MakeBroker = request.param
-    return make
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The kind of engine; every kind passes the same tests."""
+    kind: str = request.param
+    return kind
 
 
 @pytest.fixture
-def broker(make_broker: MakeBroker) -> MemoryBroker:
+def autojump_clock(engine: str) -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=QUIET if engine == "redis" else 0)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Generator[RedisServer]:
+    with run_redis(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def make_broker(
+    engine: str, autojump_clock: trio.testing.MockClock, request: pytest.FixtureRequest
+) -> Generator[MakeBroker]:
+    if engine == "memory":
+        brokers: list[MemoryBroker] = []
+
+        def make_memory(policy: BrokerPolicy) -> MemoryBroker:
+            brokers.append(MemoryBroker(policy=policy))
+            brokers[-1]._engine = brokers[0]._engine
+            return brokers[-1]
+
+        yield make_memory
+    else:
+        server = request.getfixturevalue("redis_server")
+        times = Timekeeper(autojump_clock)
+        yield lambda policy: FaultyRedisBroker(server, policy, times)
+        for broker in times.brokers:
+            broker.close()
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker) -> FaultyBroker:
     return make_broker(BrokerPolicy())
 
 

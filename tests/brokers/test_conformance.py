@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.brokers.conftest import MakeBroker
+from tests.brokers.conftest import FaultyBroker, MakeBroker
 from tests.topics.support import Peer, Peers
 from trioweb import (
     BrokerFull,
@@ -29,13 +29,12 @@ from trioweb import (
     Unpublished,
     open_hub,
 )
-from trioweb.testing import MemoryBroker
 
 SMALL = Retain(max_messages=5, patience=0)
 
 
 @asynccontextmanager
-async def open_two(broker: MemoryBroker, **bounds: Any) -> AsyncGenerator[tuple[Hub, Hub]]:
+async def open_two(broker: FaultyBroker, **bounds: Any) -> AsyncGenerator[tuple[Hub, Hub]]:
     async with (
         open_hub(broker=broker, **bounds) as first,
         open_hub(broker=broker, **bounds) as second,
@@ -54,7 +53,7 @@ async def subscribe(peers: Peers, topic: Topic, **arguments: Any) -> tuple[Peer,
 
 
 async def test_all_nodes_deliver_the_same_in_the_same_order(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Invariants 1 and 2 of brokers."""
     async with open_two(broker) as hubs:
@@ -76,7 +75,7 @@ async def test_all_nodes_deliver_the_same_in_the_same_order(
 
 
 async def test_positions_are_confirmed_as_they_are_everywhere(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news") for hub in hubs)
@@ -91,7 +90,7 @@ async def test_positions_are_confirmed_as_they_are_everywhere(
 
 
 async def test_details_and_skips_go_along(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news") for hub in hubs)
@@ -109,7 +108,7 @@ async def test_details_and_skips_go_along(
 
 
 async def test_a_key_is_published_once_by_all_nodes(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news") for hub in hubs)
@@ -123,7 +122,7 @@ async def test_a_key_is_published_once_by_all_nodes(
 
 
 async def test_a_node_that_comes_later_loads_what_is_asked_for(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news") for hub in hubs)
@@ -141,7 +140,7 @@ async def test_a_node_that_comes_later_loads_what_is_asked_for(
 
 
 async def test_load_recovery_and_subscribe_agree(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news", retain=SMALL) for hub in hubs)
@@ -158,7 +157,7 @@ async def test_load_recovery_and_subscribe_agree(
 
 
 async def test_a_position_of_another_life_recovers_nothing(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news") for hub in hubs)
@@ -170,7 +169,7 @@ async def test_a_position_of_another_life_recovers_nothing(
 
 
 async def test_a_subscription_waits_for_its_place(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_hub(broker=broker) as hub:
         topic = hub.topic("news")
@@ -196,7 +195,7 @@ async def test_a_subscription_waits_for_its_place(
 
 
 async def test_who_waits_for_a_place_learns_that_the_hub_was_closed(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     broker.stop()
     errors = []
@@ -255,7 +254,7 @@ async def test_a_topic_that_nobody_uses_is_received_for_a_while(
 
 
 async def test_a_reader_in_the_process_reads_from_every_node(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news") for hub in hubs)
@@ -275,7 +274,7 @@ async def test_a_reader_in_the_process_reads_from_every_node(
 
 
 async def test_cut_connections_lose_and_repeat_nothing(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         topics = [hub.topic("news") for hub in hubs]
@@ -302,7 +301,7 @@ async def test_cut_connections_lose_and_repeat_nothing(
 
 @pytest.mark.parametrize("before", [True, False])
 async def test_what_arrives_late_is_not_published_twice(
-    broker: MemoryBroker, peers: Peers, before: bool, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, before: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Invariant 4 of brokers."""
     async with open_hub(broker=broker) as hub:
@@ -321,7 +320,7 @@ async def test_what_arrives_late_is_not_published_twice(
 
 
 async def test_an_answer_that_was_lost_is_found_even_if_the_log_lost_the_publication(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         one, other = (hub.topic("news", retain=SMALL) for hub in hubs)
@@ -336,7 +335,7 @@ async def test_an_answer_that_was_lost_is_found_even_if_the_log_lost_the_publica
 
 @pytest.mark.parametrize("seconds", [3, 30])
 async def test_an_engine_that_stood_still_has_lost_nothing(
-    broker: MemoryBroker, peers: Peers, seconds: float, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, seconds: float, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_two(broker) as hubs:
         topics = [hub.topic("news") for hub in hubs]
@@ -388,13 +387,13 @@ async def test_what_waits_for_the_engine_is_bounded(
 
 
 async def test_what_the_engine_refuses_is_told(
-    broker: MemoryBroker, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_hub(broker=broker) as hub:
         topic = hub.topic("news")
         broker.refuse("out of memory")
         for _ in range(3):
-            with pytest.raises(Unpublished, match="out of memory"):
+            with pytest.raises(Unpublished, match="memory"):
                 await topic.publish_confirmed("a")
         broker.refuse(None)
         assert (await topic.publish_confirmed("b")).offset == 1
@@ -403,7 +402,8 @@ async def test_what_the_engine_refuses_is_told(
         assert (statistics.refused, statistics.waiting) == (3, 0)
     # One line a minute, not one each.
     lines = [line for line in caplog.messages if "refused" in line]
-    assert lines == ["the broker has refused to publish to 'news': out of memory"]
+    assert len(lines) == 1
+    assert lines[0].startswith("the broker has refused to publish to 'news': ")
 
 
 @pytest.mark.parametrize(
@@ -489,17 +489,16 @@ async def test_another_publication_in_the_place_of_ours_ends_the_life(
 
 
 async def test_a_node_that_was_away_for_long_says_how_much_it_has_missed(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    make_broker: MakeBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
-    away = MemoryBroker(latency=0.001)
-    away._engine = broker._engine
+    broker, away = (make_broker(BrokerPolicy()) for _ in range(2))
     async with open_hub(broker=broker) as one, open_hub(broker=away) as other:
         topics = [hub.topic("news", retain=SMALL) for hub in (one, other)]
+        await topics[0].publish_confirmed("first")
         skips, skipping = await subscribe(peers, topics[1], slow="skip")
         latest, newest = await subscribe(peers, topics[1], slow="latest")
         evicts, _ = await subscribe(peers, topics[1])
         with topics[1].publications() as publications:
-            await topics[0].publish_confirmed("first")
             away.shut_down()
             for number in range(20):
                 position = await topics[0].publish_confirmed(f"{number}")
@@ -507,17 +506,17 @@ async def test_a_node_that_was_away_for_long_says_how_much_it_has_missed(
             await trio.sleep(10)
             with pytest.raises(Lagged) as caught:
                 await anext(publications)
-        assert caught.value.skipped == 16
+        assert caught.value.skipped == 15
         assert skips.messages == [f"{number}" for number in range(15, 20)]
-        assert skipping.skipped == 16
+        assert skipping.skipped == 15
         assert latest.messages == ["19"]
-        assert newest.skipped == 20
+        assert newest.skipped == 19
         assert evicts.close == (1012, "topic restarted")
         assert topics[1].epoch == position.epoch
 
 
 async def test_what_does_not_fit_into_a_hub_is_missing_there_alone(
-    broker: MemoryBroker, peers: Peers, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, peers: Peers, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Invariant 8: a hub's memory is bounded, whatever others publish."""
     async with open_hub(broker=broker) as one, open_hub(broker=broker, max_bytes=20_000) as other:
@@ -556,7 +555,7 @@ async def test_a_cancelled_publisher_knows_what_becomes_of_its_message(
 
 
 async def test_a_cancelled_load_leaves_nothing_behind(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_hub(broker=broker) as hub:
         topic = hub.topic("news")
@@ -573,7 +572,7 @@ async def test_a_cancelled_load_leaves_nothing_behind(
 
 
 async def test_leaving_the_block_waits_for_answers(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_hub(broker=broker) as hub:
         receipt = hub.topic("news").post("a")
@@ -599,7 +598,7 @@ async def test_what_was_not_answered_in_the_end_is_counted(
 
 
 async def test_an_exception_leaves_the_block_at_once(
-    broker: MemoryBroker, autojump_clock: trio.testing.MockClock
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:
     broker.stop()
     before = trio.current_time()

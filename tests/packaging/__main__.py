@@ -32,7 +32,8 @@ def _check_wheel(path: Path) -> str | None:
     if found := tags ^ set(metadata.get_all("Tag", [])):
         return f"its name and its metadata differ by {sorted(found)}"
     built = [name for name in names if name.endswith(_BUILT)]
-    if missing := {"trioweb/py.typed", "trioweb/__init__.py"} - set(names):
+    needed = {"trioweb/py.typed", "trioweb/__init__.py", "trioweb/redis/_scripts/topic.lua"}
+    if missing := needed - set(names):
         return f"{sorted(missing)} missing"
     if sources := [name for name in names if name.endswith(".c")]:
         return f"has {sources}, which no installation needs"

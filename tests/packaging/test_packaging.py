@@ -17,7 +17,12 @@ _MODULE = "trioweb/_protocol/_frames_c"
 def wheel(folder: Path, tag: str, *names: str, told: str = "") -> Path:
     path = folder / f"trioweb-1.0-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        for name in ("trioweb/__init__.py", "trioweb/py.typed", *names):
+        for name in (
+            "trioweb/__init__.py",
+            "trioweb/py.typed",
+            "trioweb/redis/_scripts/topic.lua",
+            *names,
+        ):
             archive.writestr(name, "")
         archive.writestr("trioweb-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {told or tag}\n")
     return path

@@ -116,8 +116,19 @@ def describe(
         check_kind("publish", "publisher", publisher, Publisher)
     if tags is not None:
         check_kind("publish", "tags", tags, Mapping)
+    return message, details_of(kind == "json", is_string, key, tags, publisher)
+
+
+def details_of(
+    is_json: bool,
+    is_string: bool,
+    key: str | None,
+    tags: Mapping[str, str] | None,
+    publisher: Publisher | None,
+) -> Details:
+    """Details that are right; NOTHING where nothing is said."""
     if key is None and not tags and publisher is None:
-        return message, _ONLY_STRING if is_string else _ONLY_JSON if kind == "json" else NOTHING
+        return _ONLY_STRING if is_string else _ONLY_JSON if is_json else NOTHING
     size = _DETAILS_BYTES
     if key is not None:
         size += _KEY_BYTES + sys.getsizeof(key)
@@ -128,7 +139,7 @@ def describe(
     if publisher is not None:
         # It may be shared by many, which nobody can tell once some of them are gone.
         size += sum(map(sys.getsizeof, (publisher, publisher.id, publisher.info)))
-    return message, Details(kind == "json", is_string, key, kept, publisher, size)
+    return Details(is_json, is_string, key, kept, publisher, size)
 
 
 def _text_of(text: str) -> tuple[str, Kind]:

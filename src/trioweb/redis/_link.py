@@ -1,0 +1,251 @@
+"""One connection to a Redis that speaks RESP3, as a node sees it.
+
+Everything is on it: publications, questions, answers and pushes.  The server does what it is sent
+in order, and what it sends arrives in the order in which it was done, so an answer belongs to the
+first command that has none yet.  What cannot be right ends the link, and the node makes another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._chance import random_name
+from .._policy import Retain
+from .._topics._commands import (
+    Answer,
+    Ask,
+    Command,
+    Done,
+    Load,
+    Loaded,
+    Ping,
+    Publish,
+    Published,
+    Push,
+    Refusal,
+    Standing,
+    Subscribe,
+    Unsubscribe,
+)
+from .._topics._log import size_of
+from .._topics._position import Position
+from .._waitable import Waitable
+from ._entries import name_once, read_push, read_stored, write_entry
+from ._names import Names
+
+_CHUNK: Final = 64 * 2**10
+# What the server says while it cannot do its work, or not any more.  A script's error may have it
+# inside; older servers put a dash before it there.
+_NOT_NOW: Final = re.compile(
+    "(?:^|-)(?:LOADING|READONLY|MASTERDOWN|NOSCRIPT|BUSY|TRYAGAIN|CLUSTERDOWN|NOAUTH|NOPERM)(?: |$)"
+)
+
+# What the answer to a command makes of a reply.
+_Read = Callable[[Any], Answer]
+
+
+def why(error: BaseException) -> str:
+    """What *error* says; Trio's errors of streams say nothing themselves."""
+    cause = error.__cause__
+    return str(error) or (why(cause) if cause is not None else type(error).__name__)
+
+
+class RedisLink:
+    """See `trioweb.Broker`.
+
+    Args:
+        id: what the server calls the connection.
+        run: the name of the server's process.
+        scripts: the digests of the scripts, by name.
+        reader: with what the server has sent beyond its greeting.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        run: str,
+        stream: trio.abc.Stream,
+        reader: hiredis.Reader,
+        scripts: dict[str, bytes],
+        names: Names,
+        *,
+        durable: bool,
+        idle: int,
+        receive: Callable[[Push], None],
+    ) -> None:
+        self.id = id
+        self._stream = stream
+        self._reader = reader
+        self._scripts = scripts
+        self._names = names
+        self._run = run
+        self._durable = b"1" if durable else b""
+        self._idle = idle
+        self._receive = receive
+        # What waits to be written, and who waits for an answer, in order.
+        self._unsent: list[bytes] = []
+        self._wrote = Waitable()
+        self._asked: deque[tuple[Command, _Read, Callable[[Answer], None]]] = deque()
+        self._lost: str | None = None
+        self._was_lost = trio.Event()
+
+    # An interrupt between the two would give each answer to the command before.
+    @enable_ki_protection
+    def send(self, command: Command, answered: Callable[[Answer], None]) -> None:
+        """See `trioweb.Broker`."""
+        if self._lost is not None:
+            return
+        words, read = self._say(command)
+        self._asked.append((command, read, answered))
+        self._unsent.append(hiredis.pack_command(words))
+        if len(self._unsent) == 1:
+            self._wrote.changed()
+
+    async def wait_lost(self) -> str:
+        await self._was_lost.wait()
+        assert self._lost is not None
+        return self._lost
+
+    def lose(self, reason: str) -> None:
+        """The connection is of no use any more."""
+        if self._lost is None:
+            self._lost = reason
+            self._was_lost.set()
+
+    # What is said.
+
+    def _say(self, command: Command) -> tuple[tuple[Any, ...], _Read]:
+        """The words of *command*, and what reads the reply."""
+        names = self._names
+        match command:
+            case Publish():
+                return self._publish(command), _published
+            case Subscribe():
+                return (b"SUBSCRIBE", names.channel(command.topic)), _done
+            case Unsubscribe():
+                return (b"UNSUBSCRIBE", names.channel(command.topic)), _done
+            case Ask():
+                _, _, *asked = command
+                return self._evaluate("place", command.topic, command.retain, *asked), _stands
+            case Load():
+                _, _, *asked = command
+                return self._evaluate("load", command.topic, command.retain, *asked), _loaded
+            case Ping():
+                return (b"ROLE",), _done
+
+    def _publish(self, command: Publish) -> tuple[Any, ...]:
+        topic, retain, number, entry, is_retry = command
+        details = entry.details
+        node = entry.id.rpartition(":")[0]
+        return self._evaluate(
+            "publish",
+            topic,
+            retain,
+            number,
+            b"1" if is_retry else b"0",
+            size_of(entry.frame, entry.skip) + details.size,
+            name_once(details),
+            self._names.channel(topic),
+            *write_entry(entry),
+            node=self._names.node(topic, node),
+        )
+
+    def _evaluate(
+        self, script: str, topic: str, retain: Retain, *more: object, node: bytes | None = None
+    ) -> tuple[Any, ...]:
+        keys: tuple[bytes, ...] = self._names.keys(topic)
+        if node is not None:
+            keys += (node,)
+        age = b"" if retain.max_age is None else int(retain.max_age * 1000)
+        bounds = retain.max_messages, retain.max_bytes, age, self._idle
+        shared = self._run, self._durable, random_name(), *bounds
+        return b"EVALSHA", self._scripts[script], len(keys), *keys, *shared, *more
+
+    # What is heard.
+
+    async def write(self) -> None:
+        """Write what waits, until the link is lost."""
+        try:
+            while True:
+                while not self._unsent:
+                    await self._wrote.wait_change()
+                data = b"".join(self._unsent)
+                self._unsent.clear()
+                await self._stream.send_all(data)
+        except (OSError, trio.BrokenResourceError) as exc:
+            self.lose(why(exc))
+
+    async def read(self) -> None:
+        """Hand on what arrives, until the link is lost."""
+        try:
+            while self._lost is None:
+                self._take_all()
+                data = await self._stream.receive_some(_CHUNK)
+                if data:
+                    self._reader.feed(bytes(data))
+                else:
+                    self.lose("the server has closed the connection")
+        except (OSError, trio.BrokenResourceError) as exc:
+            self.lose(why(exc))
+        except hiredis.ProtocolError as exc:
+            self.lose(f"the server does not speak RESP3: {exc}")
+
+    @enable_ki_protection
+    def _take_all(self) -> None:
+        while self._lost is None:
+            reply = self._reader.gets()
+            if reply is False:
+                return
+            try:
+                self._take(reply)
+            except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as exc:
+                self.lose(f"what has arrived is not trioweb's: {exc!r}")
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            kind = reply[0]
+            if kind == b"message":
+                push = read_push(self._names, reply[1], reply[2])
+                self._receive(push)
+                return
+            if kind not in (b"subscribe", b"unsubscribe"):
+                return  # of no interest
+        command, read, answered = self._asked.popleft()
+        if isinstance(reply, hiredis.ReplyError):
+            reason = str(reply)
+            # Who is refused anything else cannot know where its topic stands.
+            if not isinstance(command, Publish) or _NOT_NOW.search(reason):
+                self.lose(reason)
+            else:
+                answered(Refusal(reason))
+        elif isinstance(command, Ping) and reply[0] != b"master":
+            self.lose(f"the server is a {reply[0].decode()} now")
+        else:
+            answered(read(reply))
+
+
+def _done(reply: object) -> Answer:
+    return Done()
+
+
+def _published(reply: Any) -> Answer:
+    epoch, offset = reply
+    return Published(Position(epoch.decode(), offset))
+
+
+def _stands(reply: Any) -> Answer:
+    epoch, head, begin, oldest, now, entries = reply
+    stored = [read_stored(now, entry) for entry in entries]
+    return Standing(epoch.decode(), head, begin, oldest, stored)
+
+
+def _loaded(reply: Any) -> Answer:
+    epoch, oldest, now, entries = reply
+    return Loaded(epoch.decode(), oldest, [read_stored(now, entry) for entry in entries])

@@ -1,0 +1,20 @@
+-- Where the topic stands, for a node that has it up to the entry ARGV[10] at the offset ARGV[9] in
+-- the epoch ARGV[8]: epoch, head, begin, oldest, the time, and the entries behind what it has.
+local theirs, offset, id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+
+-- A log that has not what the node has has lost it.
+if theirs == epoch then
+    local there = offset > 0 and at(offset)
+    if offset > head or (there and id ~= '' and field(there, 'i') ~= id) then
+        begin_life()
+    end
+end
+local oldest = trim()
+keep()
+local cursor = head
+if theirs == epoch then
+    cursor = offset
+elseif theirs ~= '' then
+    cursor = begin
+end
+return {epoch, head, begin, oldest, now, between(cursor + 1, head)}

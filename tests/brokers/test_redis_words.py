@@ -1,0 +1,156 @@
+"""What is said to a Redis without one: URLs, names, entries, arguments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trioweb import Publisher
+from trioweb._protocol._frames import SERVER_FORM, encode_message
+from trioweb._topics._commands import Entry
+from trioweb._topics._details import details_of
+from trioweb.redis import RedisBroker
+from trioweb.redis._entries import name_once, read_push, read_stored, write_entry
+from trioweb.redis._greeting import read_scripts
+from trioweb.redis._names import Names
+from trioweb.redis._target import parse_target
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path", "is_secure", "database", "credentials"),
+    [
+        ("redis://", "localhost", 6379, None, False, 0, None),
+        ("redis://10.0.0.5/3", "10.0.0.5", 6379, None, False, 3, None),
+        ("redis://[::1]:7000", "::1", 7000, None, False, 0, None),
+        ("rediss://ann:p%40ss@a.example/", "a.example", 6379, None, True, 0, ("ann", "p@ss")),
+        ("redis://:secret@a", "a", 6379, None, False, 0, ("default", "secret")),
+        ("unix:///run/a%20b?db=2", "localhost", 6379, "/run/a b", False, 2, None),
+    ],
+)
+def test_urls_lead_somewhere(
+    url: str,
+    host: str,
+    port: int,
+    path: str | None,
+    is_secure: bool,
+    database: int,
+    credentials: tuple[str, str] | None,
+) -> None:
+    target = parse_target(url)
+    assert (target.host, target.port, target.path) == (host, port, path)
+    assert (target.is_secure, target.database) == (is_secure, database)
+    assert target.credentials == credentials
+    assert "p@ss" not in repr(RedisBroker(url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:secret@a",
+        "redis://:secret@a/b",
+        "redis://:secret@a?db=2",
+        "redis://:secret@a#b",
+        "unix://:secret@a/b",
+        "unix:",
+        "unix:/a?x=1",
+    ],
+)
+def test_urls_that_lead_nowhere_are_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match="RedisBroker: url") as caught:
+        RedisBroker(url)
+    assert "secret" not in str(caught.value)
+
+
+async def _dial(host: str, port: int) -> None: ...
+
+
+async def _credentials() -> tuple[str, str]:
+    return "ann", "secret"
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "error"),
+    [
+        ("redis://a", {"prefix": ""}, ValueError),
+        ("redis://a", {"prefix": "a{b}"}, ValueError),
+        ("redis://a", {"idle": 0}, ValueError),
+        ("redis://a", {"ssl_context": True}, TypeError),
+        ("redis://a", {"credentials": ("a", "b")}, TypeError),
+        ("redis://a:b@c", {"credentials": _credentials}, ValueError),
+        ("unix:///a", {"dial": _dial}, ValueError),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(
+    url: str, arguments: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="RedisBroker: "):
+        RedisBroker(url, **arguments)  # type: ignore[arg-type]
+
+
+@given(st.text(max_size=20), st.integers(0, 15))
+def test_a_channel_says_its_topic(topic: str, database: int) -> None:
+    names = Names("app", database)
+    assert names.topic(names.channel(topic)) == topic
+
+
+@given(
+    st.one_of(TEXT, st.binary(max_size=200), st.text("{}:1 ", max_size=70_000)),
+    st.sampled_from(["", "json", "string"]),
+    st.none() | TEXT,
+    st.none() | TEXT,
+    st.none() | st.dictionaries(TEXT, TEXT, max_size=2),
+    st.none() | st.builds(Publisher, TEXT, st.binary(max_size=5)),
+)
+def test_an_entry_is_read_as_it_was_written(
+    message: str | bytes,
+    kind: str,
+    skip: str | None,
+    key: str | None,
+    tags: dict[str, str] | None,
+    publisher: Publisher | None,
+) -> None:
+    is_text = isinstance(message, str)
+    details = details_of(
+        is_text and kind == "json", is_text and kind == "string", key, tags, publisher
+    )
+    entry = Entry("node:7", encode_message(message, SERVER_FORM), skip, details)
+    words = [word.encode() if isinstance(word, str) else word for word in write_entry(entry)]
+    # As the script stores and pushes them.
+    stored = read_stored(5000, [b"12-0", [b"z", b"9", b"a", b"3500", *words]])
+    assert stored == (12, entry, 1.5)
+    assert stored.entry.details.size == details.size
+    names = Names("app", 0)
+    pairs = zip(words[::2], words[1::2], strict=True)
+    data = b"12 epoch " + b"".join(b"%b%d:%b" % (a, len(b), b) for a, b in pairs)
+    push = read_push(names, names.channel("news"), data)
+    assert push == ("news", "epoch", (12, entry, 0))
+
+
+def test_what_is_published_once_has_names_that_do_not_meet() -> None:
+    def name(key: str | None, publisher: str | None) -> bytes:
+        who = None if publisher is None else Publisher(publisher)
+        return name_once(details_of(False, False, key, None, who))
+
+    assert name(None, "a") == b""
+    found = {name("1:a", None), name("a", ""), name("a", "1"), name("1a", ""), name("", "1a")}
+    assert len(found) == 5
+
+
+def test_the_scripts_come_with_the_package() -> None:
+    assert sorted(read_scripts()) == ["load", "place", "publish"]
+    for script in read_scripts().values():
+        assert script.startswith("-- What all scripts begin with")
+
+
+def test_who_lacks_hiredis_is_told_what_to_install() -> None:
+    program = "import sys; sys.modules['hiredis'] = None; import trioweb, trioweb.redis"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ImportError: trioweb.redis needs hiredis 3.2: pip install 'trioweb[redis]'" in (
+        ended.stderr
+    )
