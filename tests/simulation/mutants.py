@@ -18,14 +18,14 @@ from trioweb._client._sending import Sender
 from trioweb._heartbeat import Monitor
 from trioweb._link import Link
 from trioweb._server._handling import Handling
-from trioweb._topics import Since
+from trioweb._topics import Since, _delivery, _placing
 from trioweb._topics._pump import Pump
 from trioweb._topics._retention import Retention
 from trioweb._topics._subscription import Subscription
 
 _begin = Confirmation.begin
 _serve = Pump._serve
-_find = Topic._find
+_find = _placing.find
 
 
 class _Leak(BaseException):
@@ -75,11 +75,11 @@ def _reserve_nothing(self: Retention, topic: Topic, size: int) -> None:
     pass
 
 
-def _call_it_recovered(self: Topic, since: Since | None, history: int) -> Recovery:
-    return replace(_find(self, since, history), recovered=True)
+def _call_it_recovered(topic: Topic, since: Since | None, history: int) -> Recovery:
+    return replace(_find(topic, since, history), recovered=True)
 
 
-def _evict_in_silence(self: Topic, subscription: Subscription) -> None:
+def _evict_in_silence(subscription: Subscription) -> None:
     pass
 
 
@@ -87,7 +87,7 @@ def _contain_nothing(self: Handling, error: Exception, connection: Connection) -
     raise _Leak from error
 
 
-MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
+MUTANTS: Final[dict[str, tuple[object, str, Callable[..., Any]]]] = {
     "nothing is sent again": (OutboxQueue, "rewind", _forget_what_is_in_flight),
     "no heartbeat": (Monitor, "run", _look_at_nothing),
     "a confirming ping may stay unanswered": (Sender, "confirm", _ask_without_a_deadline),
@@ -95,10 +95,10 @@ MUTANTS: Final[dict[str, tuple[type, str, Callable[..., Any]]]] = {
     "deaths do not shrink the window": (Confirmation, "begin", _keep_the_window),
     "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),
     "skipped publications are not counted": (Subscription, "_pass_over", _skip_in_silence),
-    "a judged subscriber is not counted": (Topic, "_evicted", _evict_in_silence),
+    "a judged subscriber is not counted": (_delivery, "_tell_of_eviction", _evict_in_silence),
     "links are served without bound": (Pump, "_serve", _serve_without_bound),
     "memory of topics in use is not bounded": (Retention, "reserve", _reserve_nothing),
-    "a forgotten position is called recovered": (Topic, "_find", _call_it_recovered),
+    "a forgotten position is called recovered": (_placing, "find", _call_it_recovered),
     "a handler's error is not contained": (Handling, "_contain", _contain_nothing),
 }
 

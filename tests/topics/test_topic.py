@@ -27,6 +27,7 @@ from trioweb import (
     open_hub,
 )
 from trioweb._topics import Kind, Slow
+from trioweb._topics._life import trim
 from trioweb._topics._log import BLOCK_BYTES, OVERHEAD_BYTES
 
 # Publishing.
@@ -959,7 +960,7 @@ async def test_details_count_as_the_memory_that_they_take(hub: Hub) -> None:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert 0.9 < taken / (topic.size - before) < 1.1
-    topic._trim(topic.head + 1)
+    trim(topic, topic.head + 1)
     assert topic.size == 0
 
 

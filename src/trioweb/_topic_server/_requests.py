@@ -18,7 +18,7 @@ from .._centrifuge._codes import ErrorCode
 from .._centrifuge._replies import Result
 from .._errors import BrokerFull, Refuse
 from .._topics import Publisher
-from .._topics._topic import PublishDetails
+from .._topics._publishing import PublishDetails
 from ._admission import refresh, renew, rules_of
 from ._data import (
     info_bytes,

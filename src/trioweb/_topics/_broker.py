@@ -1,6 +1,6 @@
 """Brokers: where what is published gets its place, and what a publisher learns of that.
 
-A topic gives what is published to the broker of its hub, and takes it back by `Topic._accept` as
+A topic gives what is published to the broker of its hub, and takes it back by `accept` as
 soon as it has an offset, in the order of offsets.  The local broker, of a hub that is alone, has
 both happen within `publish`.
 """
@@ -17,6 +17,7 @@ from .._waitable import Waitable, wrong_thread
 from ._details import NOTHING, Details
 from ._log import size_of
 from ._position import Position
+from ._publishing import accept
 from ._shape import COST_OF_WRITE
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class LocalNode:
                 return first
         size = size_of(frame, skip) + details.size
         retention.reserve(topic, size)
-        return topic._accept(frame, skip, details, size, now)
+        return accept(topic, frame, skip, details, size, now)
 
     def post(self, topic: Topic, frame: bytes, skip: str | None, details: Details) -> Receipt:
         offset = self.publish(topic, frame, skip, details)

@@ -17,8 +17,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from .._connection import Connection
 from .._errors import CloseCode
 from .._logs import log
+from .._observer import tell
+from .._protocol._http import format_address
 from ._log import Log
 from ._shape import COST_OF_WRITE, Shape, cost_of_write
 from ._subscription import ASIDE, GONE, READY, Subscription, logger
@@ -108,7 +111,7 @@ class Members:
         self._any_latest |= subscription._slow == "latest"
 
     def rebase(self, log: Log) -> None:
-        """The topic goes on with another *log*: see `Topic._start_anew`."""
+        """The topic goes on with another *log*: see `_life`."""
         self._log = log
         self.passed = log.head
         self.shape.rebase(log)
@@ -337,7 +340,7 @@ class Members:
             return _COST_OF_MOVE  # it ends, too, when it has its turn
         if subscription._slow == "evict":
             subscription._sink.close(*subscription._evict)
-            subscription.topic._evicted(subscription)
+            _tell_of_eviction(subscription)
             return COST_OF_CLOSE
         oldest = self._log.first - 1
         subscription._pass_over(oldest, oldest - subscription.cursor)
@@ -357,3 +360,14 @@ class Members:
                 if subscription._place is not GONE:
                     subscription._sink.close(CloseCode.INTERNAL_ERROR, "encoding failed")
                 yield COST_OF_CLOSE
+
+
+def _tell_of_eviction(subscription: Subscription) -> None:
+    """Count that *subscription* ends as it was too slow, and tell the log and the observer."""
+    who, name = subscription._subscriber, subscription.topic.name
+    hub = subscription.topic._hub
+    hub._evicted += 1
+    text, address = "%r: evicted from %r, too slow", format_address(who.remote)
+    log(logger, logging.INFO, who, text, who, name, address=address, topic=name)
+    if isinstance(who, Connection) and (observer := hub._observer) is not None:
+        tell(observer.on_eviction, who, name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .._observer import Observer, tell
+from ._life import trim
 from ._subscription import ASIDE
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def make_pass(topic: Topic) -> Iterator[int]:
     if log is topic._log:  # as above, but by those who were too slow
         expect_next(topic, now)
         topic._hub._retention.settle(topic)
+
+
+def wants_pass(topic: Topic) -> bool:
+    """Whether there is something that the last pass did not look at."""
+    return topic._look or topic._log.head > topic._passed
 
 
 def watch_pass(topic: Topic, work: Iterator[int], observer: Observer) -> Iterator[int]:
@@ -83,7 +89,7 @@ def _let_go(topic: Topic, floor: int, now: float) -> Iterator[int]:
                 floor = min(floor, subscription.cursor + 1)
             yield 1
     while log.first < floor:
-        topic._trim(min(floor, log.first + _TRIMMED_AT_ONCE))
+        trim(topic, min(floor, log.first + _TRIMMED_AT_ONCE))
         yield _TRIMMED_AT_ONCE
     for members in tuple(topic._members.values()):
         yield 1

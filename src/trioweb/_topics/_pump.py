@@ -23,7 +23,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._histogram import SECONDS, Histogram
 from .._observer import Observer
-from ._pass import make_pass, watch_pass
+from ._pass import make_pass, wants_pass, watch_pass
 from ._sink import Outlet
 from ._turns import Turns
 
@@ -253,7 +253,7 @@ class Pump:
                 break
         else:
             self._passes.pop(topic, None)
-            if not topic._wants_pass():
+            if not wants_pass(topic):
                 self._topics.pop(topic, None)
         if topic in self._topics:
             self._topics.move_to_end(topic)

@@ -9,6 +9,7 @@ import trio
 
 from .._errors import Lagged
 from ._log import Publication
+from ._placing import await_place, find
 from ._position import Since
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Publications:
         if not self._open:
             # Only from here on does the topic stay what it is.
             self._is_placed, self._missed = False, None
-            self._topic._enter(self, self._since, self._history)
+            self._enter()
             self._open = True
         return self
 
@@ -67,12 +68,39 @@ class Publications:
     ) -> None:
         if self._open:
             self._open = False
-            self._topic._exit(self)
+            self._exit()
 
-    def _place(self, cursor: int, missing: int) -> None:
-        """Start behind *cursor*."""
-        self.cursor, self.skipped = cursor, missing
-        self._is_placed = True
+    def _enter(self) -> None:
+        """Be one of the topic's readers as soon as it is known where to start."""
+        topic, since, history = self._topic, self._since, self._history
+        topic._hub._use(topic)
+
+        def placed() -> None:
+            start = find(topic, since, history)
+            self.cursor, self.skipped = start.position.offset, start.missing
+            self._is_placed = True
+            topic._readers[self] = None
+            topic._news.changed()
+
+        await_place(topic, self, since, history, placed)
+        topic._hub._retention.settle(topic)
+
+    def _exit(self) -> None:
+        topic = self._topic
+        topic._readers.pop(self, None)
+        topic._leave_waiting(self)
+        topic._settle()
+
+    def _read(self) -> Publication | None:
+        """The next publication, None if there is none yet.
+
+        Raises:
+            Lagged: it has left the log.
+        """
+        log, cursor = self._topic._log, self.cursor
+        if cursor + 1 < log.first:
+            raise Lagged(log.first - 1 - cursor)
+        return log[cursor + 1] if cursor < log.head else None
 
     def _go_to(self, cursor: int, missing: int) -> None:
         """Start again behind *cursor*: the topic began anew."""
@@ -106,7 +134,7 @@ class Publications:
                 missed, self._missed = self._missed, None
                 raise Lagged(missed)
             try:
-                publication = self._topic._read(self.cursor) if self._is_placed else None
+                publication = self._read() if self._is_placed else None
             except Lagged as exc:
                 self.cursor += exc.skipped
                 self.skipped += exc.skipped

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .._errors import HubFull
+from ._life import begin, forget, trim_bytes
 from ._log import OVERHEAD_BYTES, Publication
 from ._shape import Shapes
 
@@ -75,7 +76,7 @@ class Retention:
         """
         if topic.name not in self.topics:
             if topic._forgotten:
-                topic._begin()
+                begin(topic)
             self.make_room()
             if topic.name in self._positions:
                 self._forget_position(topic.name)
@@ -104,7 +105,7 @@ class Retention:
             return
         if not topic._is_idle:
             self._idle.pop(topic, None)
-        elif not topic.retained and not topic._is_attached:
+        elif not topic.retained and not (topic._window and topic._window.is_attached):
             self.forget(topic)
         elif topic not in self._idle:
             self._idle[topic] = None
@@ -127,10 +128,10 @@ class Retention:
         while (excess := self._excess(size)) > 0:
             largest = self._largest() if size <= self.max_bytes else None
             if largest is not None:
-                largest._trim_bytes(excess + spare, keep=1)
+                trim_bytes(largest, excess + spare, keep=1)
             elif topic._log.size >= excess:
                 # What is published takes the place of the newest.
-                topic._trim_bytes(excess, keep=0)
+                trim_bytes(topic, excess, keep=0)
             elif self.shapes.size and size <= self.max_bytes:
                 self.shapes.drop_all()
             else:
@@ -204,7 +205,7 @@ class Retention:
             or self._positions_size > self.max_bytes // _POSITIONS_PART
         ):
             self._forget_position(oldest)
-        topic._forget()
+        forget(topic)
 
     def bury(self, topic: Topic) -> None:
         """Free the log of *topic*, whose memory is not counted any more: some of it at a time, as

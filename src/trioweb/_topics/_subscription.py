@@ -245,7 +245,7 @@ class Subscription:
         if is_aside:
             self._members.add_aside(self)
         self.skipped += count
-        self.topic._skipped(count)
+        self.topic._hub._skipped += count
 
     def _check(self) -> None:
         """Raise AssertionError unless what the tables say agrees with the place."""

@@ -20,8 +20,10 @@ import trio
 
 from .._errors import HubFull
 from ._commands import Ask, Loaded, Standing, Stored
+from ._life import prepend, start_anew
 from ._log import size_of
 from ._position import Since
+from ._publishing import accept
 
 if TYPE_CHECKING:
     from ._node import EngineNode
@@ -147,7 +149,7 @@ class Window:
             # Of another life is missing what its log has lost already.
             is_first = not topic.epoch
             self._head_id = ""
-            topic._start_anew(epoch, first - 1, None if is_first else first - 1 - begin)
+            start_anew(topic, epoch, first - 1, None if is_first else first - 1 - begin)
             self._node.restarts += not is_first
         elif first != topic.head + 1:
             self._jump(first - 1)
@@ -197,7 +199,7 @@ class Window:
             # Not for this node; those who wanted it are told.
             self._jump(offset)
         else:
-            topic._accept(entry.frame, entry.skip, entry.details, size, now)
+            accept(topic, entry.frame, entry.skip, entry.details, size, now)
         self._head_id = entry.id
 
     def _prepend(self, entries: Sequence[Stored]) -> None:
@@ -209,12 +211,12 @@ class Window:
             if room < 0:
                 break
             fitting.append((entry.frame, entry.skip, entry.details, now - age))
-        topic._prepend(fitting)
+        prepend(topic, fitting)
 
     def _jump(self, head: int) -> None:
         """What lies between the head and *head* cannot be had."""
         self._oldest = head + 1
-        self.topic._start_anew(self.topic.epoch, head, None)
+        start_anew(self.topic, self.topic.epoch, head, None)
 
     # Those who wait.
 

@@ -1,0 +1,116 @@
+"""A topic's life: how its log begins, goes on in another epoch, gives way, and ends.
+
+Each life has a log of its own, so that whoever holds one can tell that its life is over.  Whatever
+changes what is retained is told to the hub's retention, which keeps to the bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .._chance import random_bytes
+from .._errors import CloseCode
+from ._delivery import COST_OF_CLOSE
+from ._details import Details
+from ._log import Log
+from ._sink import Sink
+
+if TYPE_CHECKING:
+    from ._topic import Topic
+
+
+def begin(topic: Topic) -> None:
+    """Begin a life, unless the hub remembers one that goes on."""
+    if topic._window is None:
+        position = topic._hub._retention.position(topic.name)
+        topic._epoch, head = position or (random_bytes(8).hex(), 0)
+    else:
+        topic._epoch, head = "", 0
+    topic._log = Log(topic.retain, head)
+    topic._forgotten = False
+    topic._passed = head
+    topic._look = False
+    topic._late = []
+    topic._is_spared = False
+    topic._size_number = None
+
+
+def forget(topic: Topic) -> None:
+    """Drop the log.  The settings stay, until somebody asks for others."""
+    topic._hub._retention.bury(topic)
+    if topic._window is not None:
+        topic._window.detach()
+        topic._epoch = ""
+    topic._log = Log(topic.retain, topic._log.head)
+    topic._forgotten = True
+    topic._size_number = None
+    topic._hub._pump.forget(topic)
+
+
+def start_anew(topic: Topic, epoch: str, head: int, missing: int | None) -> None:
+    """Go on in *epoch* with a log that begins behind *head*.
+
+    Args:
+        missing: how many publications are known to be missing to those who had all; None if
+            this is the same epoch, in which all up to *head* are.
+    """
+    gone, count = topic._log.size, topic.retained
+    topic._epoch = epoch
+    topic._hub._retention.bury(topic)
+    topic._log = Log(topic.retain, head)
+    topic._hub._retention.resized(topic, -gone, -count)
+    topic._passed = head
+    topic._late.clear()
+    topic._hub._pump.forget(topic)  # what is under way is about another log
+    groups = tuple(topic._members.values())
+    for members in groups:
+        members.rebase(topic._log)
+    ended: list[Sink] = []
+    for subscription in [one for members in groups for one in members.subscriptions]:
+        if subscription._slow == "evict":
+            subscription.close()
+            ended.append(subscription._sink)
+        else:
+            known = head - subscription.cursor if missing is None else missing
+            subscription._go_to(head, known)
+    for reader in topic._readers:
+        reader._go_to(head, head - reader.cursor if missing is None else missing)
+    topic._news.changed()
+    if ended:
+        topic._hub._pump.do_later(_tell_of_restart(ended))
+
+
+def _tell_of_restart(sinks: list[Sink]) -> Iterator[int]:
+    """Close *sinks*, of which there may be very many, as their topic has begun anew."""
+    for sink in sinks:
+        sink.close(CloseCode.SERVICE_RESTART, "topic restarted")
+        yield COST_OF_CLOSE
+
+
+def prepend(topic: Topic, older: Sequence[tuple[bytes, str | None, Details, float]]) -> None:
+    """Have what is older in the log, too, the newest first."""
+    log = topic._log
+    size = log.size
+    log.prepend(older)
+    topic._hub._retention.resized(topic, log.size - size, len(older))
+
+
+def trim(topic: Topic, first: int) -> None:
+    """Drop what lies before *first*."""
+    log = topic._log
+    size, count = log.size, first - log.first
+    if count > 0:
+        log.trim(first)
+        topic._hub._retention.resized(topic, log.size - size, -count)
+
+
+def trim_bytes(topic: Topic, size: int, *, keep: int) -> int:
+    """Drop so much of the log that *size* bytes are free, but not the newest *keep*
+    publications; return how much was."""
+    before = topic._log.size
+    trim(topic, topic._log.first_without(size, keep))
+    # Who needs what is gone is to be told.
+    if topic._members:
+        topic._look_again()
+    return before - topic._log.size
