@@ -153,12 +153,12 @@ async def test_a_full_subscription_stops_nothing_and_comes_back(
                 assert (await anext(quick)).data == number
             await settle()
             assert list(web.server.presence("chat:slow")) == []
-            assert len(slow._items) == 8
+            assert len(slow._following.items) == 8
             for number in range(4):
                 assert (await anext(slow)).data == number
             await settle()
             # Half of it was read: it is back, full again, and away.
-            assert len(slow._items) == 8
+            assert len(slow._following.items) == 8
             for number in range(4, 100):
                 assert (await anext(slow)).data == number
             await settle()
@@ -315,8 +315,8 @@ async def test_nothing_is_lost_or_doubled_over_a_network_that_flaps(
         flapping.cancel()
         await trio.sleep(60)
         assert got == list(range(150))
-        assert own._received is not None
-        assert own._received.offset == 150
+        assert own._following.received is not None
+        assert own._following.received.offset == 150
         # Where something is missing, there is a gap, and nowhere else.
         last = 0
         for item in reader.items:

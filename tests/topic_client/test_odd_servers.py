@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from contextlib import suppress
+from random import Random
+from typing import Any, Final
 
 import pytest
 import trio
@@ -294,7 +297,7 @@ async def test_publications_come_once_even_if_they_are_sent_twice(
         await fake.connections[0].aclose(3000, "connection closed")
         assert (await anext(news)).data == 8
         await settle()
-        assert not news._items
+        assert not news._following.items
 
 
 async def test_a_server_that_does_not_answer_is_left(
@@ -411,3 +414,103 @@ async def test_arguments_of_subscriptions_that_cannot_work_are_refused(
             client.messages(max_messages=0)
         with pytest.raises(ValueError, match="history"):
             await client.history("news", limit=2**31)
+
+
+async def test_a_server_that_sends_it_away_again_and_again_is_not_asked_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fake = Fake()
+
+    async def handle(connection: trioweb.Connection) -> None:
+        fake.connections.append(connection)
+        async for message in connection:
+            command = json.loads(str(message))
+            fake.said.append(command)
+            name = next(name for name in command if name != "id")
+            await connection.send(json.dumps({"id": command["id"], name: {}}))
+            if name == "subscribe":
+                await connection.send('{"push":{"channel":"news","unsubscribe":{"code":2500}}}')
+
+    fake.handle = handle  # type: ignore[method-assign]
+    async with against(fake) as client, client.subscription("news", events=True) as news:
+        with trio.move_on_after(10):
+            async for _ in news:
+                # About two in each second, once the waits have grown.
+                assert fake.names().count("subscribe") < 10 + 4 * trio.current_time()
+        # Within a second at most, as `RETRY` has it.
+        assert fake.names().count("subscribe") > 10
+
+
+async def test_events_are_bounded_however_often_the_connection_is_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fake = Fake()
+    async with against(fake) as client:
+        async with client.subscription("news", events=True, max_messages=4) as news:
+            for _ in range(20):
+                await fake.connections[-1].aclose(3000, "connection closed")
+                await trio.sleep(2)
+            assert len(news._following.items) <= 4 + 2
+            assert isinstance(await anext(news), trioweb.Subscribed)
+            while not isinstance(item := await anext(news), trioweb.TopicPublication):
+                await fake.push({"push": {"channel": "news", "pub": {"data": "after all"}}})
+            assert item.data == "after all"
+
+
+_PARTS: Final[tuple[dict[str, Any], ...]] = (
+    *({name: {}} for name in ("connect", "subscribe", "publish", "history", "rpc", "refresh")),
+    {"subscribe": {"recoverable": True, "epoch": "e", "offset": 2**64 - 1, "publications": [{}]}},
+    {"subscribe": {"expires": True}},
+    {"subscribe": {"recovered": True, "publications": [{"offset": 3, "tags": {"a": "b"}}]}},
+    {"history": {"publications": [{"data": [1], "info": {"user": "x", "conn_info": {}}}]}},
+    {"error": {}},
+    {"error": {"code": 2**32 - 1, "temporary": True}},
+    {"error": {"code": 109}},
+    {"presence": {"presence": {"x": {}}}},
+    {"push": {}},
+    {"push": {"channel": "news", "join": {"info": {}}, "pub": {"offset": 1}}},
+    {"push": {"channel": "news", "unsubscribe": {}}},
+    {"push": {"channel": "news", "unsubscribe": {"code": 2502}}},
+    {"push": {"channel": "news", "subscribe": {}}},
+    {"push": {"call": {}}},
+    {"push": {"message": {}}},
+    {"push": {"disconnect": {"code": 3000}}},
+    {},
+)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_a_server_says_the_client_fails_by_its_own_errors_alone(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    random = Random(seed)
+    fake = Fake()
+
+    async def handle(connection: trioweb.Connection) -> None:
+        fake.connections.append(connection)
+        async for message in connection:
+            id = json.loads(str(message)).get("id", 0)
+            fake.said.append({})
+            if len(fake.connections) % 2 and id == 1:
+                await connection.send('{"id":1,"connect":{"x_trioweb":1}}')
+                continue
+            for _ in range(random.randrange(3)):
+                part = random.choice(_PARTS)
+                await connection.send(json.dumps({"id": id - random.randrange(-1, 2), **part}))
+            if id:
+                await connection.send(json.dumps({"id": id, **random.choice(_PARTS)}))
+
+    fake.handle = handle  # type: ignore[method-assign]
+    with trio.move_on_after(300), suppress(trioweb.TriowebError):
+        async with against(fake, limits=trioweb.Limits(connect_timeout=1)) as client:
+            while True:
+                with trio.move_on_after(5), suppress(trioweb.TriowebError):
+                    async with client.subscription("news", events=True) as news:
+                        await anext(news)
+                        await client.publish("news", 1)
+                        await client.call("method")
+                        await client.history("news")
+                        await client.presence("news")
+                        await client.presence_stats("news")
+                await trio.sleep(1)
+    assert len(fake.said) > 20

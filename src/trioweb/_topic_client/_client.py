@@ -20,6 +20,7 @@ from .._errors import ConnectionClosed, Refused
 from .._link import State
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import Position
+from ._following import Following
 from ._items import (
     Item,
     MemberInfo,
@@ -34,6 +35,7 @@ from ._messages import ServerMessages
 from ._session import Session
 from ._subscription import TopicSubscription
 from ._token import Token, TokenArgument
+from ._upkeep import Upkeep
 
 _MOST_MILLISECONDS: Final = 2**32 - 1
 
@@ -160,28 +162,23 @@ class TopicClient:
         position = _position("subscription", since)
         _check_value(data)
         session = self._session
-        subscription: TopicSubscription[Any] = TopicSubscription(
-            session,
-            topic,
-            since=position,
-            token=Token("subscription", token, self._timeout),
-            data=data,
-            events=events,
-            max_messages=max_messages,
+        of_topic = Token("subscription", token, self._timeout)
+        following = Following(
+            topic, since=position, token=of_topic, events=events, max_messages=max_messages
         )
         session.check_open()
-        if topic in session.subscriptions:
+        if topic in session.following:
             raise Refused(ErrorCode.ALREADY_SUBSCRIBED, ErrorCode.ALREADY_SUBSCRIBED.message)
-        session.subscriptions[topic] = subscription
+        session.following[topic] = following
         try:
             async with open_hidden_nursery() as nursery:
-                nursery.start_soon(subscription.run)
-                await subscription.wait_settled()
-                subscription.check()
-                yield subscription
+                nursery.start_soon(Upkeep(session, following, of_topic, data).run)
+                await following.wait_settled()
+                following.check()
+                yield TopicSubscription(following)
         finally:
-            subscription.leave()
-            del session.subscriptions[topic]
+            following.leave()
+            del session.following[topic]
 
     async def publish(self, topic: str, data: Any) -> None:
         """Publish *data* and wait until the server has.

@@ -14,9 +14,9 @@ from typing import Any, Final
 import trio
 
 from .._centrifuge import CODECS
+from .._centrifuge import _schema as wire
 from .._centrifuge._commands import Command, Request
-from .._centrifuge._replies import Push, Reply
-from .._centrifuge._schema import CancelRequest, ConnectRequest, ConnectResult
+from .._centrifuge._replies import Push, Reply, Result
 from .._connection import Connection
 from .._errors import BadMessage, ConnectionClosed, Refused, TryAgain
 from .._link import State
@@ -30,15 +30,57 @@ _PING_GRACE: Final = 9.0
 _SECOND_LOOK: Final = 1.0
 
 
+# What each request is answered with.  A result that has nothing to say is left out by some.
+_RESULTS: Final[dict[type, type[Result]]] = {
+    wire.ConnectRequest: wire.ConnectResult,
+    wire.SubscribeRequest: wire.SubscribeResult,
+    wire.PublishRequest: wire.PublishResult,
+    wire.PresenceRequest: wire.PresenceResult,
+    wire.PresenceStatsRequest: wire.PresenceStatsResult,
+    wire.HistoryRequest: wire.HistoryResult,
+    wire.RPCRequest: wire.RPCResult,
+    wire.RefreshRequest: wire.RefreshResult,
+    wire.SubRefreshRequest: wire.SubRefreshResult,
+}
+
+
 class _Pending:
-    """Somebody who waits for a reply."""
+    """Somebody who waits for the reply to *request*.
 
-    __slots__ = ("event", "reply", "settle")
+    Attributes:
+        result: what the server says, or the error; None as long as it says nothing.
+    """
 
-    def __init__(self, settle: Callable[[Any], None] | None) -> None:
+    __slots__ = ("_kind", "_settle", "event", "result")
+
+    def __init__(self, request: Request, settle: Callable[[Any], None] | None = None) -> None:
         self.event = trio.Event()
-        self.reply: Reply | None = None
-        self.settle = settle
+        self.result: Result | wire.Error | None = None
+        self._kind = _RESULTS[type(request)]
+        self._settle = settle
+
+    def take(self, reply: Reply) -> None:
+        if self.result is not None:
+            return
+        if reply.error is not None:
+            self.result = reply.error
+        else:
+            result = reply.result
+            self.result = result if isinstance(result, self._kind) else self._kind()
+            if self._settle is not None:
+                self._settle(self.result)
+        self.event.set()
+
+    def outcome(self) -> Any:
+        """The result.
+
+        Raises:
+            Refused: it is an error.
+        """
+        result = self.result
+        if isinstance(result, wire.Error):
+            raise Refused(result.code, result.message, result.temporary)
+        return result
 
 
 class Line:
@@ -72,7 +114,7 @@ class Line:
         self._ping = 0
         self._pongs = self._is_missed = False
 
-    async def connect(self, request: ConnectRequest) -> None:
+    async def connect(self, request: wire.ConnectRequest) -> None:
         """Say who this is.  Nobody else reads the connection yet.
 
         Raises:
@@ -81,17 +123,14 @@ class Line:
         """
         id = next(self._ids)
         await self.connection.send(self.codec.encode(Command.of(id, request)))
-        answer: Reply | None = None
-        while answer is None:
+        pending = _Pending(request)
+        while not pending.event.is_set():
             for reply in self._decode(await self.connection.receive()):
-                if answer is None and reply.id == id:
-                    answer = reply
-                elif answer is not None:
+                if pending.event.is_set():
                     self.early.append(reply)
-        _check(answer)
-        result = answer.result
-        if not isinstance(result, ConnectResult):
-            raise TryAgain("the reply to connect is another's")
+                elif reply.id == id:
+                    pending.take(reply)
+        result = pending.outcome()
         self.client = result.client
         self.is_extended = bool(result.x_trioweb)
         self._ping, self._pongs = result.ping, result.pong
@@ -132,23 +171,22 @@ class Line:
         Cancellation: the request may have been sent.  Checkpoint: always.
         """
         id = next(self._ids)
-        pending = self._pending[id] = _Pending(settle)
+        pending = self._pending[id] = _Pending(request, settle)
         link = self.connection.link
         try:
             with trio.move_on_after(math.inf if is_call else self._timeout):
                 await self.connection.send(self.codec.encode(Command.of(id, request)))
                 if not self.is_over:
                     await pending.event.wait()
-            if pending.reply is None and not self.is_over:
+            if pending.result is None and not self.is_over:
                 link.abort(f"no reply within {self._timeout:g} s")
         finally:
             del self._pending[id]
-            if is_call and pending.reply is None and self.is_extended:
-                self.write(Command.of(0, CancelRequest(id)))
-        if pending.reply is None:
+            if is_call and pending.result is None and self.is_extended:
+                self.write(Command.of(0, wire.CancelRequest(id)))
+        if pending.result is None:
             raise link.error()
-        _check(pending.reply)
-        return pending.reply.result
+        return pending.outcome()
 
     async def send(self, request: Request) -> None:
         """Send *request*, which has no answer.  See `Connection.send`."""
@@ -188,11 +226,8 @@ class Line:
         """Give out a reply, answer a ping, or return a push."""
         if reply.id:
             pending = self._pending.get(reply.id)
-            if pending is not None and pending.reply is None:
-                pending.reply = reply
-                if pending.settle is not None and reply.error is None:
-                    pending.settle(reply.result)
-                pending.event.set()
+            if pending is not None:
+                pending.take(reply)
             return None
         if reply.push is not None:
             return reply.push
@@ -222,9 +257,3 @@ class Line:
             pending.event.set()
         for scope in self.work:
             scope.cancel()
-
-
-def _check(reply: Reply) -> None:
-    error = reply.error
-    if error is not None:
-        raise Refused(error.code, error.message, error.temporary)

@@ -13,16 +13,16 @@ from .._errors import Lagged
 from .._waitable import Waitable
 
 
-class ServerMessages(Waitable):
+class ServerMessages:
     """A stream of what the server has sent outside of all topics, from when it was made on.
 
     Iterating ends with the client: by GaveUp if that gave up.
     """
 
-    __slots__ = ("__weakref__", "_end", "_items", "_max_messages", "_skipped")
+    __slots__ = ("__weakref__", "_end", "_items", "_max_messages", "_news", "_skipped")
 
     def __init__(self, max_messages: int) -> None:
-        super().__init__()
+        self._news = Waitable()
         self._max_messages = max_messages
         self._items: deque[Any] = deque()
         self._skipped = 0
@@ -49,7 +49,7 @@ class ServerMessages(Waitable):
         while not self._items:
             if self._end is not None:
                 raise self._end()
-            await self.wait_change()
+            await self._news.wait_change()
         if self._skipped:
             skipped, self._skipped = self._skipped, 0
             raise Lagged(skipped, self._max_messages)
@@ -61,9 +61,9 @@ class ServerMessages(Waitable):
             self._items.popleft()
             self._skipped += 1
         self._items.append(item)
-        self.changed()
+        self._news.changed()
 
     def _finish(self, end: Callable[[], Exception]) -> None:
         if self._end is None:
             self._end = end
-        self.changed()
+        self._news.changed()

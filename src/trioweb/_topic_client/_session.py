@@ -35,10 +35,10 @@ from .._logs import log
 from .._policy import Retry
 from .._waitable import Waitable
 from ._calls import ClientCall, answer
+from ._following import Following
 from ._items import value_of
 from ._line import Line
 from ._messages import ServerMessages
-from ._subscription import TopicSubscription
 from ._token import Token
 
 _logger: Final = logging.getLogger("trioweb.topics")
@@ -54,7 +54,7 @@ class Session(Waitable):
 
     Attributes:
         line: the connection that is in use; None while there is none.
-        subscriptions: by topic.
+        following: by topic.
         streams: of messages that belong to no topic.
     """
 
@@ -70,7 +70,7 @@ class Session(Waitable):
     ) -> None:
         super().__init__()
         self.line: Line | None = None
-        self.subscriptions: dict[str, TopicSubscription[Any]] = {}
+        self.following: dict[str, Following] = {}
         self.streams: weakref.WeakSet[ServerMessages] = weakref.WeakSet()
         self._token = token
         self._data = data
@@ -127,9 +127,9 @@ class Session(Waitable):
             line = await self.next_line(last)
             if line is None:
                 raise self.error()
-            subscription = self.subscriptions.get(topic or "")
-            if subscription is not None:
-                await subscription.wait_settled()
+            following = self.following.get(topic or "")
+            if following is not None:
+                await following.wait_settled()
             if line is self.line:
                 return line
 
@@ -230,8 +230,8 @@ class Session(Waitable):
             self._token.drop()
         if line is not None:
             line.end()
-            for subscription in self.subscriptions.values():
-                subscription.lose(is_invalid=code == DisconnectCode.STATE_INVALIDATED)
+            for following in self.following.values():
+                following.lose(is_invalid=code == DisconnectCode.STATE_INVALIDATED)
         self.changed()
 
     def _hear(self, line: Line, push: Push, nursery: trio.Nursery) -> None:
@@ -242,9 +242,9 @@ class Session(Waitable):
             case Call() as call:
                 nursery.start_soon(answer, line, call, self._calls)
             case _:
-                subscription = self.subscriptions.get(push.topic)
-                if subscription is not None:
-                    subscription.hear(line, push)
+                following = self.following.get(push.topic)
+                if following is not None:
+                    following.hear(line, push)
 
     # The end.
 
@@ -268,8 +268,8 @@ class Session(Waitable):
         if self._end is None:
             self._end = end
         self._lose(None)
-        for subscription in self.subscriptions.values():
-            subscription.finish(self._quiet_error)
+        for following in self.following.values():
+            following.finish(self._quiet_error)
         for stream in self.streams:
             stream._finish(self._quiet_error)
         self.changed()
