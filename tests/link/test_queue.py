@@ -9,7 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from trioweb._link._queue import BROKEN, DRAINING, IDLE, SHUT, QueueState, SendQueue
+from trioweb._link._queue import SendQueue
+from trioweb._link._state import BROKEN, DRAINING, IDLE, SHUT, QueueState
 from trioweb._wire._choice import wire_to
 from trioweb.testing import MemoryStream, stream_pair
 

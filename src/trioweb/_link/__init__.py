@@ -3,7 +3,8 @@
 from ._contain import describe
 from ._incoming import Replies, reply_key
 from ._link import END_OF_TRANSPORT, Link, LinkStatistics
-from ._queue import SendQueue, Spawn
+from ._owner import Spawn
+from ._queue import SendQueue
 from ._state import OPEN, State
 
 __all__ = [

@@ -38,7 +38,8 @@ from .._waitable import Waitable
 from .._wire._choice import wire_to
 from .._wire._kernel import kernel_fileno
 from ._contain import call_back
-from ._queue import SendQueue, Spawn
+from ._owner import Spawn
+from ._queue import SendQueue
 from ._state import OPEN
 
 # A peer that was quiet may send the messages of so long at once.

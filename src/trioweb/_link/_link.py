@@ -44,7 +44,7 @@ from .._protocol._frames import encode_close
 from .._wire._kernel import kernel_fileno
 from ._contain import describe
 from ._incoming import Incoming, Replies
-from ._queue import Spawn
+from ._owner import Spawn
 from ._state import OPEN, State
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap

@@ -1,4 +1,4 @@
-"""The send queue: what waits to leave for one peer, and who waits to write.
+"""The send queue: what waits to leave for one peer.
 
 All or nothing for what is put, and never a wait.  What the wire does not take at once is queued
 and finished by a drain task, which exists only while there is something to drain.
@@ -18,92 +18,22 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
-from enum import Enum
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._waitable import Line, Waiter
 from .._wire._wire import Wire
 from ._contain import call_back, describe
+from ._owner import Hooks, Owner, Spawn
+from ._state import BROKEN, DRAINING, IDLE, SHUT, QueueState
+from ._turns import Turns
 
 # While less than this is queued, answers such as pongs queue up, too: where everything passes
 # through the queue, they wait for a moment even if the peer reads, and dropping the older of two
 # pongs, though allowed, is taken for a fault by some.
 _ANSWERS_BYTES: Final = 512
-# So many of those who wait to send have their turn at once: to write for one takes up to 10 µs.
-_SENDERS_PER_TURN: Final = 64
-
-
-class QueueState(Enum):
-    """What becomes of what is put.
-
-    IDLE: the wire gets it at once.
-    DRAINING: it is queued, behind what is there.
-    SHUT: it is dropped; what is queued is still written.
-    BROKEN: it is dropped, and what was queued is lost.
-    """
-
-    IDLE = "IDLE"
-    DRAINING = "DRAINING"
-    SHUT = "SHUT"
-    BROKEN = "BROKEN"
-
-
-# To look up a member takes longer than to compare with it.
-IDLE: Final = QueueState.IDLE
-DRAINING: Final = QueueState.DRAINING
-SHUT: Final = QueueState.SHUT
-BROKEN: Final = QueueState.BROKEN
-
-
-class Spawn(Protocol):
-    """`Nursery.start_soon` of the nursery that holds the tasks of whoever has a queue."""
-
-    def __call__(self, task: Callable[[], Awaitable[None]], /) -> object: ...
-
-
-class Owner(Protocol):
-    """Whoever has a queue."""
-
-    @property
-    def id(self) -> str:
-        """What the records of the log go by."""
-
-    def heard(self) -> None:
-        """The peer has made room, which is a sign of life."""
-
-    def on_broken(self) -> None:
-        """Nothing can be written any more: the queue is BROKEN.
-
-        NOTE: Called in the middle of what somebody writes, who does not expect to be called.
-        """
-
-    def on_stalled(self) -> None:
-        """The peer took nothing for the write timeout; the queue is BROKEN for that."""
-
-
-class _Sender(Waiter):
-    """A task that waits to send *frame*; None: to write itself, once it is its turn."""
-
-    __slots__ = ("frame", "was_written")
-
-    def __init__(self, frame: bytes | None) -> None:
-        super().__init__()
-        self.frame = frame
-        self.was_written = False
-
-
-class _Hooks:
-    """What somebody wants to be called for."""
-
-    __slots__ = ("closed", "drained")
-
-    def __init__(self, closed: Callable[[], None], drained: Callable[[], None]) -> None:
-        self.closed = closed
-        self.drained = drained
 
 
 class SendQueue:
@@ -130,7 +60,6 @@ class SendQueue:
         buffered_amount: bytes queued.
         messages_sent: messages that were written.
         is_cut: of the frame with which the queue began, not all is written yet.
-        held: `write` has had its turn, and those who stand in line are next.
     """
 
     __slots__ = (
@@ -138,17 +67,15 @@ class SendQueue:
         "_drained",
         "_fileno",
         "_hooks",
-        "_line",
         "_owner",
         "_queue",
         "_room",
         "_send_bytes",
-        "_senders",
         "_spawn",
+        "_turns",
         "_wire",
         "broken",
         "buffered_amount",
-        "held",
         "is_cut",
         "is_free",
         "messages_sent",
@@ -175,14 +102,11 @@ class SendQueue:
         # Made when first needed: most connections never queue anything.
         self._queue: deque[bytes] | None = None
         self._answers: dict[object, bytes] | None = None
-        self._hooks: dict[object, _Hooks] | None = None
+        self._hooks: dict[object, Hooks] | None = None
         # The end of the drain task, while there is one.
         self._drained: trio.Event | None = None
-        # Who has something to offer as soon as nothing is queued any more, and must not wait for
-        # ever because `write` always queues more before that.
-        self._line: set[object] | None = None
-        self.held = False
-        self._senders: Line[_Sender] | None = None
+        # Made when somebody first has to wait for a turn.
+        self._turns: Turns | None = None
 
     def _move(self, state: QueueState, *, is_full: bool = False) -> None:
         """Be in *state* from now on, unless an end was reached that it does not come after.
@@ -199,7 +123,7 @@ class SendQueue:
             self.is_free = self.is_free and not is_full
         else:
             self.is_free = state is IDLE
-        self.writable = self.is_free and self._line is None
+        self.writable = self.is_free and (self._turns is None or not self._turns.has_line)
 
     @property
     def is_open(self) -> bool:
@@ -223,7 +147,7 @@ class SendQueue:
         """
         if self._hooks is None:
             self._hooks = {}
-        self._hooks[key] = _Hooks(closed, drained)
+        self._hooks[key] = Hooks(closed, drained)
 
     def remove_hooks(self, key: object) -> None:
         if self._hooks is not None:
@@ -241,24 +165,24 @@ class SendQueue:
         """Write before anybody else but `write`, as soon as there is room: at the drained hooks,
         and between any two messages that `write` queues, until `turn_over` is called or *key*
         leaves the line."""
-        if self._line is None:
-            self._line = set()
-        self._line.add(key)
+        self._made_turns().stand_in_line(key)
         self._move(self.state)
 
     def leave_line(self, key: object) -> None:
-        if self._line is not None:
-            self._line.discard(key)
-            if not self._line:
-                self._line = None
-                self._move(self.state)
-                self.turn_over()
+        if self._turns is not None and self._turns.leave_line(key):
+            self._move(self.state)
+            self.turn_over()
 
     def turn_over(self) -> None:
         """Those in line have had their turn."""
-        if self.held:
-            self.held = False
-            self._admit()
+        if self._turns is not None and self._turns.is_held:
+            self._turns.is_held = False
+            self._turns.admit(self)
+
+    def _made_turns(self) -> Turns:
+        if self._turns is None:
+            self._turns = Turns()
+        return self._turns
 
     def offer(self, data: bytes) -> int:
         """Hand *data* to the wire; return how many bytes of it were taken.
@@ -356,17 +280,27 @@ class SendQueue:
         """
         self.messages_sent += 1
         self.put(frame)
-        if self._line is not None:
-            self.held = self.state is DRAINING
+        if self._turns is not None and self._turns.has_line:
+            self._turns.is_held = self.state is DRAINING
 
     @property
     def takes_message(self) -> bool:
         """Whether `write` may be called for a message, and nobody waits to send another one."""
-        return not self._senders and self._has_turn()
+        turns = self._turns
+        return (turns is None or not turns.senders) and self.has_turn()
 
-    def _has_turn(self) -> bool:
-        """Whether it is the turn of whoever is first to send, with room for a message."""
-        return not self.held and self.buffered_amount <= self._send_bytes and self.is_open
+    def has_turn(self) -> bool:
+        """Whether it is the turn of whoever is first to send, with room for a message.
+
+        NOTE: `Turns.admit` is called wherever this may have become true, so that nobody waits while
+        it is.
+        """
+        turns = self._turns
+        return (
+            (turns is None or not turns.is_held)
+            and self.buffered_amount <= self._send_bytes
+            and self.is_open
+        )
 
     async def wait_turn(self, frame: bytes) -> bool:
         """Wait behind all who wait to send, and have *frame* written.
@@ -376,11 +310,7 @@ class SendQueue:
 
         Cancellation: nothing was written.  Checkpoint: always.
         """
-        if self._senders is None:
-            self._senders = Line()
-        sender = _Sender(frame)
-        await self._senders.wait(sender)
-        return sender.was_written
+        return await self._made_turns().wait(frame)
 
     async def wait_room(self) -> None:
         """Wait behind all who wait to send, until it is the caller's turn to write or nothing can
@@ -390,44 +320,20 @@ class SendQueue:
         run if it waits.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.takes_message or not self.is_open:
-            return
-        if self._senders is None:
-            self._senders = Line()
-        await self._senders.wait(_Sender(None))
+        if not self.takes_message and self.is_open:
+            await self._made_turns().wait(None)
 
-    # Whoever is woken here is written for.
-    @enable_ki_protection
-    def _admit(self) -> None:
-        """Write for those who wait to send, as far as it is their turn: the first to wait first.
-
-        NOTE: Called wherever `_has_turn` may have become true, so that nobody waits while it is.
-        """
-        if self._senders is None:
-            return
-        for _ in range(_SENDERS_PER_TURN):
-            if not self._senders or not self._has_turn():
-                return
-            sender = self._senders.wake()
-            sender.was_written = True
-            if sender.frame is not None:
-                self.write(sender.frame)
-        if self._senders and self._has_turn():
-            # The drain task goes on from here once others have run, and until then nobody gets
-            # ahead.
-            self._drain_soon(is_full=True)
-
-    def _refuse_senders(self) -> None:
-        """Nothing is taken any more: tell those who wait for that."""
-        while self._senders:
-            self._senders.wake()
+    def admit_later(self) -> None:
+        """See `Writer`; the drain task does it."""
+        self._drain_soon(is_full=True)
 
     # The end.
 
     def shut(self) -> None:
         """Take nothing more; what is queued is still written."""
         self._move(SHUT)
-        self._refuse_senders()
+        if self._turns is not None:
+            self._turns.refuse()
         self.call_close_hooks()
 
     def break_off(self, reason: str) -> None:
@@ -438,7 +344,8 @@ class SendQueue:
         self.buffered_amount = 0
         self._queue = self._answers = None
         self._move(BROKEN)
-        self._refuse_senders()
+        if self._turns is not None:
+            self._turns.refuse()
         if self._owner is not None:
             self._owner.on_broken()
 
@@ -490,7 +397,8 @@ class SendQueue:
         if self.is_free and self._hooks is not None:
             for each in tuple(self._hooks.values()):
                 call_back(each.drained, self._owner)
-        self._admit()
+        if self._turns is not None:
+            self._turns.admit(self)
 
     # Of the wire's account.
 
@@ -505,4 +413,5 @@ class SendQueue:
             self._owner.heard()
         if self.state is not BROKEN:
             self.buffered_amount -= size
-            self._admit()
+            if self._turns is not None:
+                self._turns.admit(self)
