@@ -10,7 +10,6 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.brokers.redis_server import find_redis
 from tests.interop.fronts import missing_for_fronts
 from tests.interop.javascript import (
     missing_for_axe,
@@ -37,6 +36,11 @@ def missing_for_systemd() -> str | None:
     return f"there is no {missing[0]} on the path" if missing else None
 
 
+def missing_for_redis() -> str | None:
+    """What the tests marked `redis` lack here, if anything."""
+    return None if shutil.which("redis-server") else "there is no redis-server on the path"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-peers",
@@ -56,7 +60,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("front", missing_for_fronts),
         ("systemd", missing_for_systemd),
         ("curl", lambda: None if shutil.which("curl") else "there is no curl on the path"),
-        ("redis", lambda: None if find_redis() else "there is no redis-server on the path"),
+        ("redis", missing_for_redis),
         ("promtool", missing_for_promtool),
     ):
         if item.get_closest_marker(marker) and (what := missing()):

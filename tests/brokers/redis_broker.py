@@ -36,6 +36,8 @@ class _Stream(trio.abc.Stream):
     def __init__(self, stream: trio.SocketStream) -> None:
         self.inner = stream
         self.is_cut = False
+        self.runs = trio.Event()
+        self.runs.set()
         self.under_way = b""
         self._reading = trio.CancelScope()
 
@@ -59,6 +61,7 @@ class _Stream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         with trio.CancelScope() as self._reading:
+            await self.runs.wait()
             return await self.inner.receive_some(max_bytes)
         raise trio.BrokenResourceError("the connection was cut")
 
@@ -187,7 +190,7 @@ class FaultyRedisBroker:
 
     def cut(self) -> None:
         for each in self._links:
-            each.stream.cut(b"".join(each.link._unsent))
+            each.stream.cut(b"".join(data for data, _ in each.link._unsent))
             each.link._unsent.clear()
             each.link.lose("the connection was cut")
             self._late.append(each.stream)
@@ -198,6 +201,15 @@ class FaultyRedisBroker:
         late, self._late = self._late, []
         for stream in late:
             stream.arrive()
+
+    def freeze(self) -> None:
+        """Have the nodes of this broker read nothing any more."""
+        for each in self._links:
+            each.stream.runs = trio.Event()
+
+    def thaw(self) -> None:
+        for each in self._links:
+            each.stream.runs.set()
 
     def stop(self) -> None:
         self.server.stop()

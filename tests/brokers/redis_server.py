@@ -5,7 +5,6 @@ All of this blocks: what is done to a server is done when the method returns.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -38,10 +37,6 @@ end
 """
 
 
-def find_redis() -> str | None:
-    return shutil.which("redis-server") or shutil.which("valkey-server")
-
-
 class RedisServer:
     """A server on a port of its own, that keeps everything in *directory*."""
 
@@ -52,8 +47,6 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        program = find_redis()
-        assert program is not None
         options = {
             "port": str(self.port),
             "bind": "127.0.0.1",
@@ -66,7 +59,7 @@ class RedisServer:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         with open(self._directory / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [program, *words, *self._arguments], stdout=log, stderr=log
+                ["redis-server", *words, *self._arguments], stdout=log, stderr=log
             )
         self.wait_ready()
 

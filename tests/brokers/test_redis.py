@@ -4,7 +4,9 @@ that they all stand, is `test_conformance`."""
 from __future__ import annotations
 
 import logging
+import random
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import trio
 import trustme
 
 from tests.brokers.conftest import MakeBroker
+from tests.brokers.redis_broker import FaultyRedisBroker
 from tests.brokers.redis_server import RedisServer, run_redis
 from tests.brokers.test_conformance import open_two, subscribe
 from tests.topics.support import Peers
@@ -149,3 +152,206 @@ async def test_a_server_that_was_flushed_begins_a_life(
         assert topics[1].epoch == second.epoch
         assert not subscription.recovered
         assert peer.messages == ["0", "1", "2", "3", "4", "new"]
+
+
+async def test_connections_that_the_server_closes_lose_nothing(
+    make_broker: MakeBroker,
+    redis_server: RedisServer,
+    peers: Peers,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_two(make_broker(BrokerPolicy())) as hubs:
+        topics = [hub.topic("news") for hub in hubs]
+        members = [await subscribe(peers, topic) for topic in topics]
+        receipts = []
+        for number in range(100):
+            receipts.append(topics[number % 2].post(f"{number}"))
+            if number % 20 == 10:
+                # With what is under way in both directions.
+                await trio.lowlevel.checkpoint()
+                assert redis_server.ask("CLIENT", "KILL", "SKIPME", "yes") >= 2
+                await trio.sleep(1)
+        offsets = [(await receipt.confirmed()).offset for receipt in receipts]
+        await trio.sleep(1)
+        first, second = (peer.messages for peer, _ in members)
+        assert first == second
+        assert [first[offset - 1] for offset in offsets] == [f"{n}" for n in range(100)]
+        assert len(first) == 100
+        assert all(subscription.recovered for _, subscription in members)
+
+
+async def test_a_server_that_is_a_replica_now_is_left(
+    make_broker: MakeBroker,
+    redis_server: RedisServer,
+    peers: Peers,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Of one whose connections stay open, and which a subscriber would hear nothing from."""
+    caplog.set_level(logging.INFO)
+    async with open_two(make_broker(BrokerPolicy(timeout=5))) as (one, other):
+        topic = one.topic("news")
+        await subscribe(peers, other.topic("news"))
+        await topic.publish_confirmed("a")
+        redis_server.ask("REPLICAOF", "127.0.0.1", redis_server.find_port())
+        # It says so to who publishes, which is not refused for that, and to who asks.
+        receipt = topic.post("b")
+        await trio.sleep(1)
+        assert any(": READONLY " in line for line in caplog.messages)
+        assert not any("is a slave now" in line for line in caplog.messages)
+        await trio.sleep(10)
+        assert any("is a slave now" in line for line in caplog.messages)
+        for hub in (one, other):
+            statistics = hub.statistics().broker
+            assert statistics is not None and not statistics.connected
+        redis_server.ask("REPLICAOF", "NO", "ONE")
+        assert (await receipt.confirmed()).offset == 2
+    assert caplog.messages[-1].endswith("the server is a slave")
+
+
+async def test_a_node_that_reads_too_slowly_is_dropped_and_says_what_it_has_missed(
+    make_broker: MakeBroker,
+    redis_server: RedisServer,
+    peers: Peers,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    redis_server.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 8mb 0 0")
+    retain = Retain(max_messages=50, max_bytes=2**24, patience=0)
+    slow, fast = (make_broker(BrokerPolicy()) for _ in range(2))
+    assert isinstance(slow, FaultyRedisBroker)
+    async with open_hub(broker=fast) as one, open_hub(broker=slow) as other:
+        topic = one.topic("news", retain=retain)
+        peer, subscription = await subscribe(
+            peers,
+            other.topic("news", retain=retain),
+            slow="skip",
+            encode=lambda each: str(each.message)[:4],
+        )
+        await topic.publish_confirmed("0   ")
+        await trio.sleep(1)
+        slow.freeze()
+        # More than the buffers of both kernels and of the server.
+        for number in range(1, 301):
+            await topic.publish_confirmed(f"{number:<100000}")
+        slow.thaw()
+        await trio.sleep(20)
+        got = [int(str(message)) for message in peer.messages]
+        assert got == sorted(set(got))
+        assert got[0] == 0 and got[-50:] == list(range(251, 301))
+        assert len(got) + subscription.skipped == 301
+        assert subscription.skipped > 0
+        statistics = other.statistics().broker
+        assert statistics is not None and statistics.connects == 2
+
+
+async def test_a_node_asks_for_no_more_than_a_server_may_owe(
+    make_broker: MakeBroker,
+    redis_server: RedisServer,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be dropped, and ask again for as much, for ever."""
+    redis_server.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 4mb 0 0")
+    monkeypatch.setattr("trioweb.redis._link._MAX_OWED", 2**20)
+    away, there = (make_broker(BrokerPolicy()) for _ in range(2))
+    async with open_hub(broker=there) as one, open_hub(broker=away) as other:
+        names = [f"{number}" for number in range(40)]
+        retain = Retain(max_bytes=2**19)
+        with ExitStack() as stack:
+            for name in names:
+                topic = other.topic(name, retain=retain)
+                stack.enter_context(topic.publications())
+                await topic.load()
+            away.shut_down()
+            for name in names:
+                for _ in range(4):
+                    await one.topic(name, retain=retain).publish_confirmed("a" * 100_000)
+            away.start()
+            await trio.sleep(10)
+            assert [other.topic(name).head for name in names] == [4] * len(names)
+            assert [other.topic(name).retained for name in names] == [4] * len(names)
+            statistics = other.statistics().broker
+            assert statistics is not None and statistics.connects == 2
+
+
+async def test_the_server_retains_what_a_hub_that_is_alone_does(
+    make_broker: MakeBroker, redis_server: RedisServer, autojump_clock: trio.testing.MockClock
+) -> None:
+    chance = random.Random(5)
+    async with open_two(make_broker(BrokerPolicy())) as (one, other), open_hub() as alone:
+        for number in range(20):
+            retain = Retain(
+                max_messages=chance.choice([1, 3, 40, 200]),
+                max_bytes=chance.choice([1, 3000, 20_000, 10**6]),
+                patience=0,
+            )
+            name = f"{number}"
+            topics = [hub.topic(name, retain=retain) for hub in (one, alone)]
+            for count in range(chance.randrange(150)):
+                key = f"{count % 7}{count}" if chance.random() < 0.5 else None
+                text = "a" * chance.choice([0, 10, 125, 126, 2000])
+                skip = chance.choice([None, "ann"])
+                for topic in topics:
+                    topic.publish(text, skip, key=key)
+            await topics[0].publish_confirmed("last")
+            topics[1].publish("last")
+            # A tenth more may be there until somebody asks.
+            held = redis_server.ask("XLEN", f"trioweb:{{{name}}}:s")
+            assert held <= max(1, retain.max_messages * 1.1)
+            there = other.topic(name, retain=retain)
+            await there.load(history=1000)
+            mine, theirs = ([each.offset for each in t.history()] for t in (topics[1], there))
+            assert mine == theirs
+            assert redis_server.ask("XLEN", f"trioweb:{{{name}}}:s") == len(mine)
+            keys = {each.key for each in there.history() if each.key is not None}
+            found = {key.decode()[1:] for key in redis_server.ask("HKEYS", f"trioweb:{{{name}}}:k")}
+            assert found == keys
+
+
+async def test_the_server_drops_what_is_too_old_by_its_own_clock(
+    make_broker: MakeBroker, redis_server: RedisServer, autojump_clock: trio.testing.MockClock
+) -> None:
+    retain = Retain(max_age=0.1, patience=0)
+    async with open_hub(broker=make_broker(BrokerPolicy())) as hub:
+        topic = hub.topic("news", retain=retain)
+        for text in "abc":
+            await topic.publish_confirmed(text)
+        born = redis_server.ask("TIME")
+        start = int(born[0]) * 10**6 + int(born[1])
+        while True:
+            moment = redis_server.ask("TIME")
+            if int(moment[0]) * 10**6 + int(moment[1]) - start > 110_000:
+                break
+        await topic.load(history=9)
+        assert redis_server.ask("XLEN", "trioweb:{news}:s") == 0
+        assert (topic.head, topic.history()) == (3, [])
+        assert (await topic.publish_confirmed("d")).offset == 4
+
+
+async def test_keys_that_are_idle_expire_and_the_epoch_outlives_the_log(
+    engine: str, redis_server: RedisServer
+) -> None:
+    url = f"redis://127.0.0.1:{redis_server.port}"
+    await use(RedisBroker(url, idle=100))
+    seconds = {kind: redis_server.ask("TTL", f"trioweb:{{news}}:{kind}") for kind in "msk"}
+    assert 90 <= seconds["s"] <= 100 and 90 <= seconds["k"] <= 100
+    assert 2990 <= seconds["m"] <= 3000
+    [node] = redis_server.ask("KEYS", "trioweb:{news}:n:*")
+    assert 590 <= redis_server.ask("TTL", node.decode()) <= 600
+
+
+@pytest.mark.parametrize("field", ["", "t", "i"])
+async def test_what_others_write_into_its_stream_is_not_handed_on(
+    engine: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, field: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    url = f"redis://127.0.0.1:{redis_server.port}"
+    async with open_hub(broker=RedisBroker(url)) as hub:
+        topic = hub.topic("news")
+        with topic.publications() as publications:
+            await topic.load()
+            redis_server.ask("PUBLISH", "trioweb:{news}:c0", f"1 epoch {field}9:a")
+            with trio.fail_after(60):
+                await topic.publish_confirmed("a")
+                assert (await anext(publications)).message == "a"
+    assert any("is not trioweb's" in line for line in caplog.messages)

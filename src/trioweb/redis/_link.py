@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import hiredis
@@ -41,6 +42,9 @@ from ._entries import name_once, read_push, read_stored, write_entry
 from ._names import Names
 
 _CHUNK: Final = 64 * 2**10
+# Of history that is asked for at a time.  A server drops a subscriber whom it owes too much, by
+# default more than 32 MB, and would drop the next connection for the same questions again.
+_MAX_OWED: Final = 16 * 2**20
 # What the server says while it cannot do its work, or not any more.  A script's error may have it
 # inside; older servers put a dash before it there.
 _NOT_NOW: Final = re.compile(
@@ -89,10 +93,12 @@ class RedisLink:
         self._durable = b"1" if durable else b""
         self._idle = idle
         self._receive = receive
-        # What waits to be written, and who waits for an answer, in order.
-        self._unsent: list[bytes] = []
-        self._wrote = Waitable()
+        # What waits to be written, with the most that the answer may take; who waits for an
+        # answer, in order; and what the answers to what was written may take.
+        self._unsent: deque[tuple[bytes, int]] = deque()
         self._asked: deque[tuple[Command, _Read, Callable[[Answer], None]]] = deque()
+        self._owed = 0
+        self._may_write = Waitable()
         self._lost: str | None = None
         self._was_lost = trio.Event()
 
@@ -104,9 +110,9 @@ class RedisLink:
             return
         words, read = self._say(command)
         self._asked.append((command, read, answered))
-        self._unsent.append(hiredis.pack_command(words))
+        self._unsent.append((hiredis.pack_command(words), _weigh(command)))
         if len(self._unsent) == 1:
-            self._wrote.changed()
+            self._may_write.changed()
 
     async def wait_lost(self) -> str:
         await self._was_lost.wait()
@@ -174,13 +180,23 @@ class RedisLink:
         """Write what waits, until the link is lost."""
         try:
             while True:
-                while not self._unsent:
-                    await self._wrote.wait_change()
-                data = b"".join(self._unsent)
-                self._unsent.clear()
-                await self._stream.send_all(data)
+                if data := self._take_unsent():
+                    await self._stream.send_all(data)
+                else:
+                    await self._may_write.wait_change()
         except (OSError, trio.BrokenResourceError) as exc:
             self.lose(why(exc))
+
+    def _take_unsent(self) -> bytes:
+        taken = []
+        while self._unsent:
+            data, weight = self._unsent[0]
+            if weight and self._owed and self._owed + weight > _MAX_OWED:
+                break
+            self._unsent.popleft()
+            self._owed += weight
+            taken.append(data)
+        return b"".join(taken)
 
     async def read(self) -> None:
         """Hand on what arrives, until the link is lost."""
@@ -204,31 +220,44 @@ class RedisLink:
             if reply is False:
                 return
             try:
-                self._take(reply)
+                act = self._understand(reply)
             except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as exc:
                 self.lose(f"what has arrived is not trioweb's: {exc!r}")
+            else:
+                act()
 
-    def _take(self, reply: Any) -> None:
+    def _understand(self, reply: Any) -> Callable[[], None]:
+        """What is to be done about *reply*."""
         if isinstance(reply, hiredis.PushNotification):
             kind = reply[0]
             if kind == b"message":
-                push = read_push(self._names, reply[1], reply[2])
-                self._receive(push)
-                return
+                return partial(self._receive, read_push(self._names, reply[1], reply[2]))
             if kind not in (b"subscribe", b"unsubscribe"):
-                return  # of no interest
+                return _nothing
         command, read, answered = self._asked.popleft()
+        if weight := _weigh(command):
+            self._owed -= weight
+            self._may_write.changed()
         if isinstance(reply, hiredis.ReplyError):
             reason = str(reply)
             # Who is refused anything else cannot know where its topic stands.
             if not isinstance(command, Publish) or _NOT_NOW.search(reason):
-                self.lose(reason)
-            else:
-                answered(Refusal(reason))
-        elif isinstance(command, Ping) and reply[0] != b"master":
-            self.lose(f"the server is a {reply[0].decode()} now")
-        else:
-            answered(read(reply))
+                return partial(self.lose, reason)
+            return partial(answered, Refusal(reason))
+        if isinstance(command, Ping) and reply[0] != b"master":
+            return partial(self.lose, f"the server is a {reply[0].decode()} now")
+        return partial(answered, read(reply))
+
+
+def _weigh(command: Command) -> int:
+    """Bytes of history that the answer to *command* may have."""
+    if isinstance(command, Load) or (isinstance(command, Ask) and command.epoch):
+        return command.retain.max_bytes
+    return 0
+
+
+def _nothing() -> None:
+    pass
 
 
 def _done(reply: object) -> Answer:

@@ -55,7 +55,7 @@ if once ~= '' then
 end
 -- Most publications need not look for what goes, if a tenth more may stay until then.
 local oldest, before, born = tonumber(known[6]), tonumber(known[7]), tonumber(known[8])
-if not oldest or head - oldest >= max_messages * 1.1 or total - before > max_bytes * 1.1
+if not oldest or head - oldest + 1 > max_messages * 1.1 or total - before > max_bytes * 1.1
     or (max_age and now - born > max_age * 1.1) then
     trim()
 end
