@@ -457,6 +457,49 @@ async def test_events_are_bounded_however_often_the_connection_is_lost(
             assert item.data == "after all"
 
 
+async def test_of_many_calls_some_are_refused(autojump_clock: trio.testing.MockClock) -> None:
+    fake = Fake()
+    fake.replies["connect"] = {"connect": {"client": "c", "x_trioweb": 1}}
+
+    async def wait(data: Any) -> None:
+        await trio.sleep(1)
+
+    async with against(fake, calls={"wait": wait}) as client:
+        await client.wait_open()
+        for id in range(1, 71):
+            await fake.push({"push": {"call": {"id": id, "method": "wait"}}})
+        await settle()
+        refused = [command["x_answer"] for command in fake.said[1:]]
+        assert [(each["id"], each["error"]["code"]) for each in refused] == [
+            (id, 111) for id in range(65, 71)
+        ]
+        await trio.sleep(2)
+        assert len(fake.said) == 1 + 70
+
+
+async def test_a_server_that_asks_and_does_not_read_is_left(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trioweb._topic_client._line._MOST_UNREAD", 1000)
+    fake = Fake()
+
+    async def handle(connection: trioweb.Connection) -> None:
+        fake.connections.append(connection)
+        await connection.receive()
+        await connection.send('{"id":1,"connect":{"client":"c","ping":25,"pong":true}}')
+        if len(fake.connections) == 1:
+            while True:
+                await connection.send("\n".join(["{}"] * 1000))
+        await trio.sleep_forever()
+
+    fake.handle = handle  # type: ignore[method-assign]
+    async with against(fake) as client:
+        await trio.sleep(10)
+        assert len(fake.connections) == 2
+        assert client.state is trioweb.State.OPEN
+        assert "does not read" in str(client.last_error)
+
+
 _PARTS: Final[tuple[dict[str, Any], ...]] = (
     *({name: {}} for name in ("connect", "subscribe", "publish", "history", "rpc", "refresh")),
     {"subscribe": {"recoverable": True, "epoch": "e", "offset": 2**64 - 1, "publications": [{}]}},

@@ -28,12 +28,20 @@ ClientCall: TypeAlias = Callable[[Any], Awaitable[object]]
 _MAX_CALLS: Final = 64
 
 
-async def answer(line: Line, call: Call, calls: Mapping[str, ClientCall]) -> None:
-    """Do what the server asks for, and say what came of it."""
-    if line.is_over:
+def begin(nursery: trio.Nursery, line: Line, call: Call, calls: Mapping[str, ClientCall]) -> None:
+    """Begin with what the server asks for."""
+    if len(line.work) >= _MAX_CALLS:
+        line.write(Command.of(0, _refusal(call, Refuse(ErrorCode.TOO_MANY_REQUESTS, "", True))))
         return
     scope = trio.CancelScope()
     line.work.add(scope)
+    nursery.start_soon(_run, scope, line, call, calls)
+
+
+async def _run(
+    scope: trio.CancelScope, line: Line, call: Call, calls: Mapping[str, ClientCall]
+) -> None:
+    """Do it, and say what came of it."""
     try:
         with scope:
             answered = await _answer(line, call, calls)
@@ -50,8 +58,6 @@ async def _answer(line: Line, call: Call, calls: Mapping[str, ClientCall]) -> An
     try:
         if function is None:
             raise Refuse(ErrorCode.METHOD_NOT_FOUND)
-        if len(line.work) > _MAX_CALLS:
-            raise Refuse(ErrorCode.TOO_MANY_REQUESTS, temporary=True)
         data = value_of(line.codec, call.data)
         result = await awaitable("call(data)", function(data))
         return AnswerRequest(id=call.id, data=payload_of(line.codec, result))
@@ -61,6 +67,10 @@ async def _answer(line: Line, call: Call, calls: Mapping[str, ClientCall]) -> An
             text = "error in the call %r of the server's"
             log(_logger, logging.ERROR, line.connection, text, call.method, error=exc)
             refused = Refuse(ErrorCode.INTERNAL, temporary=True)
-        known = next((code.message for code in ErrorCode if code == refused.code), "refused")
-        error = Error(refused.code, refused.message or known, refused.temporary)
-        return AnswerRequest(id=call.id, error=error)
+        return _refusal(call, refused)
+
+
+def _refusal(call: Call, refused: Refuse) -> AnswerRequest:
+    known = next((code.message for code in ErrorCode if code == refused.code), "refused")
+    error = Error(refused.code, refused.message or known, refused.temporary)
+    return AnswerRequest(id=call.id, error=error)

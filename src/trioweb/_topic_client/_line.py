@@ -30,6 +30,9 @@ _PING_GRACE: Final = 9.0
 _SECOND_LOOK: Final = 1.0
 
 
+# Of what is written without waiting, pongs and their like, so much may be unread.
+_MOST_UNREAD: Final = 2**20
+
 # What each request is answered with.  A result that has nothing to say is left out by some.
 _RESULTS: Final[dict[type, type[Result]]] = {
     wire.ConnectRequest: wire.ConnectResult,
@@ -199,14 +202,17 @@ class Line:
     def write(self, command: Command) -> None:
         """Write what is short, behind all that was written before; nothing if that cannot be.
 
-        It does not wait for room, since who does not read cannot be made to by waiting: the
-        link's own deadlines end that.
+        It does not wait for room, as the task that reads must not.  A server that makes it write
+        and does not read is left.
         """
         link = self.connection.link
         if link.state is State.OPEN and not self.is_over:
             try:
                 link.check_writable()
             except ConnectionClosed:
+                return
+            if link.queue.buffered_amount > _MOST_UNREAD:
+                link.abort("the server asks, and does not read the answers")
                 return
             link.queue.put(encode_message(self.codec.encode(command), link.form))
 

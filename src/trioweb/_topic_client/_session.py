@@ -34,7 +34,7 @@ from .._errors import (
 from .._logs import log
 from .._policy import Retry
 from .._waitable import Waitable
-from ._calls import ClientCall, answer
+from ._calls import ClientCall, begin
 from ._following import Following
 from ._items import value_of
 from ._line import Line
@@ -240,7 +240,7 @@ class Session(Waitable):
                 for stream in tuple(self.streams):
                     stream._put(value_of(line.codec, data))
             case Call() as call:
-                nursery.start_soon(answer, line, call, self._calls)
+                begin(nursery, line, call, self._calls)
             case _:
                 following = self.following.get(push.topic)
                 if following is not None:
