@@ -11,7 +11,7 @@ import trio
 
 import trioweb
 from tests.topic_server.support import ALL, JSON
-from trioweb import Member, SubscribeRequest
+from trioweb import Member, SubscribeRequest, open_topic_server
 from trioweb._nursery import open_hidden_nursery
 from trioweb.testing import Network, interrupt_everywhere
 
@@ -42,7 +42,7 @@ async def a_members_life() -> None:
     try:
         async with (
             trioweb.open_hub() as hub,
-            trioweb.open_topic_server(
+            open_topic_server(
                 hub, topics={"chat": ALL}, on_subscribe=on_subscribe, calls={"call": call}, ping=5
             ) as server,
             open_hidden_nursery() as nursery,
