@@ -29,9 +29,9 @@ from tests.support import (
     transport_of,
 )
 from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Limits, State
-from trioweb._gone import seconds_unconfirmed
 from trioweb._heartbeat import Monitor
 from trioweb._link import _link
+from trioweb._link._gone import seconds_unconfirmed
 from trioweb._server._reader import open_reader
 
 _TRANSPORTS = [name for name in TRANSPORTS if name != "trio-memory"]

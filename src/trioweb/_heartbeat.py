@@ -25,10 +25,10 @@ from typing import NoReturn
 
 import trio
 
-from ._arrears import Pause
 from ._connection import Connection
 from ._histogram import SECONDS, Histogram
 from ._link import END_OF_TRANSPORT, Link, Replies, reply_key
+from ._link._arrears import Pause
 from ._logs import log
 from ._observer import Observer, tell
 from ._policy import Heartbeat

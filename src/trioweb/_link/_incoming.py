@@ -15,7 +15,6 @@ from typing import Final, TypeAlias
 
 import trio
 
-from .._arrears import Arrears, Pause
 from .._chance import random_bytes
 from .._errors import FrameError
 from .._policy import Limits, Message, bound
@@ -37,6 +36,7 @@ from .._tls import RECORD_BYTES, Tls, TlsStream
 from .._waitable import Waitable
 from .._wire._choice import wire_to
 from .._wire._kernel import kernel_fileno
+from ._arrears import Arrears, Pause
 from ._contain import call_back
 from ._owner import Spawn
 from ._queue import SendQueue

@@ -36,13 +36,13 @@ from .._errors import (
     ConnectionLost,
     FrameError,
 )
-from .._gone import has_arrived, seconds_unconfirmed, wait_gone
 from .._policy import Limits
 from .._protocol._closing import STEPS, Cause, Event, Phase
 from .._protocol._deflate import Agreement
 from .._protocol._frames import encode_close
 from .._wire._kernel import kernel_fileno
 from ._contain import describe
+from ._gone import has_arrived, seconds_unconfirmed, wait_gone
 from ._incoming import Incoming, Replies
 from ._owner import Spawn
 from ._state import OPEN, State

@@ -22,8 +22,8 @@ from typing import Final, NoReturn, Protocol
 import trio
 
 from .._errors import CloseCode
-from .._gone import has_gone
 from .._link import END_OF_TRANSPORT, OPEN, Link, describe
+from .._link._gone import has_gone
 from .._logs import log
 
 _logger = logging.getLogger("trioweb")
