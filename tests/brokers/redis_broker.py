@@ -141,7 +141,8 @@ class FaultyRedisBroker:
     async def _dial(self, host: str, port: int) -> trio.abc.Stream:
         if self._is_down:
             raise ConnectionRefusedError("the engine is down")
-        stream = _Stream(await trio.open_tcp_stream(host, port))
+        # Which may be another one by now.
+        stream = _Stream(await trio.open_tcp_stream(host, self.server.port))
         self._streams.append(stream)
         return stream
 

@@ -55,6 +55,7 @@ class RedisServer:
             "save": "",
             "appendonly": "yes",
             "appendfsync": "always",
+            "repl-diskless-sync-delay": "0",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         with open(self._directory / "log", "ab") as log:
@@ -118,6 +119,27 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def follow(self, other: RedisServer) -> None:
+        """Be a replica of *other* that has all that this has."""
+        self.ask("REPLICAOF", "127.0.0.1", other.port)
+        while self._replication("master_link_status") != "up":
+            pass
+
+    def catch_up(self, other: RedisServer) -> None:
+        """Wait until this has all that *other* has by now, of which it is a replica."""
+        end = int(other._replication("master_repl_offset"))
+        while int(self._replication("slave_repl_offset")) < end:
+            pass
+
+    def _replication(self, name: str) -> str:
+        lines = self.ask("INFO", "replication").decode().splitlines()
+        found: dict[str, str] = dict(line.split(":", 1) for line in lines if ":" in line)
+        return found[name]
+
+    def lead(self) -> None:
+        """Be a replica no more."""
+        self.ask("REPLICAOF", "NO", "ONE")
 
     def lose(self, count: int) -> None:
         """Have no record of the newest *count* publications of each topic."""

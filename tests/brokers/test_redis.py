@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import random
 import ssl
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.brokers.redis_broker import FaultyRedisBroker
 from tests.brokers.redis_server import RedisServer, run_redis
 from tests.brokers.test_conformance import open_two, subscribe
 from tests.topics.support import Peers
-from trioweb import BrokerPolicy, Publisher, Retain, open_hub
+from trioweb import BrokerPolicy, Position, Publisher, Retain, Topic, open_hub
 from trioweb.redis import RedisBroker
 
 pytestmark = [pytest.mark.redis, pytest.mark.parametrize("engine", ["redis"], indirect=True)]
@@ -204,9 +205,105 @@ async def test_a_server_that_is_a_replica_now_is_left(
         for hub in (one, other):
             statistics = hub.statistics().broker
             assert statistics is not None and not statistics.connected
-        redis_server.ask("REPLICAOF", "NO", "ONE")
+        redis_server.lead()
         assert (await receipt.confirmed()).offset == 2
     assert caplog.messages[-1].endswith("the server is a slave")
+
+
+@pytest.fixture
+def second_server(tmp_path: Path, redis_server: RedisServer) -> Generator[RedisServer]:
+    """A replica of the first, so far."""
+    directory = tmp_path / "second"
+    directory.mkdir()
+    with run_redis(directory) as server:
+        server.follow(redis_server)
+        yield server
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_replica_that_takes_over_without_the_last_ones_begins_a_life(
+    make_broker: MakeBroker,
+    redis_server: RedisServer,
+    second_server: RedisServer,
+    peers: Peers,
+    durable: bool,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is not durable, whatever it is called: a hub that has the last ones finds that."""
+    broker = make_broker(BrokerPolicy(durable=durable))
+    assert isinstance(broker, FaultyRedisBroker)
+    async with open_two(broker) as hubs:
+        topics = [hub.topic("news") for hub in hubs]
+        peer, subscription = await subscribe(peers, topics[1], slow="skip")
+        for number in range(10):
+            kept = await topics[0].publish_confirmed(f"{number}")
+        second_server.catch_up(redis_server)
+        second_server.lead()
+        for number in range(10, 15):
+            lost = await topics[0].publish_confirmed(f"{number}")
+        await trio.sleep(1)
+        broker.server = second_server
+        redis_server.kill()
+        after = await topics[0].publish_confirmed("after")
+        assert after.offset == 11
+        await trio.sleep(10)
+        last = await topics[0].publish_confirmed("last")
+        await trio.sleep(1)
+        assert last.epoch != kept.epoch
+        assert topics[1].epoch == last.epoch
+        assert not subscription.recovered
+        assert peer.messages[:15] == [f"{number}" for number in range(15)]
+        assert peer.messages[-1] == "last"
+        # It belongs to the life that ended if it came before the hub that could tell.
+        assert ("after" in peer.messages) is (after.epoch == last.epoch)
+        assert after.epoch == last.epoch or durable
+        for since in (kept, lost):
+            _, back = await subscribe(peers, topics[1], since=since)
+            assert not back.recovered
+
+
+async def test_two_servers_that_both_lead_never_give_one_place_to_two(
+    make_broker: MakeBroker,
+    redis_server: RedisServer,
+    second_server: RedisServer,
+    peers: Peers,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    brokers = [make_broker(BrokerPolicy()) for _ in range(2)]
+    old, new = brokers
+    assert isinstance(old, FaultyRedisBroker) and isinstance(new, FaultyRedisBroker)
+    places: dict[tuple[str, int], str] = {}
+
+    async def publish(topic: Topic, text: str) -> Position:
+        position = await topic.publish_confirmed(text)
+        assert places.setdefault(position, text) == text
+        return position
+
+    async with open_hub(broker=old) as one, open_hub(broker=new) as other:
+        topics = [hub.topic("news") for hub in (one, other)]
+        peer, subscription = await subscribe(peers, topics[0], slow="skip")
+        for number in range(5):
+            before = await publish(topics[number % 2], f"{number}")
+        second_server.catch_up(redis_server)
+        # One hub is on the side of the old one.
+        second_server.lead()
+        new.server = second_server
+        new.cut()
+        for number in range(5):
+            here = await publish(topics[0], f"old {number}")
+            there = await publish(topics[1], f"new {number}")
+        assert here.epoch == before.epoch != there.epoch
+        # It comes to know, and its connections stay open.
+        old.server = second_server
+        redis_server.follow(second_server)
+        await trio.sleep(20)
+        last = await publish(topics[0], "last")
+        await trio.sleep(1)
+        assert (last.epoch, last.offset) == (there.epoch, 11)
+        assert topics[0].epoch == there.epoch
+        assert not subscription.recovered
+        assert peer.messages[:10] == [*"01234", *(f"old {number}" for number in range(5))]
+        assert peer.messages[-1] == "last"
 
 
 async def test_a_node_that_reads_too_slowly_is_dropped_and_says_what_it_has_missed(
