@@ -21,6 +21,7 @@ from .._offers import check_request_headers, check_subprotocols
 from .._policy import Limits, check_message
 from .._protocol._speedups import LANGUAGE
 from .._server._origins import Origins
+from .._topics import Position
 from ._chaos_options import add_options as add_chaos_options
 from ._connect import connect
 from ._logging import BackgroundHandler
@@ -85,6 +86,13 @@ def _header(text: str) -> tuple[str, str]:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc).removeprefix("it: ")) from exc
     return name, value
+
+
+def _position(text: str) -> Position:
+    epoch, _, offset = text.rpartition(":")
+    if not epoch or not re.fullmatch("[0-9]{1,18}", offset):
+        raise argparse.ArgumentTypeError(f"{text!r} is not EPOCH:OFFSET")
+    return Position(epoch, int(offset))
 
 
 def _subprotocol(text: str) -> str:
@@ -261,6 +269,7 @@ def _add_connect(commands: Any) -> None:
         help="ws://HOST[:PORT]/PATH, or wss:// for TLS; ws+unix:///SOCKET:/PATH for a Unix socket",
     )
     _add_messages(command.add_argument_group("what is sent and shown"))
+    _add_topic(command.add_argument_group("with a topic server (the Centrifuge protocol)"))
     _add_handshake(command.add_argument_group("how it connects"))
     _add_tls(command.add_argument_group("for wss"))
     add = command.add_argument_group("how long it goes on").add_argument
@@ -330,6 +339,21 @@ def _add_messages(group: Any) -> None:
         default=Limits().max_message_bytes,
         metavar="N",
         help="larger messages are refused with Close 1009, and larger lines are not sent",
+    )
+
+
+def _add_topic(group: Any) -> None:
+    group.add_argument(
+        "--topic",
+        metavar="NAME",
+        help="subscribe to this topic, show what is published to it, and publish each line; "
+        "TRIOWEB_TOKEN in the environment says who you are",
+    )
+    group.add_argument(
+        "--since",
+        type=_position,
+        metavar="EPOCH:OFFSET",
+        help="begin behind this publication, as the end of an earlier run told it",
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import ssl
 import sys
 from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -36,9 +36,10 @@ from .._errors import (
 )
 from .._policy import Deflate, Limits, Message, Outbox, Retry
 from .._protocol._url import parse_url
+from ._follow import follow
 from ._input import Input
 from ._report import Json, Report, Words
-from ._terminal import Notices, UsageError
+from ._terminal import Notices, UsageError, stop_on_signal
 from ._tls import client_context
 
 # Who reads nothing of what is told at the end for so long does not hold it up.
@@ -49,7 +50,11 @@ async def connect(options: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     report: Report = Json() if options.json else Words(raw=options.binary)
     code = held = unsent = 0
+    if options.since is not None and options.topic is None:
+        raise UsageError("--since needs --topic, of which it is a position")
     try:
+        if options.topic is not None:
+            return await follow(options, _how(options))
         async with _open(options) as client:
             encoding = None if options.binary else sys.stdin.encoding
             source = Input(sys.stdin.fileno(), encoding, options.max_message_bytes)
@@ -91,7 +96,20 @@ async def connect(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
-    """The client that the options ask for.
+    """The client that the options ask for.  Raises: as `_how`."""
+    return open_client(
+        **_how(options),
+        subprotocols=options.subprotocol,
+        # So that every message that the limit lets pass has room.
+        outbox=Outbox(
+            confirm=options.confirm,
+            max_bytes=max(Outbox().max_bytes, options.max_message_bytes),
+        ),
+    )
+
+
+def _how(options: argparse.Namespace) -> dict[str, Any]:
+    """How to connect, as arguments of whatever client.
 
     Raises:
         UsageError, ValueError: it cannot be.
@@ -106,25 +124,19 @@ def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:
         if options.proxy not in ("environment", "none"):
             raise UsageError("--host-header and --proxy both say where to connect: give one")
         url, dial = _renamed(url, options.host_header)
-    return open_client(
-        url,
-        headers=options.header,
-        subprotocols=options.subprotocol,
-        ssl_context=_ssl_context(options),
-        retry=Retry(
+    return {
+        "url": url,
+        "headers": options.header,
+        "ssl_context": _ssl_context(options),
+        "retry": Retry(
             max_attempts=options.max_attempts,
             worth=(lambda error: False) if options.no_reconnect else None,
         ),
-        # So that every message that the limit lets pass has room.
-        outbox=Outbox(
-            confirm=options.confirm,
-            max_bytes=max(Outbox().max_bytes, options.max_message_bytes),
-        ),
-        limits=Limits(max_message_bytes=options.max_message_bytes),
-        compression=Deflate() if options.compression else None,
-        dial=dial,
-        proxy=None if options.proxy == "none" else options.proxy,
-    )
+        "limits": Limits(max_message_bytes=options.max_message_bytes),
+        "compression": Deflate() if options.compression else None,
+        "dial": dial,
+        "proxy": None if options.proxy == "none" else options.proxy,
+    }
 
 
 def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
@@ -181,7 +193,7 @@ async def _talk(
     async with trio.open_nursery() as nursery:
         with client.messages(events=True) as messages:
             nursery.start_soon(_show, messages, report, nursery.cancel_scope)
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(stop_on_signal, nursery.cancel_scope)
             try:
                 try:
                     while (message := await source.peek()) is not None:
@@ -227,9 +239,3 @@ async def _show(
             if scope.deadline < math.inf:
                 scope.deadline = trio.current_time() + _LAST_WORDS_SECONDS
     scope.cancel()
-
-
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        await signals.__anext__()
-        scope.cancel()

@@ -13,10 +13,12 @@ from .._errors import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    Gap,
     GaveUp,
     Unsent,
 )
 from .._policy import Message
+from .._topics import Position
 from ._terminal import Notices, escape, write
 
 # Of a message that was given up: enough to know it again.
@@ -39,6 +41,16 @@ class Report(Protocol):
     async def closing(self, unsent: int) -> None: ...
 
     async def failed(self, error: Exception, unsent: int) -> None: ...
+
+    # Of a topic.
+
+    async def subscribed(self, *, recovered: bool) -> None: ...
+
+    async def publication(self, data: Any, position: Position | None) -> None: ...
+
+    async def gap(self, gap: Gap) -> None: ...
+
+    async def position(self, position: Position) -> None: ...
 
 
 class Words:
@@ -94,6 +106,19 @@ class Words:
         left = f"; {_lines(unsent)} not sent" if unsent and not said else ""
         await self._notices.tell("failed", describe(error) + left, "red")
 
+    async def subscribed(self, *, recovered: bool) -> None:
+        await self._notices.tell("subscribed", "", "green")  # a gap has been told
+
+    async def publication(self, data: Any, position: Position | None) -> None:
+        is_plain = isinstance(data, str | bytes)
+        await self.message(data if is_plain else json.dumps(data, ensure_ascii=False))
+
+    async def gap(self, gap: Gap) -> None:
+        await self._notices.tell("gap", str(gap), "red")
+
+    async def position(self, position: Position) -> None:
+        await self._notices.tell("ended", f"--since {_shown(position)} goes on there", "yellow")
+
 
 class Json:
     """Everything on standard output, one JSON object a line."""
@@ -127,6 +152,19 @@ class Json:
     async def failed(self, error: Exception, unsent: int) -> None:
         await self._tell("failed", unsent=unsent, error=describe(error))
 
+    async def subscribed(self, *, recovered: bool) -> None:
+        await self._tell("subscribed", recovered=recovered)
+
+    async def publication(self, data: Any, position: Position | None) -> None:
+        said = _content(data) if isinstance(data, str | bytes) else {"data": data}
+        await self._tell("message", **said, position=_shown(position))
+
+    async def gap(self, gap: Gap) -> None:
+        await self._tell("gap", missing=gap.missing)
+
+    async def position(self, position: Position) -> None:
+        pass  # each message had its own
+
     async def _tell(self, event: str, **fields: Any) -> None:
         # In ASCII, so that it is the same in every locale, and harmless in a terminal.
         await write(sys.stdout, (json.dumps({"event": event, **fields}) + "\n").encode())
@@ -159,6 +197,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} hour{'s' if hours > 1 else ''}{f' {minutes} min' if minutes else ''}"
+
+
+def _shown(position: Position | None) -> str | None:
+    """As `--since` takes it."""
+    return None if position is None else f"{position.epoch}:{position.offset}"
 
 
 def _lines(count: int) -> str:

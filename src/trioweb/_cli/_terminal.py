@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -137,3 +138,10 @@ class Notices:
             line = f"{mark}{text}\n"
         with suppress(BrokenPipeError):
             await write(sys.stderr, line)
+
+
+async def stop_on_signal(scope: trio.CancelScope) -> None:
+    """Cancel *scope* when this process is asked to end."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await signals.__anext__()
+        scope.cancel()
