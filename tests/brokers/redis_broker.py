@@ -48,13 +48,13 @@ class _Stream(trio.abc.Stream):
     def arrive(self) -> None:
         """Have what was under way done by the server, unless it has closed this."""
         # Of which the server has done everything else once it answers.
-        data = self.under_way + b"PING\r\n"
+        data = self.under_way + b"SUBSCRIBE trioweb:late\r\n"
         with socket.socket(fileno=self.inner.socket.detach()) as connection:
             connection.settimeout(_SECONDS)
             answer = b""
             try:
                 connection.sendall(data)
-                while b"+PONG" not in answer and (chunk := connection.recv(65536)):
+                while b"trioweb:late" not in answer and (chunk := connection.recv(65536)):
                     answer += chunk
             except (BrokenPipeError, ConnectionResetError):
                 pass
@@ -112,12 +112,14 @@ class _Link:
 class FaultyRedisBroker:
     """See the top of this module, and `MemoryBroker`, whose methods these are."""
 
-    def __init__(self, server: RedisServer, policy: BrokerPolicy, times: Timekeeper) -> None:
+    def __init__(
+        self, server: RedisServer, policy: BrokerPolicy, times: Timekeeper, user: str = ""
+    ) -> None:
         self.server = server
         self.policy = policy
         self._times = times
         self._inner = RedisBroker(
-            f"redis://127.0.0.1:{server.port}",
+            f"redis://{user}127.0.0.1:{server.port}",
             dial=self._dial,
             **{field.name: getattr(policy, field.name) for field in fields(policy)},
         )

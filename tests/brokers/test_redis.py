@@ -15,7 +15,7 @@ import trio
 import trustme
 
 from tests.brokers.conftest import MakeBroker
-from tests.brokers.redis_broker import FaultyRedisBroker
+from tests.brokers.redis_broker import FaultyRedisBroker, Timekeeper
 from tests.brokers.redis_server import RedisServer, run_redis
 from tests.brokers.test_conformance import open_two, subscribe
 from tests.topics.support import Peers
@@ -84,10 +84,30 @@ def documented_rights() -> list[str]:
 
 
 async def test_the_rights_that_are_documented_suffice(
-    engine: str, redis_server: RedisServer
+    engine: str,
+    redis_server: RedisServer,
+    peers: Peers,
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     redis_server.ask(*documented_rights())
     await use(RedisBroker(f"redis://trioweb:PASSWORD@127.0.0.1:{redis_server.port}"))
+    # Also for connecting again, for publishing again, and for leaving a topic.
+    times, policy = Timekeeper(autojump_clock), BrokerPolicy(linger=1)
+    broker = FaultyRedisBroker(redis_server, policy, times, "trioweb:PASSWORD@")
+    async with open_two(broker) as hubs:
+        topic = hubs[0].topic("other")
+        _, subscription = await subscribe(peers, topic)
+        receipts = [topic.post(text) for text in "abc"]
+        broker.cut()
+        broker.arrive_late()
+        assert [(await receipt.confirmed()).offset for receipt in receipts] == [1, 2, 3]
+        subscription.close()
+        await trio.sleep(10)
+        for hub in hubs:
+            statistics = hub.statistics().broker
+            assert statistics is not None
+            assert (statistics.connects, statistics.attached) == (2, 0)
+    broker.close()
 
 
 async def test_who_is_not_let_in_is_told_why_and_asks_for_credentials_anew(
