@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from tests.brokers.conftest import MakeBroker
 from tests.brokers.redis_broker import FaultyRedisBroker, Timekeeper
 from tests.brokers.redis_server import RedisServer, run_redis
 from tests.brokers.test_conformance import open_two, subscribe
+from tests.docs.support import blocks
 from tests.topics.support import Peers
 from trioweb import BrokerPolicy, Position, Publisher, Retain, Topic, open_hub
 from trioweb.redis import RedisBroker
@@ -53,6 +55,15 @@ async def test_it_is_spoken_to_by_a_unix_socket_in_another_database(
     await use(RedisBroker(f"redis://127.0.0.1:{redis_server.port}", prefix="app"))
     keys = {key.decode() for key in redis_server.ask("KEYS", "app:{news}:?")}
     assert keys == {"app:{news}:m", "app:{news}:s", "app:{news}:k"}
+
+
+def test_program_of_the_documentation_publishes(engine: str, redis_server: RedisServer) -> None:
+    [text] = [block for block in blocks(DOCS) if "RedisBroker" in block]
+    namespace: dict[str, Any] = {}
+    text = text.replace("redis://10.0.0.5", f"redis://127.0.0.1:{redis_server.port}")
+    exec(text.replace("...", "await hub.topic('news').publish_confirmed('it')"), namespace)
+    trio.run(namespace["main"])
+    assert "trioweb:{news}:s" in {key.decode() for key in redis_server.ask("KEYS", "*")}
 
 
 async def test_it_is_spoken_to_over_tls(engine: str, tmp_path: Path) -> None:

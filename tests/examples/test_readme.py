@@ -24,7 +24,7 @@ LIMITS = (ROOT / "docs" / "limits.md").read_text()
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 EXAMPLES_PAGE = (ROOT / "docs" / "examples.md").read_text()
 SERVER, CLIENT, RESILIENT = blocks(ROOT / "README.md")
-[FEED] = blocks(ROOT / "docs" / "topics.md")
+FEED = blocks(ROOT / "docs" / "topics.md")[0]
 STOP, LOG = blocks(ROOT / "docs" / "server.md")
 
 
