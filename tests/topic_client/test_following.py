@@ -260,6 +260,28 @@ async def test_subscriptions_end_with_their_block_and_with_the_client(
             await client.wait_open()
 
 
+@FORMATS
+async def test_a_position_does_not_count_what_came_with_the_beginning(
+    format: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving() as web, client_of(web, subprotocols=[format]) as client:
+        for number in range(1, 4):
+            web.server.publish("chat:1", number)
+        epoch = web.hub.topic("chat:1").epoch
+        for since in range(3):
+            async with client.subscription("chat:1", since=(epoch, since)) as chat:
+                assert chat.position == (epoch, since)
+                assert (await anext(chat)).data == since + 1
+                assert chat.position == (epoch, since + 1)
+        async with client.subscription("chat:1", since=("another", 7)) as chat:
+            assert chat.position == ("another", 7)
+            with pytest.raises(Gap):
+                await anext(chat)
+            assert chat.position == (epoch, 3)
+        async with client.subscription("chat:1") as chat:
+            assert chat.position == (epoch, 3)
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_nothing_is_lost_or_doubled_over_a_network_that_flaps(
     seed: int, autojump_clock: trio.testing.MockClock

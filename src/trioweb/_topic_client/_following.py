@@ -62,6 +62,7 @@ class Following(Waitable):
     Attributes:
         topic: its name.
         items: what was received and not read, each with where it leads.
+        start: behind what the program has before the first item.
         received: behind the last publication that was received.
         is_invalid: the server has said that positions of before are no good.
         is_sent_away: the server has ended the subscription for a while, right behind its beginning.
@@ -82,7 +83,7 @@ class Following(Waitable):
         super().__init__()
         self.topic = topic
         self.items: deque[tuple[Item, Position | None]] = deque()
-        self.received = since
+        self.start = self.received = since
         self.is_invalid = self.is_sent_away = False
         self.line: Line | None = None
         self.renew_at = math.inf
@@ -161,6 +162,8 @@ class Following(Waitable):
         recovered = request.recover and (result.recovered or (has_position and since == here))
         start = Position(result.epoch, request.offset) if recovered else here
         self.received = start if has_position else None
+        if not self._has_begun:
+            self.start = self.received
         if self._has_begun and not recovered:
             self._put(Gap(self.topic, since, self.received))
         if self.events:

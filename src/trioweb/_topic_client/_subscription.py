@@ -22,13 +22,14 @@ class TopicSubscription(Generic[_Item]):
     Attributes:
         topic: its name.
         position: (epoch, offset) of the last publication that was taken from it, for `since=` of
-            a later program; None before the first, and in a topic without positions.
+            a later program; before the first, where the subscription began; None in a topic
+            without positions.
     """
 
     def __init__(self, following: Following) -> None:
         self._following = following
         self.topic = following.topic
-        self.position: Position | None = following.received
+        self.position: Position | None = following.start
 
     def __repr__(self) -> str:
         return f"<TopicSubscription {self.topic!r}: {self._following.state.name.lower()}>"
