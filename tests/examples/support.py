@@ -33,12 +33,13 @@ class Program:
 
 
 @contextmanager
-def running(script: str, port: int = 0) -> Iterator[Program]:
+def running(script: str, port: int = 0, *options: str) -> Iterator[Program]:
     """Run an example for the length of the block, then check that it ends cleanly.
 
     It is ended with SIGTERM, unless the block has already seen to its end.
     """
     command = [sys.executable, "-W", "error", str(EXAMPLES / script), "--port", str(port)]
+    command += options
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None

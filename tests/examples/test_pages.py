@@ -157,3 +157,42 @@ async def test_dashboard_page_draws_and_comes_back_with_its_server() -> None:
         return page.locator(".curve").nth(index).get_attribute("d") or ""
 
     await drive(steps)
+
+
+def note_urls(page: Page, urls: list[str]) -> None:
+    """Have *urls* told of all that *page* asks for from now on."""
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("websocket", lambda socket: urls.append(socket.url))
+
+
+async def test_model_page_goes_on_where_it_was_when_reloaded() -> None:
+    def steps(browser: Browser) -> None:
+        pages = {over: open_page(browser, runs.url) for over in ("events", "WebSocket")}
+        asked: dict[str, list[str]] = {over: [] for over in pages}
+        for over, page in pages.items():
+            note_urls(page, asked[over])
+            page.get_by_label(over).check()
+            page.get_by_label("Question").fill("Where was I?")
+            page.get_by_role("button", name="Ask").click()
+        for page in pages.values():
+            page.get_by_text("Where was I?").wait_for()
+            page.reload()
+        for over, page in pages.items():
+            page.get_by_text("done", exact=True).wait_for()
+            answers.append(page.locator("#answer").text_content() or "")
+            resumed = [url for url in asked[over] if re.search(r"(since|_id)=[0-9a-f]+%3A\d", url)]
+            assert len(resumed) == 1, asked[over]
+            # What is over is there without asking again.
+            page.reload()
+            assert page.locator("#answer").text_content() == answers[-1]
+        # Whoever has the address has the answer.
+        other = open_page(browser, page.url)
+        other.get_by_text("done", exact=True).wait_for()
+        answers.append(other.locator("#answer").text_content() or "")
+
+    answers: list[str] = []
+    with running("model_stream.py") as runs:
+        await drive(steps)
+    assert answers[0].startswith("You ask: “Where was I?” A nursery")
+    assert answers[0].endswith("and none twice.")
+    assert len(answers) == 3 and len(set(answers)) == 1
