@@ -260,6 +260,28 @@ async def test_subscriptions_end_with_their_block_and_with_the_client(
             await client.wait_open()
 
 
+@pytest.mark.parametrize("max_messages", [1, 2])
+async def test_the_smallest_buffer_gets_on_beside_events(
+    max_messages: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving() as web, client_of(web) as client, trio.open_nursery() as nursery:
+        web.network.shape("client", latency=0.01)
+        web.server.publish("chat:1", 0)
+        since = (web.hub.topic("chat:1").epoch, 0)
+        for number in range(1, 10):
+            web.server.publish("chat:1", number)
+        async with client.subscription(
+            "chat:1", since=since, events=True, max_messages=max_messages
+        ) as chat:
+            await settle()
+            assert len(chat._following.items) <= max_messages + 1
+            reader = Reader(chat)
+            nursery.start_soon(reader.run)
+            await trio.sleep(10)
+            assert reader.data == list(range(10))
+            nursery.cancel_scope.cancel()
+
+
 @FORMATS
 async def test_a_position_does_not_count_what_came_with_the_beginning(
     format: str, autojump_clock: trio.testing.MockClock

@@ -92,6 +92,9 @@ class Following(Waitable):
         self.events = events
         self._token = token
         self._max_messages = max_messages
+        # One publication fits behind each beginning, whatever that took itself: otherwise a small
+        # buffer would get no further, from one beginning to the next.
+        self._is_fresh = False
         # Whether something may be missing if the next subscription does not recover.
         self._has_begun = since is not None
         self._begun_at = -math.inf
@@ -171,6 +174,7 @@ class Following(Waitable):
             self._put(Subscribed(recovered or not self._has_begun, self.received, data))
         self._has_begun, self.is_invalid = True, False
         self._begun_at = trio.current_time()
+        self._is_fresh = True
         self.expires(line, result.ttl if result.expires else None)
         self._move(State.SUBSCRIBED)
         for publication in result.publications:
@@ -195,12 +199,14 @@ class Following(Waitable):
         if self.state is not State.SUBSCRIBED:
             return
         received, offset = self.received, publication.offset
+        has_room = self._is_fresh or len(self.items) < self._max_messages
         if received is not None and offset:
             if offset <= received.offset:
                 return
-            if len(self.items) < self._max_messages:
+            if has_room:
                 self.received = Position(received.epoch, offset)
-        if len(self.items) < self._max_messages:
+        if has_room:
+            self._is_fresh = False
             self._put(publication_of(line.codec, publication))
         else:
             line.tell(wire.UnsubscribeRequest(topic=self.topic))
