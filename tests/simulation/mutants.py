@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 import trio
 
@@ -87,7 +87,10 @@ def _contain_nothing(self: Handling, error: Exception, connection: Connection) -
     raise _Leak from error
 
 
-MUTANTS: Final[dict[str, tuple[object, str, Callable[..., Any]]]] = {
+# What to replace, and by what, for each name.
+Mutants: TypeAlias = dict[str, tuple[object, str, Callable[..., Any]]]
+
+MUTANTS: Final[Mutants] = {
     "nothing is sent again": (OutboxQueue, "rewind", _forget_what_is_in_flight),
     "no heartbeat": (Monitor, "run", _look_at_nothing),
     "a confirming ping may stay unanswered": (Sender, "confirm", _ask_without_a_deadline),
@@ -104,9 +107,9 @@ MUTANTS: Final[dict[str, tuple[object, str, Callable[..., Any]]]] = {
 
 
 @contextmanager
-def mutated(name: str) -> Iterator[None]:
+def mutated(name: str, mutants: Mutants = MUTANTS) -> Iterator[None]:
     """Let a mutant live for the length of a block."""
-    owner, attribute, replacement = MUTANTS[name]
+    owner, attribute, replacement = mutants[name]
     original = getattr(owner, attribute)
     setattr(owner, attribute, replacement)
     try:

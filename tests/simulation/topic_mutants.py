@@ -1,0 +1,93 @@
+"""Mutants of topic clients and their server, to prove that the checks of `topic_world` can fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from trioweb import Gap, Position, Recovery, Topic
+from trioweb._centrifuge import _schema as wire
+from trioweb._topic_client._following import Following
+from trioweb._topic_client._line import Line
+from trioweb._topic_server._calls import Calls
+from trioweb._topic_server._due import Due
+from trioweb._topic_server._member import Member
+from trioweb._topic_server._presence import LocalPresence
+from trioweb._topic_server._room import Room
+from trioweb._topic_server._seat import Seat
+from trioweb._topics import Since, Subscription
+
+from .mutants import Mutants
+
+_recovery = Topic.recovery
+_post: Any = Topic.post
+_subscribe = Room.subscribe
+_ping_next = Due._ping_next
+_put = Following._put
+_publish = Following._publish
+_leave = LocalPresence.leave
+
+
+def _call_it_recovered(topic: Topic, since: Since | None, history: int = 0) -> Recovery:
+    return replace(_recovery(topic, since, history), recovered=True)
+
+
+def _recover_nothing(topic: Topic, since: Since | None, history: int = 0) -> Recovery:
+    return replace(_recovery(topic, since, history), recovered=False)
+
+
+def _post_whatever_the_key(self: Topic, message: Any, *, key: str | None, **details: Any) -> Any:
+    return _post(self, message, **details)
+
+
+def _subscribe_too_early(self: Room, member: Member, position: Position) -> Subscription:
+    return _subscribe(self, member, position._replace(offset=max(position.offset - 1, 0)))
+
+
+def _go_on_delivering(self: Seat, member: Member) -> None:
+    if self.subscription is not None:
+        self.subscription = None
+        member._server._leave(self.name, member)
+
+
+def _ping_ever_later(self: Due, due: float) -> None:
+    _ping_next(self, due + 0.25)
+
+
+def _leave_unheard(self: LocalPresence, topic: str, client: str, *, tell: bool) -> None:
+    _leave(self, topic, client, tell=False)
+
+
+def _stay_present(self: LocalPresence, topic: str, client: str, *, tell: bool) -> None:
+    pass
+
+
+def _let_calls_go_on(self: Calls) -> None:
+    pass
+
+
+def _hide_gaps(self: Following, item: Any) -> None:
+    if not isinstance(item, Gap):
+        _put(self, item)
+
+
+def _drop_what_has_no_room(self: Following, line: Line, publication: wire.Publication) -> None:
+    if len(self.items) < self._max_messages:
+        _publish(self, line, publication)
+    elif self.received is not None:
+        self.received = Position(self.received.epoch, publication.offset)
+
+
+TOPIC_MUTANTS: Final[Mutants] = {
+    "what is forgotten is called recovered": (Topic, "recovery", _call_it_recovered),
+    "nothing is called recovered": (Topic, "recovery", _recover_nothing),
+    "a key does not keep from publishing twice": (Topic, "post", _post_whatever_the_key),
+    "a subscription begins before its position": (Room, "subscribe", _subscribe_too_early),
+    "a subscription outlives its end": (Seat, "leave", _go_on_delivering),
+    "pings come ever later": (Due, "_ping_next", _ping_ever_later),
+    "nobody hears who leaves": (LocalPresence, "leave", _leave_unheard),
+    "who leaves stays present": (LocalPresence, "leave", _stay_present),
+    "calls outlive their connection": (Calls, "cancel_all", _let_calls_go_on),
+    "gaps are not told": (Following, "_put", _hide_gaps),
+    "what has no room is lost": (Following, "_publish", _drop_what_has_no_room),
+}
