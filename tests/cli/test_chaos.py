@@ -19,8 +19,6 @@ from trioweb._cli import main
 from trioweb._cli._chaos import plan_of
 from trioweb._cli._chaos_options import add_options
 
-pytestmark = pytest.mark.usefixtures("root_logger")
-
 FAULT = "Fault('reset', ('phone',))"
 RULE = """
 def rule(chunk):

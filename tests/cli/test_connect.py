@@ -564,7 +564,6 @@ async def test_connect_ends_normally_at_ctrl_c_in_a_terminal(site: Site) -> None
 # What the user can mend: one line, exit code 2.
 
 
-@pytest.mark.usefixtures("root_logger")
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
