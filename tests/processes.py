@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
@@ -119,3 +120,22 @@ async def running(command: Sequence[str], **environment: str) -> AsyncGenerator[
             await process.wait()
             for stream in program.stdin, program.output.stream, program.errors.stream:
                 await stream.aclose()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody had a moment ago, for programs that pick none themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+async def reach(port: int) -> None:
+    """Wait until somebody listens at *port* of 127.0.0.1."""
+    while True:
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            await trio.sleep(0.02)
+        else:
+            await stream.aclose()
+            return

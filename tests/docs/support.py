@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import trio
+
+from tests.processes import reach
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -21,13 +22,6 @@ def blocks(page: Path, language: str = "python") -> list[str]:
     """The code blocks of a page."""
     pattern = rf"^```{language}\n(.*?)^```$"
     return re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        number: int = probe.getsockname()[1]
-        return number
 
 
 @contextmanager
@@ -46,11 +40,4 @@ def program(code: str, port: int, *arguments: str) -> Iterator[subprocess.Popen[
 async def wait_listening(port: int) -> None:
     """Wait until a program that says nothing takes connections."""
     with trio.fail_after(PATIENCE):
-        while True:
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                await trio.sleep(0.02)
-            else:
-                await stream.aclose()
-                return
+        await reach(port)

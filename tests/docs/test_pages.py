@@ -20,7 +20,8 @@ import trio
 
 import trioweb
 import trioweb.testing
-from tests.docs.support import DOCS, PATIENCE, ROOT, blocks, free_port, program, wait_listening
+from tests.docs.support import DOCS, PATIENCE, ROOT, blocks, program, wait_listening
+from tests.processes import free_port
 from trioweb import CloseCode
 
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "SECURITY.md"])

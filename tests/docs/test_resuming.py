@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.docs.support import DOCS, PATIENCE, blocks, free_port, program, wait_listening
+from tests.docs.support import DOCS, PATIENCE, blocks, program, wait_listening
+from tests.processes import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage

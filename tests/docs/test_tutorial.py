@@ -12,7 +12,8 @@ import pytest
 import trio
 
 import trioweb
-from tests.docs.support import DOCS, PATIENCE, blocks, free_port, program, wait_listening
+from tests.docs.support import DOCS, PATIENCE, blocks, program, wait_listening
+from tests.processes import free_port
 
 PAGE = DOCS / "tutorial.md"
 CHAT, HISTORY, SAY, RESUME, TEST, DEPLOY = blocks(PAGE)

@@ -13,9 +13,8 @@ from typing import Final
 import trio
 
 from tests.docs.support import DOCS, blocks, wait_listening
-from tests.interop.proxies import free_port
 from tests.interop.servers.common import Certificates
-from tests.processes import running
+from tests.processes import free_port, running
 
 FRONTS: Final = ("nginx", "haproxy")
 # What they need beside what the page shows: nginx its frame, and to say where it may write.  It is

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 import trio
 
-from tests.processes import PATIENCE, running
+from tests.processes import PATIENCE, free_port, reach, running
 
 USER: Final = "ada"
 PASSWORD: Final = "s3cret"
@@ -23,13 +22,6 @@ def missing_for_proxies() -> str | None:
     """What the tests marked `proxy` lack here, if anything."""
     missing = [name for name in PROXIES if shutil.which(name) is None]
     return f"there is no {' and no '.join(missing)} on the path" if missing else None
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody had a moment ago; neither of the two picks one itself."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 @asynccontextmanager
@@ -51,17 +43,5 @@ async def running_proxy(
             command += ["-u", USER, "-P", PASSWORD]
     async with running(command):
         with trio.fail_after(PATIENCE):
-            await _reach(port)
+            await reach(port)
         yield port
-
-
-async def _reach(port: int) -> None:
-    """Wait until somebody listens at *port*."""
-    while True:
-        try:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-        except OSError:
-            await trio.sleep(0.02)
-        else:
-            await stream.aclose()
-            return

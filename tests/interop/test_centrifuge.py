@@ -14,8 +14,7 @@ import pytest
 import trio
 
 from tests.interop.javascript import CHROMIUM_ARGUMENTS, centrifuge_bundle, chromium_path
-from tests.interop.proxies import free_port
-from tests.processes import python, running
+from tests.processes import free_port, python, running
 
 pytestmark = pytest.mark.network
 

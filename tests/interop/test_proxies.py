@@ -11,8 +11,9 @@ import pytest
 import trio
 
 import trioweb
-from tests.interop.proxies import PASSWORD, PROXIES, USER, free_port, running_proxy
+from tests.interop.proxies import PASSWORD, PROXIES, USER, running_proxy
 from tests.interop.servers.common import Certificates
+from tests.processes import free_port
 from trioweb import Connection, ProxyRefused, Retry
 
 pytestmark = [pytest.mark.network, pytest.mark.proxy]

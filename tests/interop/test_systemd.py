@@ -12,8 +12,7 @@ import pytest
 import trio
 
 from tests.docs.support import DOCS, blocks, wait_listening
-from tests.interop.proxies import free_port
-from tests.processes import PATIENCE, running
+from tests.processes import PATIENCE, free_port, running
 
 pytestmark = pytest.mark.systemd
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.interop.proxies import free_port
-from tests.processes import running
+from tests.processes import free_port, running
 
 _DOCS = Path(__file__).parents[2] / "docs"
 

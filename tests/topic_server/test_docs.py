@@ -14,8 +14,7 @@ import pytest
 import trio
 
 import trioweb
-from tests.interop.proxies import free_port
-from tests.processes import running
+from tests.processes import free_port, running
 from trioweb import MemberLimits, TopicRules
 from trioweb._centrifuge._codes import DisconnectCode, ErrorCode, UnsubscribeCode, reconnects
 
