@@ -458,6 +458,27 @@ def test_page_keeps_what_somebody_reads_further_up_in_its_place(
         assert read.bounding_box() == pytest.approx(before, abs=1)
 
 
+# The browser tells of a scrolling only at the next frame.
+_ROW_AFTER_SCROLLING: Final = """row => {
+    row.scrollIntoView();
+    const before = row.getBoundingClientRect().y;
+    note("just then");
+    return row.getBoundingClientRect().y - before;
+}"""
+
+
+def test_page_keeps_its_place_for_a_message_right_after_scrolling(
+    shared: Server, window: Window
+) -> None:
+    page = window(f"{shared.url}scrolled")
+    expect_open(page)
+    with terminal(shared, "/scrolled") as other:
+        for number in range(100):
+            other.send(f"line {number}")
+        expect(log(page)).to_have_count(100)
+    assert log(page).nth(50).evaluate(_ROW_AFTER_SCROLLING) == pytest.approx(0, abs=1)
+
+
 _CHARACTERS: Final = """[
     document.getElementById("log").textContent.length,
     seen.reduce((sum, text) => sum + text.length, 0),
