@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ._numbers import count, number, port, seconds, whole
+from ._parser import add_log_level
 
 if TYPE_CHECKING:
     from ..testing._faults import Kind
@@ -89,6 +90,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
             "repeated.",
         ).add_argument
     )
+    add_log_level(command.add_argument, "error")
 
 
 def _add_line(add: Any) -> None:

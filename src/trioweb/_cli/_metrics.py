@@ -6,7 +6,6 @@ business but the operator's.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -26,15 +25,6 @@ from ._terminal import UsageError
 _CONTENT_TYPE: Final = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 # Monitoring systems come one at a time; some keep their connections.
 _LIMITS: Final = Limits(max_connections=32, max_request_bytes=4096)
-
-
-def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, as argparse wants it converted."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9100")
-    return host, int(port)
 
 
 @protected_block

@@ -1,0 +1,172 @@
+"""What `trioweb serve` can be asked: a function for each thing that options are about."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .._policy import Limits
+from ._argument_types import address, app_heartbeat, host, mode, origin, subprotocol
+from ._numbers import count, port, seconds, whole
+from ._parser import add_log_level
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what `trioweb serve` takes."""
+
+    def group(title: str) -> Any:
+        return command.add_argument_group(title).add_argument
+
+    _add_places(group("where it listens"))
+    _add_topics(group("topics"))
+    _add_access(group("who may do what"))
+    _add_messages(group("what is agreed with peers"))
+    _add_limits(group("limits"))
+    _add_metrics(group("numbers for Prometheus"))
+    _add_ending(group("how it ends"))
+    _add_logs(group("logs"))
+
+
+def _add_places(add: Any) -> None:
+    add(
+        "--host",
+        action="append",
+        type=host,
+        help="address or name to listen on; 0.0.0.0 for every IPv4 address, :: for every IPv6 one; "
+        "may be repeated; otherwise 127.0.0.1",
+    )
+    add("--port", type=port, help="port to listen on; 0 for any free one; otherwise 8000")
+    add("--unix", metavar="PATH", help="listen on this Unix socket instead")
+    add(
+        "--unix-mode",
+        type=mode,
+        metavar="MODE",
+        help="who may connect to it, as for chmod; otherwise 0660: its owner and group",
+    )
+    add(
+        "--fd",
+        action="append",
+        type=count,
+        metavar="N",
+        help="listen on this descriptor instead, a listening socket that was passed on; may be "
+        "repeated. Those of a service manager (LISTEN_FDS) need no option",
+    )
+    add("--tls-cert", metavar="FILE", help="serve wss and https with this certificate chain")
+    add("--tls-key", metavar="FILE", help="its key, if that is in another file")
+
+
+def _add_topics(add: Any) -> None:
+    add("--history", type=count, default=20, metavar="N", help="past messages for newcomers")
+    add("--no-echo", action="store_true", help="do not send a message back to its sender")
+    add("--max-topics", type=whole, default=10_000, metavar="N", help="topics at one time")
+    add(
+        "--topics",
+        metavar="FILE",
+        help="what may be done with which topics: TOML, a table for each namespace; otherwise "
+        "everybody may do everything",
+    )
+
+
+def _add_access(add: Any) -> None:
+    add(
+        "--origin",
+        action="append",
+        type=origin,
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this Origin connect, too; may be repeated; '*' for all",
+    )
+    add(
+        "--api-key-file",
+        metavar="FILE",
+        help="whoever sends one of these keys, one a line and of at least 16 characters, as "
+        "Authorization: Bearer publishes by POST; SIGHUP reads them again. TRIOWEB_API_KEY has "
+        "some, too; without any, nobody publishes by POST",
+    )
+    add(
+        "--token-secret-file",
+        metavar="FILE",
+        help="whoever has no token (JWT) that one of these secrets has signed gets 401, but for "
+        "topics with anonymous = true; one a line, of at least 32 characters; SIGHUP reads them "
+        "again. TRIOWEB_TOKEN_SECRET has some, too",
+    )
+    add(
+        "--token-key-file",
+        metavar="FILE",
+        help="likewise with these public keys (PEM; RSA or P-256)",
+    )
+
+
+def _add_messages(add: Any) -> None:
+    add(
+        "--subprotocol",
+        action="append",
+        type=subprotocol,
+        default=[],
+        metavar="NAME",
+        help="agree to this subprotocol where a client offers it; may be repeated",
+    )
+    add(
+        "--app-heartbeat",
+        action="append",
+        type=app_heartbeat,
+        default=[],
+        metavar="MESSAGE=REPLY",
+        help="answer this text message here instead of broadcasting it; without a REPLY, "
+        "swallow it; may be repeated",
+    )
+
+
+def _add_limits(add: Any) -> None:
+    add(
+        "--max-message-bytes",
+        type=whole,
+        default=Limits().max_message_bytes,
+        metavar="N",
+        help="larger messages are refused with Close 1009",
+    )
+    add(
+        "--max-messages-per-second",
+        type=whole,
+        metavar="N",
+        help="a peer that sends faster is read more slowly; otherwise there is no limit",
+    )
+    add(
+        "--max-connections",
+        type=whole,
+        default=Limits().max_connections,
+        metavar="N",
+        help="further ones are refused with 503",
+    )
+
+
+def _add_metrics(add: Any) -> None:
+    add(
+        "--metrics",
+        type=address,
+        metavar="HOST:PORT",
+        help="tell numbers to Prometheus at http://HOST:PORT/metrics; otherwise to nobody",
+    )
+    add(
+        "--metrics-topic",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="tell those of this topic there, too; may be repeated",
+    )
+
+
+def _add_ending(add: Any) -> None:
+    # Container runtimes kill after 10 seconds, and the process has to end, too.
+    add("--grace", type=seconds, default=8, metavar="S", help="seconds a soft close may take")
+    add("--spread", type=seconds, default=0, metavar="S", help="spread its Closes over so many")
+
+
+def _add_logs(add: Any) -> None:
+    add_log_level(add, "info")
+    add(
+        "--log-format",
+        default="text",
+        choices=["text", "json"],
+        help="how: a line of text, or one JSON object a line for programs to read",
+    )
