@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
@@ -22,10 +23,11 @@ PATIENCE = 20  # seconds; real processes on a busy machine
 
 @dataclass
 class Program:
-    """A running example: where it listens, and its process."""
+    """A running example: where it listens, its process, and whether the test has killed it."""
 
     url: str
     process: subprocess.Popen[str]
+    is_killed: bool = False
 
     @property
     def ws_url(self) -> str:
@@ -46,12 +48,65 @@ def running(script: str, port: int = 0, *options: str) -> Iterator[Program]:
         try:
             url = process.stdout.readline().strip()
             assert url.startswith("http://127.0.0.1:"), process.communicate()[1]
-            yield Program(url, process)
+            program = Program(url, process)
+            yield program
             process.terminate()
             errors = process.communicate(timeout=PATIENCE)[1]
         finally:
             process.kill()
-    assert (process.returncode, errors) == (0, "")
+    expected = -signal.SIGKILL if program.is_killed else 0
+    assert (process.returncode, errors) == (expected, "")
+
+
+class Line:
+    """A TCP line to a program, which can be cut.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+    """
+
+    def __init__(self, listener: trio.SocketListener, target: int) -> None:
+        self.port: int = listener.socket.getsockname()[1]
+        self._listener = listener
+        self._target = target
+        self._scopes: set[trio.CancelScope] = set()
+
+    def cut(self) -> None:
+        """End all connections that go over it; new ones come through."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def carry(self) -> None:
+        await trio.serve_listeners(self._join, [self._listener])
+
+    async def _join(self, near: trio.SocketStream) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                async with near, await trio.open_tcp_stream("127.0.0.1", self._target) as far:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._pass_on, near, far)
+                        nursery.start_soon(self._pass_on, far, near)
+            except* (OSError, trio.BrokenResourceError):
+                pass  # either end may go at any time
+            finally:
+                self._scopes.discard(scope)
+
+    async def _pass_on(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        async for data in source:
+            await sink.send_all(data)
+        await sink.send_eof()
+
+
+@asynccontextmanager
+async def line_to(url: str) -> AsyncGenerator[Line]:
+    """A line to a program at *url*, for the length of the block."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    line = Line(listener, int(url.rstrip("/").rpartition(":")[2]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.carry)
+        yield line
+        nursery.cancel_scope.cancel()
 
 
 async def read_until(connection: trioweb.Connection, last: str) -> list[str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from tests.examples.support import PATIENCE, running
+from tests.examples.support import EXAMPLES, PATIENCE, line_to, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.network, pytest.mark.slow]
 
@@ -196,3 +199,85 @@ async def test_model_page_goes_on_where_it_was_when_reloaded() -> None:
     assert answers[0].startswith("You ask: “Where was I?” A nursery")
     assert answers[0].endswith("and none twice.")
     assert len(answers) == 3 and len(set(answers)) == 1
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of the scores as a fresh clone has it, once npm has bundled its page."""
+    where = tmp_path_factory.mktemp("scores")
+    shutil.copy(EXAMPLES / "scores.py", where)
+    (where / "scores").mkdir()
+    for name in ("index.html", "page.js", "package.json"):
+        shutil.copy(EXAMPLES / "scores" / name, where / "scores")
+    script = where / "scores.py"
+    runpy.run_path(str(script))["bundle"]()
+    return script
+
+
+def match(page: Page) -> Locator:
+    return page.get_by_label("match:1")
+
+
+def wait_for_number(page: Page, what: str, least: int) -> None:
+    """Wait until the first match's *what* is *least* or more."""
+    page.wait_for_function(
+        "([what, least]) => document.querySelector('section')?.dataset[what] >= least",
+        arg=[what, least],
+    )
+
+
+def number(page: Page, what: str) -> int:
+    return int(match(page).get_attribute(f"data-{what}") or -1)
+
+
+@pytest.mark.centrifuge
+async def test_scores_page_recovers_what_it_missed_while_the_line_was_cut(scores: Path) -> None:
+    def cut_line() -> None:
+        trio.from_thread.run_sync(line.cut)
+
+    def steps(browser: Browser) -> None:
+        page = open_page(browser, f"http://127.0.0.1:{line.port}/?name=Ada")
+        other = open_page(browser, f"{program.url}?name=Bob")
+        for seen in page, other:
+            match(seen).get_by_text("Watching: Ada, Bob").wait_for()
+        # Calls, of which everybody is told.
+        other.get_by_role("button", name="Ada Athletic! 0").click()
+        other.get_by_text("Ada Athletic was cheered for 1 times").wait_for()
+        match(page).get_by_text("Bob cheers for Ada Athletic.").wait_for()
+        page.get_by_role("button", name="Ada Athletic! 1").wait_for()
+        for cut in cut_line, page.get_by_text("Cut the").click:
+            before = number(page, "offset")
+            cut()
+            match(page).get_by_text(re.compile(r"^(\d+) missed, \1 recovered$")).wait_for()
+            wait_for_number(page, "offset", before + 10)
+        assert number(page, "holes") == 0
+        match(page).get_by_text("Watching: Ada, Bob").wait_for()
+        other.close()
+        match(page).get_by_text(re.compile("Watching: Ada$")).wait_for()
+        page.close()
+
+    with running(str(scores), 0, "--pace", "0.05") as program:
+        async with line_to(program.url) as line:
+            await drive(steps)
+
+
+@pytest.mark.centrifuge
+async def test_scores_page_is_told_that_a_server_which_was_killed_has_begun_anew(
+    scores: Path,
+) -> None:
+    def steps(browser: Browser) -> None:
+        with running(str(scores), 0, "--pace", "0.05") as program:
+            port = int(program.url.rstrip("/").rpartition(":")[2])
+            page = open_page(browser, f"{program.url}?name=Ada")
+            wait_for_number(page, "offset", 10)
+            program.process.send_signal(signal.SIGKILL)
+            program.process.wait(PATIENCE)
+            program.is_killed = True
+        with running(str(scores), port, "--pace", "0.5"):
+            match(page).get_by_text("The server has begun anew").wait_for()
+            match(page).get_by_text("Watching: Ada").wait_for()
+            match(page).locator(".minute", has_text=re.compile(r"\d")).wait_for()
+            assert number(page, "holes") == 0
+            page.close()
+
+    await drive(steps)
