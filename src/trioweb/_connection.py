@@ -6,6 +6,7 @@ the link.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -15,10 +16,13 @@ from trio.lowlevel import in_trio_run
 from ._effort import A_TURN, EFFORT
 from ._errors import CloseCode, ConnectionClosed
 from ._link import OPEN, Link, LinkStatistics, State
+from ._logs import log
 from ._policy import Message
 from ._protocol._frames import check_close, encode_message
 from ._protocol._http import Address, Headers, Request, brief, format_address
-from ._waitable import wrong_thread
+from ._waitable import check_thread, wrong_thread
+
+_frames_logger = logging.getLogger("trioweb.frames")
 
 # `send` lets others run after so many messages that the kernel took at once.
 _SENDS_PER_CHECKPOINT = 16
@@ -39,6 +43,7 @@ class Connection(trio.abc.AsyncResource):
         subprotocol: the one agreed upon, or None.
         extensions: those agreed upon, in the server's words, as in the browser: "" or
             "permessage-deflate" with its parameters.
+        opened_at: when it was opened, in Trio's time.
     """
 
     __slots__ = (
@@ -49,6 +54,7 @@ class Connection(trio.abc.AsyncResource):
         "_sends",
         "extensions",
         "link",
+        "opened_at",
         "request",
         "subprotocol",
         "user",
@@ -67,6 +73,7 @@ class Connection(trio.abc.AsyncResource):
     ) -> None:
         # For the layers above this one; users have no business with it.
         self.link = link
+        self.opened_at = link.heard_at
         self.request = request
         self._response_headers = response_headers
         self.subprotocol = subprotocol
@@ -166,6 +173,24 @@ class Connection(trio.abc.AsyncResource):
     def statistics(self) -> LinkStatistics:
         """Counts of what this connection has carried."""
         return self.link.statistics()
+
+    def trace(self, on: bool = True) -> None:
+        """Have each frame of this connection logged from now on, or no more: at DEBUG, under
+        `trioweb.frames`, with the first 60 bytes of what it carries.
+
+        Connections that are not traced pay nothing for it.  One that is gets slower: a record for
+        each frame, and no more than 16 frames at a time, so that it holds nobody else up; of what a
+        topic writes at once the rest is summed up in one.
+
+        Raises:
+            RuntimeError: called from a thread that does not run Trio; nothing was done.
+        """
+        check_thread()
+        self.link.trace(self._log_frame if on else None)
+
+    def _log_frame(self, line: str) -> None:
+        who = format_address(self.remote)
+        log(_frames_logger, logging.DEBUG, self, "%s %s", who, line, address=who)
 
     async def send(self, message: Message | bytearray | memoryview) -> None:
         """Send a message: text for str, binary for bytes.

@@ -31,6 +31,7 @@ from .._protocol._frames import (
     encode_frame,
     encode_message,
 )
+from .._protocol._outline import TracedDecoder
 from .._protocol._pings import Ping, Pings
 from .._tls import RECORD_BYTES, Tls, TlsStream
 from .._waitable import Waitable
@@ -170,7 +171,7 @@ class Incoming(Waitable):
         # peer that was quiet, and one that has used some of the future is too fast.
         self._used_until = -math.inf
         rate = limits.max_messages_per_second
-        self._decoder = Decoder(
+        self._decoder: Decoder | TracedDecoder = Decoder(
             masked=not is_client,
             max_message_bytes=bound(limits.max_message_bytes),
             on_control=self._on_control,
@@ -414,6 +415,18 @@ class Incoming(Waitable):
         # The peer could not be heard, which is no fault of its own.
         self.heard()
         self.changed()
+
+    def trace(self, tell: Callable[[str], None] | None) -> None:
+        """Have *tell* called with a line for each frame from now on, "< " in front of what comes
+        and "> " of what goes; None for no more.  A link that is closed has none."""
+        if self.phase is Phase.CLOSED:
+            return
+        if not isinstance(self._decoder, TracedDecoder):
+            if tell is None:
+                return
+            self._decoder = TracedDecoder(self._decoder)
+        self._decoder.trace(None if tell is None else lambda line: tell(f"< {line}"))
+        self.queue.trace(None if tell is None else lambda line: tell(f"> {line}"))
 
     def forget_decoder(self) -> None:
         """Nothing is decoded any more.  It knows whom it decodes for, so that both would stay until

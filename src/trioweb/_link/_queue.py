@@ -28,6 +28,7 @@ from .._wire._wire import Wire
 from ._contain import call_back, describe
 from ._owner import Hooks, Owner, Spawn
 from ._state import BROKEN, DRAINING, IDLE, SHUT, QueueState
+from ._traced import TracedWire
 from ._turns import Turns
 
 # While less than this is queued, answers such as pongs queue up, too: where everything passes
@@ -134,6 +135,17 @@ class SendQueue:
     def is_direct(self) -> bool:
         """Whether what `offer` says was taken is with the kernel, and nothing else is."""
         return self._fileno is not None
+
+    def trace(self, tell: Callable[[str], None] | None) -> None:
+        """Have *tell* called with a line for each frame that is handed to the wire from now on;
+        None for no more."""
+        if isinstance(self._wire, TracedWire):
+            # The drain task may still be writing to it.
+            self._wire.tell = None
+            self._wire = self._wire.wire
+        if tell is not None:
+            self._wire = TracedWire(self._wire, tell)
+        self._fileno = self._wire.direct
 
     # What others are called for.
 
@@ -353,6 +365,7 @@ class SendQueue:
         """Nobody has this any more.  An owner knows its queue, so that both would stay until the
         garbage collector comes."""
         self._owner = None
+        self.trace(None)
 
     async def wait_flushed(self) -> None:
         """Wait until nothing is queued any more, written or lost."""
@@ -365,19 +378,18 @@ class SendQueue:
     @enable_ki_protection
     async def _drain(self) -> None:
         """Write what is queued.  The task ends with the queue."""
-        write = self._wire.write
         assert self._drained is not None
         try:
             # The front of the queue may be the rest of a frame, so it goes before answers,
             # which then do not wait behind what a slow peer has yet to read.
             # Even if there is none, the wire may have something of its own, at the end, too.
             while True:
-                await write(self._queue.popleft() if self._queue else b"", self)
+                await self._wire.write(self._queue.popleft() if self._queue else b"", self)
                 self.is_cut = False
                 while self._answers:
                     answer = self._answers.pop(next(iter(self._answers)))
                     self.buffered_amount += len(answer)
-                    await write(answer, self)
+                    await self._wire.write(answer, self)
                 if not self._queue and not self._wire.has_more:
                     break
         except trio.TooSlowError:

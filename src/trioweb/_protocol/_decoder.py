@@ -116,6 +116,12 @@ class Decoder:
         self._fin = True
         self._key = b""
 
+    def hand_over(self) -> tuple[bytes, int]:
+        """Give back what was fed and is not decoded; return it, and how many bytes of a frame's
+        payload come first.  It has to be fed again."""
+        rest, self._buffer = self._buffer, b""
+        return rest, self._left
+
     def spend(self, work: int) -> None:
         """Count *work*, in units of WORK_PER_FEED, to the `feed` that is under way: what is done
         with a frame, beside reading it."""
