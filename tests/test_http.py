@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 
 from tests.support import Script, one_by_one, open_streams
 from trioweb._heads import addresses, read_head, read_response
-from trioweb._protocol._http import (
-    BadHead,
-    Headers,
-    Request,
-    Response,
-    format_address,
-    parse_request,
-)
+from trioweb._protocol._http import BadHead, Headers, Request, Response, format_address
+from trioweb._protocol._requests import parse_request
 
 _MAX: Final = 16 * 2**10
 _HEAD: Final = b"GET /chat?room=1 HTTP/1.1\r\nHost: trioweb.test\r\n\r\n"
@@ -349,6 +343,19 @@ _BAD_REQUESTS: Mapping[str, tuple[bytes, int]] = {
         400,
     ),
     "a list of lengths": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", 400),
+    "a folded line": (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
+    "a line of blanks": (b"GET / HTTP/1.1\r\nHost: a\r\n \t\r\n\r\n", 400),
+    "no name": (b"GET / HTTP/1.1\r\nHost: a\r\n: 1\r\n\r\n", 400),
+    "a length in Latin-1": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \xb2\r\n\r\n", 400),
+    "no length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400),
+    "two codings": (
+        b"POST / HTTP/1.1\r\nHost: a\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n",
+        501,
+    ),
+    "two expectations": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nExpect: 100-continue\r\n\r\n",
+        417,
+    ),
     "a folded length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n 5\r\n\r\n", 400),
     "a signed length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400),
     "chunks twice": (

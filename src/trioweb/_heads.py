@@ -1,22 +1,34 @@
 """Heads of HTTP/1.1 off a stream, and whose socket is under it.
 
 A head is read whole, within limits of size (here) and time (the caller's), and without control
-characters or bare LFs.  What it says is `_http`'s business.
+characters or bare LFs.  What a request's says is
+`_requests`' business; a response's is parsed by h11.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import h11
 import trio
 
-from ._protocol._http import Address, BadHead, Headers, decode_headers, fault_of
+from ._protocol._http import ENCODING, Address, BadHead, Headers
 
 _HEAD_END = b"\r\n\r\n"
 # All that a head may contain; see `_is_clean`.  Where bytes above ASCII may stand, in the values of
 # headers and in reason phrases (RFC 9110 section 5.5, RFC 9112 section 4), h11 sees to.
 _CLEAN = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])
+# What h11 finds at fault with a response, as far as its text repeats nothing of the head.
+_FAULTS = (
+    "illegal status line",
+    "illegal header line",
+    "no response line received",
+    "continuation line at start of headers",
+    "bad Content-Length",
+    "conflicting Content-Length headers",
+    "multiple Transfer-Encoding headers",
+    "Only Transfer-Encoding: chunked is supported",
+)
 _READ_BYTES = 16 * 2**10
 # A response's body is for a person to read, and its status is what matters: no more of the
 # body is kept than this, and it is waited for no longer.
@@ -128,14 +140,25 @@ async def read_response(
             parser.receive_data(head)
             event = parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise BadHead(0, f"not an HTTP/1.1 response{fault_of(exc)}") from None
+            raise BadHead(0, f"not an HTTP/1.1 response{_fault_of(exc)}") from None
         assert isinstance(event, (h11.InformationalResponse, h11.Response))
-        headers = Headers(decode_headers(event.headers))
+        headers = Headers(_decode_headers(event.headers))
         status = event.status_code
         if status == 101 or (connects and 200 <= status < 300):
             return status, headers, rest
         if isinstance(event, h11.Response):
             return status, headers, await _read_body(stream, parser, rest)
+
+
+def _decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Names and values as h11 has them, as text."""
+    return [(name.decode("ascii"), value.decode(ENCODING)) for name, value in headers]
+
+
+def _fault_of(error: h11.RemoteProtocolError) -> str:
+    """What *error* may say: h11 quotes the line at fault, whole."""
+    text = str(error)
+    return next((f": {fault}" for fault in _FAULTS if text.startswith(fault)), "")
 
 
 async def _read_body(stream: trio.abc.Stream, parser: h11.Connection, start: bytes) -> bytes:

@@ -46,14 +46,8 @@ from trioweb._heads import read_head, read_response
 from trioweb._protocol import _frames_python
 from trioweb._protocol._bodies import BadBody, BodyDecoder
 from trioweb._protocol._deflate import Compressor, Inflater, choose_offer, read_answer
-from trioweb._protocol._http import (
-    BadHead,
-    body_length,
-    brief,
-    expects_continue,
-    may_persist,
-    parse_request,
-)
+from trioweb._protocol._http import BadHead, Request, brief
+from trioweb._protocol._requests import body_length, expects_continue, may_persist, parse_request
 from trioweb._server._events import wants_events
 from trioweb._server._front import check_request
 from trioweb._server._origins import Origins
@@ -223,10 +217,43 @@ def _finish(awaitable: Awaitable[_T]) -> _T:
 
 
 def requests(data: bytes) -> None:
-    """A request is taken or refused with BadHead, and the same however the bytes are cut."""
+    """A request is taken or refused with BadHead, the same however the bytes are cut; and its head
+    is malformed if it is so for h11, or folded."""
     settings, cuts, wire = _split(data)
     proxies = Proxies(["0.0.0.0/1", "unix"] if settings & 1 else [])
     assert _request_head(_pieces(wire, []), proxies) == _request_head(_pieces(wire, cuts), proxies)
+
+
+def _parse_beside_h11(head: bytes) -> Request:
+    """*head* parsed; h11 takes what is taken, and reads the same, and nothing else is malformed."""
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+    event: Any = None
+    with suppress(h11.RemoteProtocolError):
+        parser.receive_data(head)
+        event = parser.next_event()
+    try:
+        request = parse_request(head, remote=("127.0.0.1", 1), local="")
+    except BadHead as exc:
+        is_folded = b"\r\n " in head or b"\r\n\t" in head
+        if "not an HTTP/1.1 request" in exc.reason and not is_folded:
+            assert event is None or not event.http_version.startswith(b"1.")
+        raise
+    assert isinstance(event, h11.Request)
+    assert (request.method.encode(), request.version.encode()) == (event.method, event.http_version)
+    fields = [(name.decode(), value.decode("latin-1")) for name, value in event.headers]
+    if event.target.startswith(b"/") or event.target == b"*":
+        assert request.target == event.target.decode()
+    else:  # with a host of its own
+        fields = [pair for pair in fields if pair[0] != "host"] + [
+            ("host", request.headers["host"])
+        ]
+        assert request.target == "*" or request.target[1:] in event.target.decode()
+    # That one h11 writes in small letters.
+    assert fields == [
+        (name, value.lower() if name == "transfer-encoding" else value)
+        for name, value in request.headers.items_all()
+    ]
+    return request
 
 
 def _request_head(pieces: list[bytes], proxies: Proxies) -> bytes | None:
@@ -234,7 +261,7 @@ def _request_head(pieces: list[bytes], proxies: Proxies) -> bytes | None:
     stream: Any = _Ready(pieces)
     try:
         head, _ = _finish(read_head(stream, _HEAD_LIMIT))
-        request = parse_request(head, remote=("127.0.0.1", 1), local="")
+        request = _parse_beside_h11(head)
         proxies.identify(proxies.meet(request.remote), request)
         check_request(request)
     except EOFError:
@@ -271,6 +298,8 @@ _REQUESTS: Final = (
     b"GET /healthz HTTP/1.0\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+    b"PUT http://a:1?b HTTP/1.1\r\nhost: x\r\nX: \t \xa0a\xe4 b\x85 \r\nY:\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream;q=1\r\n\r\n",
 )
 

@@ -21,7 +21,7 @@ from tests.test_url import URLS
 from trioweb import Deflate, HandshakeFailed, HandshakeRejected, OpenFailed, Request, TriowebError
 from trioweb._handshake import Switch, accept_token, check_upgrade, connect, encode_switch
 from trioweb._heads import read_head
-from trioweb._protocol._http import parse_request
+from trioweb._protocol._requests import parse_request
 from trioweb._protocol._url import parse_url
 from trioweb.testing import stream_pair
 

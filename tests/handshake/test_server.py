@@ -10,7 +10,8 @@ import pytest
 from tests.handshake.support import KEY, encode_request, upgrade
 from trioweb import Request
 from trioweb._handshake import check_upgrade, is_upgrade
-from trioweb._protocol._http import BadHead, parse_request
+from trioweb._protocol._http import BadHead
+from trioweb._protocol._requests import parse_request
 
 _GOOD_UPGRADES: Mapping[str, Request] = {
     "as the RFC has it": upgrade(),
@@ -42,8 +43,6 @@ def test_check_upgrade_passes_a_good_one(request_: Request) -> None:
         "Sec-WebSocket-Key:{}",
         "Sec-WebSocket-Key: \t {} \t",
         "sec-websocket-key: {}",
-        "Sec-WebSocket-Key:\r\n {}\r\n\t",
-        "X: a\r\n Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Key: {}",
     ],
 )
 def test_key_that_check_upgrade_passes_is_the_key_however_it_is_written(line: str) -> None:

@@ -19,7 +19,7 @@ from trioweb import Headers, Request
 from trioweb._handshake import accept_token, check_upgrade, encode_switch
 from trioweb._heads import read_head
 from trioweb._offers import check_request_headers
-from trioweb._protocol._http import parse_request
+from trioweb._protocol._requests import parse_request
 from trioweb.testing import stream_pair
 
 _Pairs = Sequence[tuple[str, str]]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 
 from .._arguments import is_token
-from .._protocol._http import BadHead, Request, body_length
+from .._protocol._http import BadHead, Request
+from .._protocol._requests import body_length
 from .._protocol._url import HOST
 
 

@@ -1,22 +1,16 @@
-"""HTTP/1.1 as the opening handshake needs it: heads, requests, responses.
+"""HTTP/1.1 as the opening handshake needs it: headers, requests, responses.
 
-A head comes whole and clean (`_heads` reads it), and is checked by rules stricter than h11's.
-Parsing proper is h11's.  Nothing here knows of WebSockets beyond the names of their headers.
-
-What is wrong with a head is said in words of ours.  None of its bytes is repeated: wherever a
-line is malformed, anything may stand in it, a token too, and the words reach a log.
+Values alone: who reads a request is `_requests`, and of a response `_heads`.  Nothing here knows of
+WebSockets.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
-
-import h11
 
 from .._arguments import check_headers, check_kind, wrong
 
@@ -24,33 +18,11 @@ from .._arguments import check_headers, check_kind, wrong
 Address: TypeAlias = tuple[str, int] | str
 
 # RFC 9110 section 5.5: those bytes are opaque.  Read like this they are all kept.
-_ENCODING = "latin-1"
-_BLANKS = " \t"
+ENCODING = "latin-1"
+BLANKS = " \t"
 # RFC 9110 sections 15.3.5 and 15.4.5: these have no body, nor headers that would describe it.
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
-# Every Content-Length of a head as it stands there: h11 makes one of several that agree.
-_LENGTHS = re.compile(rb"\r\nContent-Length:([^\r]*)", re.IGNORECASE)
-# What h11 finds at fault, as far as its text repeats nothing of the head.
-_FAULTS = (
-    "illegal request line",
-    "illegal status line",
-    "illegal header line",
-    "no request line received",
-    "no response line received",
-    "continuation line at start of headers",
-    "Missing mandatory Host: header",
-    "Found multiple Host: headers",
-    "bad Content-Length",
-    "conflicting Content-Length headers",
-    "multiple Transfer-Encoding headers",
-    "Only Transfer-Encoding: chunked is supported",
-)
-# RFC 9112 section 3.2.2: what clients ask proxies for, and servers must take, too; but neither a
-# user and a password (RFC 9110 section 4.2.4) nor a fragment.
-_ABSOLUTE = re.compile(
-    r"(?:https?|wss?)://(?P<authority>[^/?#@]+)(?P<resource>(?:[/?][^#]*)?)", re.IGNORECASE
-)
 # So much of what a peer sent is repeated in a log; it may be a whole head.
 _BRIEF_CHARS = 200
 
@@ -116,7 +88,7 @@ class Headers(Mapping[str, str]):
     def tokens(self, name: str) -> list[str]:
         """The comma-separated elements of *name*, over all its values."""
         # Blanks alone: `strip()` takes more for one, of Latin-1, than anybody else on the way does.
-        parts = (part.strip(_BLANKS) for value in self.get_all(name) for part in value.split(","))
+        parts = (part.strip(BLANKS) for value in self.get_all(name) for part in value.split(","))
         return [part for part in parts if part]
 
 
@@ -165,7 +137,7 @@ class Request:
         certificate: Mapping[str, Any] | None = None,
         version: str = "1.1",
     ) -> None:
-        self.path = _decode_text(unquote(target.partition("?")[0], _ENCODING))
+        self.path = _decode_text(unquote(target.partition("?")[0], ENCODING))
         self.method = method
         self.target = target
         self.headers = Headers(headers)
@@ -183,7 +155,7 @@ class Request:
     @property
     def query(self) -> dict[str, str]:
         text = self.target.partition("?")[2]
-        pairs = parse_qsl(text, keep_blank_values=True, encoding=_ENCODING)
+        pairs = parse_qsl(text, keep_blank_values=True, encoding=ENCODING)
         return {_decode_text(name): _decode_text(value) for name, value in pairs}
 
     async def body(self, max_bytes: int | None = None) -> bytes:
@@ -324,113 +296,6 @@ def _decode_text(latin: str) -> str:
     if latin.isascii():
         return latin
     try:
-        return latin.encode(_ENCODING).decode()
+        return latin.encode(ENCODING).decode()
     except UnicodeDecodeError:
         return latin
-
-
-def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Names and values as h11 has them, as text."""
-    return [(name.decode("ascii"), value.decode(_ENCODING)) for name, value in headers]
-
-
-def fault_of(error: h11.RemoteProtocolError) -> str:
-    """What *error* may say: h11 quotes the line at fault, whole."""
-    text = str(error)
-    return next((f": {fault}" for fault in _FAULTS if text.startswith(fault)), "")
-
-
-def parse_request(
-    head: bytes,
-    *,
-    remote: Address,
-    local: Address,
-    secure: bool = False,
-    certificate: Mapping[str, Any] | None = None,
-) -> Request:
-    """Parse and check a request's head; the other arguments are as for `Request`.
-
-    Raises:
-        BadHead: it is not one that can be answered otherwise.
-    """
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
-    try:
-        parser.receive_data(head)
-        event = parser.next_event()
-    except h11.RemoteProtocolError as exc:
-        raise BadHead(exc.error_status_hint, f"not an HTTP/1.1 request{fault_of(exc)}") from None
-    assert isinstance(event, h11.Request), "a whole head is one, or an error"
-    headers = decode_headers(event.headers)
-    names = dict(headers)
-    _check_length(head, names, event.http_version)
-    if not event.http_version.startswith(b"1."):
-        raise BadHead(505, "only HTTP/1 is spoken here")
-    # The one is for proxies, and what the other would send back may be a page's secrets.
-    if event.method in (b"CONNECT", b"TRACE"):
-        raise BadHead(501, "CONNECT and TRACE are not answered here")
-    # RFC 6455 section 4.2.1.  In plain HTTP 1.0 is welcome: load balancers ask for health with it.
-    if "upgrade" in names and event.http_version < b"1.1":
-        raise BadHead(400, "an upgrade needs HTTP/1.1")
-    target = event.target.decode("ascii")
-    # RFC 9112 section 3.2.4: it is for the server as a whole.
-    is_for_all = event.method == b"OPTIONS" and target == "*"
-    if not target.startswith("/") and not is_for_all:
-        match = _ABSOLUTE.fullmatch(target)
-        if match is None:
-            raise BadHead(400, "request target must be a path, or a URL of this host")
-        # RFC 9112 section 3.2.2: what the Host field says is ignored then.
-        headers = [pair for pair in headers if pair[0] != "host"] + [("host", match["authority"])]
-        resource = match["resource"]
-        if event.method == b"OPTIONS" and not resource:
-            target = "*"
-        else:
-            target = resource if resource.startswith("/") else f"/{resource}"
-    return Request(
-        event.method.decode("ascii"),
-        target,
-        headers,
-        remote=remote,
-        local=local,
-        secure=secure,
-        certificate=certificate,
-        version=event.http_version.decode("ascii"),
-    )
-
-
-def _check_length(head: bytes, names: Mapping[str, str], version: bytes) -> None:
-    """Check that nobody can be in doubt of how long the body of a request is: what one reads of it
-    less than a proxy before him would be taken for another request.
-
-    Source: RFC 9112 section 6.3, and stricter: a length that is repeated may be so by a proxy that
-    did not understand it, and HTTP/1.0 knows no chunks.
-    """
-    # Most requests have none, and to look for a name in a head takes a few microseconds.
-    lengths = _LENGTHS.findall(head) if "content-length" in names else []
-    if len(lengths) > 1 or (lengths and not lengths[0].strip(b" \t").isdigit()):
-        raise BadHead(400, "Content-Length must be one number")
-    if "transfer-encoding" in names and (lengths or version < b"1.1"):
-        raise BadHead(400, "no body has both lengths, nor chunks in HTTP/1.0")
-    # RFC 9110 section 10.1.1; in HTTP/1.0 it means nothing.
-    if version >= b"1.1" and names.get("expect", "100-continue").lower() != "100-continue":
-        raise BadHead(417, "nothing but 100-continue can be expected")
-
-
-def body_length(request: Request) -> int | None:
-    """How long the body of *request* is; None if it comes in chunks."""
-    if request.headers.get_all("transfer-encoding"):
-        return None
-    return int("".join(request.headers.get_all("content-length")) or 0)
-
-
-def expects_continue(request: Request) -> bool:
-    """Whether the peer waits for 100 before it sends the body."""
-    return request.version >= "1.1" and "expect" in request.headers
-
-
-def may_persist(request: Request) -> bool:
-    """Whether another request may follow on the same stream, as far as the peer is concerned.
-
-    HTTP/1.0 has something of the kind, too, which proxies that do not know of it pass on.
-    """
-    closes = "close" in (token.lower() for token in request.headers.tokens("connection"))
-    return request.version >= "1.1" and not closes

@@ -15,7 +15,8 @@ import trio
 from .._errors import HubFull
 from .._link import Spawn
 from .._logs import log
-from .._protocol._http import BadHead, Request, Response, format_address, may_persist
+from .._protocol._http import BadHead, Request, Response, format_address
+from .._protocol._requests import may_persist
 from ._admission import Refused
 from ._answering import Answer, Cut, end, refusal
 from ._body import Body

@@ -16,7 +16,8 @@ import trio
 
 from .._handshake import check_upgrade, is_upgrade
 from .._heads import read_head
-from .._protocol._http import Address, BadHead, Request, Response, parse_request
+from .._protocol._http import Address, BadHead, Request, Response
+from .._protocol._requests import parse_request
 from .._tls import TlsStream, describe_tls
 from ._eager import Eager
 
