@@ -7,7 +7,9 @@ that nothing is missing: when it has no record of the topic, when another proces
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from ._chance import random_name
 from ._policy import Retain
@@ -30,6 +32,9 @@ from ._topics._details import NOTHING
 from ._topics._log import Log, Publication
 from ._topics._position import Position
 
+# What a publication takes beside its place in a log: its id, and that one's place in a table.
+_ID_BYTES: Final = 192
+
 
 class _Topic:
     """What the engine has of a topic.
@@ -39,16 +44,23 @@ class _Topic:
         begin: the offset behind which its epoch began.
         ids: of the entries in the log, by offset.
         numbers: of the last publication of each node.
+        counted: bytes of memory that the engine has counted for it.
     """
 
-    __slots__ = ("begin", "epoch", "ids", "log", "numbers", "run")
+    __slots__ = ("begin", "counted", "epoch", "ids", "log", "numbers", "run")
 
     def __init__(self, retain: Retain, run: str) -> None:
         self.run = run
         self.log = Log(retain)
         self.ids: dict[int, str] = {}
         self.numbers: dict[str, int] = {}
+        self.counted = 0
         self.begin_life()
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that its publications take."""
+        return self.log.size + _ID_BYTES * len(self.ids)
 
     def begin_life(self) -> None:
         self.epoch = random_name()
@@ -78,6 +90,8 @@ class Engine:
     Attributes:
         run: a name of the process that serves; another one, after a restart.
         refusal: why publications are refused; None while they are not.
+        topics: by name, the longest unused first.
+        size: bytes of memory that all publications take.
     """
 
     def __init__(
@@ -85,7 +99,8 @@ class Engine:
     ) -> None:
         self.run = random_name()
         self.refusal: str | None = None
-        self.topics: dict[str, _Topic] = {}
+        self.topics: OrderedDict[str, _Topic] = OrderedDict()
+        self.size = 0
         self._clock = clock
         self._durable = durable
         self._push = push
@@ -111,7 +126,14 @@ class Engine:
             if not self._durable:
                 topic.begin_life()
         topic.log.retain = retain
+        self.topics.move_to_end(name)
         return topic
+
+    def _count(self, topic: _Topic) -> None:
+        """The log of *topic* has changed."""
+        size = topic.size
+        self.size += size - topic.counted
+        topic.counted = size
 
     def _publish(self, node: str, command: Publish) -> Answer:
         name, retain, number, entry, is_retry = command
@@ -165,9 +187,36 @@ class Engine:
 
     def _trim(self, topic: _Topic) -> None:
         first = topic.log.floor(self._clock())
+        self._drop(topic, first)
+
+    def _drop(self, topic: _Topic, first: int) -> None:
+        """Have nothing of *topic* that is before *first*."""
         for offset in range(topic.log.first, first):
             del topic.ids[offset]
         topic.log.trim(first)
+        self._count(topic)
+
+    # What bounds its memory.
+
+    def forget(self, name: str) -> None:
+        """Know nothing of the topic *name* any more."""
+        topic = self.topics.pop(name, None)
+        if topic is not None:
+            self.size -= topic.counted
+
+    def forget_node(self, node: str) -> None:
+        """*node* will publish nothing any more."""
+        for topic in self.topics.values():
+            topic.numbers.pop(node, None)
+
+    def shrink(self, size: int) -> bool:
+        """Drop the oldest publications of the largest log, of *size* bytes if it has as many
+        besides its newest; return whether there were any."""
+        topic = max(self.topics.values(), key=_size_but_newest, default=None)
+        if topic is None or topic.log.first >= topic.log.head:
+            return False
+        self._drop(topic, topic.log.first_without(size, keep=1))
+        return True
 
     # What may happen to an engine.
 
@@ -177,18 +226,22 @@ class Engine:
         self.run = random_name()
         if lost is None:
             self.topics.clear()
+            self.size = 0
         for topic in self.topics.values():
             topic.lose(lost or 0)
-
-    def evict_record(self, name: str) -> None:
-        """Nothing is known of the topic *name* any more."""
-        self.topics.pop(name, None)
+            self._count(topic)
 
     def evict_log(self, name: str) -> None:
         """The publications of the topic *name* are gone, but not where it stands."""
         topic = self.topics[name]
         topic.log = Log(topic.log.retain, topic.log.head)
         topic.ids.clear()
+        self._count(topic)
+
+
+def _size_but_newest(topic: _Topic) -> int:
+    """What `Engine.shrink` may drop of it."""
+    return topic.log.size if topic.log.first < topic.log.head else 0
 
 
 def _has(topic: _Topic, offset: int, id: str) -> bool:

@@ -11,8 +11,10 @@ import trio.testing
 
 from tests.brokers.redis_broker import QUIET, FaultyRedisBroker, Timekeeper
 from tests.brokers.redis_server import RedisServer, run_redis
+from tests.brokers.worker_broker import FaultyWorkerBroker
 from tests.topics.support import Peers, open_peers
 from trioweb import Broker, BrokerPolicy
+from trioweb._workers import Switchboard
 from trioweb.testing import MemoryBroker
 
 
@@ -38,7 +40,7 @@ class MakeBroker(Protocol):
     def __call__(self, policy: BrokerPolicy) -> FaultyBroker: ...
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["memory", "workers", pytest.param("redis", marks=pytest.mark.redis)])
 def engine(request: pytest.FixtureRequest) -> str:
     """The kind of engine; every kind passes the same tests."""
     kind: str = request.param
@@ -69,6 +71,9 @@ def make_broker(
             return brokers[-1]
 
         yield make_memory
+    elif engine == "workers":
+        switchboard = Switchboard(max_topics=10_000, max_bytes=64 * 2**20)
+        yield lambda policy: FaultyWorkerBroker(policy, switchboard)
     else:
         server = request.getfixturevalue("redis_server")
         times = Timekeeper(autojump_clock)

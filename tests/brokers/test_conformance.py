@@ -523,6 +523,7 @@ async def test_what_does_not_fit_into_a_hub_is_missing_there_alone(
         topics = [hub.topic("news") for hub in (one, other)]
         peer, subscription = await subscribe(peers, topics[1], slow="skip")
         topics[0].publish("a")
+        await trio.sleep(1)
         topics[0].publish("b" * 30_000)
         topics[0].publish("c")
         await trio.sleep(1)

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Final
+from typing import Any
 
 
-class Number:
-    """A converter for argparse: text into a number of *kind* from *low* to *high*.
+def number(kind: type[int] | type[float], low: float, high: float, what: str) -> Any:
+    """A converter for argparse that says what would be right."""
 
-    Args:
-        what: what would be right, for whoever gave something else.
-    """
-
-    def __init__(self, kind: type[int] | type[float], low: float, high: float, what: str) -> None:
-        self._kind = kind
-        self._range = low, high
-        self._what = what
-
-    def __call__(self, text: str) -> Any:
-        low, high = self._range
+    def convert(text: str) -> float:
         try:
-            number = self._kind(text)
+            number = kind(text)
         except ValueError:
-            number = self._kind(-1)
+            number = kind(-1)
         if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self._what}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return number
 
+    return convert
 
-port: Final = Number(int, 0, 65535, "a port from 0 to 65535")
-whole: Final = Number(int, 1, 2**63, "a whole number from 1 on")
-count: Final = Number(int, 0, 2**63, "a whole number from 0 on")
-seconds: Final = Number(float, 0, 86400, "a number of seconds from 0 to 86400")
+
+port = number(int, 0, 65535, "a port from 0 to 65535")
+whole = number(int, 1, 2**63, "a whole number from 1 on")
+count = number(int, 0, 2**63, "a whole number from 0 on")
+seconds = number(float, 0, 86400, "a number of seconds from 0 to 86400")

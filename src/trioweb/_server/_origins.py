@@ -38,16 +38,11 @@ class Origins:
     """
 
     def __init__(self, listed: Iterable[str]) -> None:
-        self._told: set[tuple[str, str]] = set()
-        self.replace(listed)
-
-    def replace(self, listed: Iterable[str]) -> None:
-        """Let those in *listed* connect from now on; as for `Origins`."""
-        entries = frozenset(listed)
-        for entry in entries:
+        self._listed = frozenset(listed)
+        for entry in self._listed:
             if entry != "*" and not _is_origin(entry):
                 raise ValueError(_complaint(entry))
-        self._listed = entries
+        self._told: set[tuple[str, str]] = set()
 
     def complaint(self, request: Request) -> str | None:
         """Why the page that sent *request* may not connect; None if it may, or is no page."""

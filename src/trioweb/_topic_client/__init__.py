@@ -1,7 +1,6 @@
 """A client of the Centrifuge protocol that outlives its connections, as its subscriptions do."""
 
 from ._client import TopicClient
-from ._granted_stream import ServerSubscriptions
 from ._items import (
     Joined,
     Left,
@@ -21,7 +20,6 @@ __all__ = [
     "MemberInfo",
     "PresenceStatistics",
     "ServerMessages",
-    "ServerSubscriptions",
     "Subscribed",
     "TopicClient",
     "TopicHistory",

@@ -214,7 +214,7 @@ class MemoryBroker:
 
     def evict_record(self, topic: str) -> None:
         """Have the engine forget *topic*, as an engine that evicts keys does."""
-        self._engine.evict_record(topic)
+        self._engine.forget(topic)
 
     def evict_log(self, topic: str) -> None:
         """Have the engine lose the publications of *topic*, but not where it stands."""

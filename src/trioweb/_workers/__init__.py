@@ -1,0 +1,15 @@
+"""The workers of one machine: processes that share their topics through their parent.
+
+The parent is the engine of the hubs in its workers, over a socketpair to each.  Where they have
+another broker, it only starts, replaces and ends them.
+"""
+
+from ._switchboard import Switchboard
+from ._worker_end import WorkerBroker, WorkerEnd, open_worker
+
+__all__ = [
+    "Switchboard",
+    "WorkerBroker",
+    "WorkerEnd",
+    "open_worker",
+]

@@ -1,0 +1,164 @@
+"""A parent's end of what connects it with one worker: sessions with the engine, and orders.
+
+What a worker asks for is done while it takes the answers.  What others publish cannot wait for
+it: if too much of that is not taken, its session is ended, and the next one begins with what is
+missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._topics._commands import Subscribe, Unsubscribe
+from ._pipe import Pipe
+from ._switchboard import Switchboard
+from ._words import (
+    ALL,
+    ASK_ALL,
+    DRAIN,
+    HELLO,
+    LOST,
+    NUMBERS,
+    READY,
+    TELL,
+    WELCOME,
+    Words,
+    hear_command,
+    say_answer,
+)
+
+# What may wait for a worker before it is not listened to until it has taken some of it.
+_MAX_ANSWERS: Final = 256 * 2**10
+# What may wait for it of what others have published, beside answers: a burst that a busy worker
+# takes within seconds.
+MAX_PUSHED: Final = 16 * 2**20
+
+
+class Listener(Protocol):
+    """Who is told what a worker says that is not for the engine."""
+
+    def ready(self) -> None:
+        """It serves."""
+
+    def numbers(self, question: int, statistics: dict[str, Any], page: str) -> None:
+        """Its statistics and its metrics ("" if not asked for), as the answer to that
+        `ParentEnd.tell`; 0: its last."""
+
+    def asks_all(self, question: int) -> None:
+        """It wants the statistics of all, by `ParentEnd.answer_all`."""
+
+
+class ParentEnd:
+    """See the top of this module.
+
+    Args:
+        switchboard: the engine; None if workers have another one.
+
+    Attributes:
+        losses: sessions that were ended since the worker did not keep up.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        switchboard: Switchboard | None,
+        listener: Listener,
+        *,
+        max_pushed: int = MAX_PUSHED,
+    ) -> None:
+        self.losses = 0
+        self._pipe = Pipe(stream, _MAX_ANSWERS)
+        self._switchboard = switchboard
+        self._listener = listener
+        self._max_pushed = max_pushed
+        # The session's number, 0 for none; the node; what it reads; and what may wait for it.
+        self._session = 0
+        self._node = ""
+        self._topics: set[str] = set()
+        self._bound = max_pushed
+
+    async def run(self) -> None:
+        """Do what the worker asks, until it has gone."""
+        try:
+            await self._pipe.run(self.receive)
+        finally:
+            self._leave()
+            if self._switchboard is not None and self._node:
+                self._switchboard.engine.forget_node(self._node)
+
+    # Orders.
+
+    def drain(self, code: int, *, handover: bool) -> None:
+        """Have it end softly; see `Server.drain`."""
+        self._pipe.order((DRAIN, code, handover))
+
+    def tell(self, question: int, *, with_page: bool) -> None:
+        """Have it tell its numbers."""
+        self._pipe.order((TELL, question, with_page))
+
+    def answer_all(self, question: int, statistics: dict[str, Any]) -> None:
+        """Answer `Listener.asks_all`."""
+        self._pipe.order((ALL, question, statistics))
+
+    # The engine.
+
+    @enable_ki_protection
+    def receive(self, words: Words) -> None:
+        """The worker has said *words*."""
+        code = words[0]
+        if code < HELLO:
+            # What belongs to no session will be sent again in the next one.
+            if self._session:
+                self._execute(words)
+        elif code == HELLO:
+            self._leave()
+            _, self._session, self._node = words
+            self._bound = self._pipe.waiting + self._max_pushed
+            self._pipe.send((WELCOME, self._session))
+        elif code == READY:
+            self._listener.ready()
+        elif code == NUMBERS:
+            self._listener.numbers(*words[1:])
+        else:
+            assert code == ASK_ALL
+            self._listener.asks_all(words[1])
+
+    def _execute(self, words: Words) -> None:
+        switchboard = self._switchboard
+        assert switchboard is not None
+        command = hear_command(words)
+        answer = switchboard.execute(self, self._node, command)
+        match command:
+            case Subscribe(topic):
+                self._topics.add(topic)
+            case Unsubscribe(topic):
+                self._topics.discard(topic)
+        if self._session:
+            self._pipe.send(say_answer(answer))
+            # It was asked for, however large it is.
+            self._bound = self._pipe.waiting + self._max_pushed
+
+    def push(self, data: bytes) -> None:
+        """See `Reader`."""
+        if self._pipe.waiting + len(data) > self._bound:
+            self._lose()
+        else:
+            self._pipe.send_packed(data)
+
+    def _lose(self) -> None:
+        """End the session of a worker that does not keep up."""
+        number = self._session
+        self._leave()
+        self.losses += 1
+        self._pipe.take_unsent()
+        self._pipe.send((LOST, number, "the parent had more for this worker than it took"))
+
+    def _leave(self) -> None:
+        self._session = 0
+        if self._switchboard is not None:
+            for topic in self._topics:
+                self._switchboard.leave(self, topic)
+        self._topics.clear()

@@ -1,0 +1,176 @@
+"""The broker of workers, with the faults that a MemoryBroker has.
+
+Each node is a worker of its own, connected with one parent by a pair of streams on which what is
+sent is under way for a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+from trioweb import BrokerPolicy
+from trioweb._topics._commands import Push
+from trioweb._topics._node import EngineLink, EngineLost
+from trioweb._waitable import Waitable
+from trioweb._workers import Switchboard, WorkerEnd
+from trioweb._workers._parent_end import ParentEnd
+from trioweb._workers._pipe import Splitter
+
+_LATENCY: Final = 0.001
+
+
+class _End(trio.abc.Stream):
+    """One end; what it sends arrives at the other, while that looks."""
+
+    def __init__(self) -> None:
+        self.other = self
+        self.under_way: deque[tuple[float, bytes]] = deque()
+        self.looks = trio.Event()
+        self.looks.set()
+        self._changed = Waitable()
+
+    def take(self) -> bytes:
+        """What is under way to this end."""
+        data = b"".join(data for _, data in self.under_way)
+        self.under_way.clear()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.other.under_way.append((trio.current_time() + _LATENCY, bytes(data)))
+        self.other._changed.changed()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            while not self.under_way:
+                await self._changed.wait_change()
+            await trio.sleep_until(self.under_way[0][0])
+            await self.looks.wait()
+            if self.under_way:
+                return self.under_way.popleft()[1]
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def make_ends() -> tuple[_End, _End]:
+    one, other = _End(), _End()
+    one.other, other.other = other, one
+    return one, other
+
+
+class _Ignore:
+    """A listener to whom nothing is said."""
+
+    def ready(self) -> None:
+        raise NotImplementedError
+
+    def numbers(self, question: int, statistics: dict[str, Any], page: str) -> None:
+        raise NotImplementedError
+
+    def asks_all(self, question: int) -> None:
+        raise NotImplementedError
+
+
+class _Worker:
+    """A worker and what its parent has of it."""
+
+    def __init__(self, policy: BrokerPolicy, switchboard: Switchboard) -> None:
+        here, self.there = make_ends()
+        self.end = WorkerEnd(here, policy)
+        self.parent = ParentEnd(self.there, switchboard, _Ignore())
+
+    def take_under_way(self) -> bytes:
+        """What it has sent, and the parent not received."""
+        return self.there.take() + self.end._pipe.take_unsent()
+
+    def arrive(self) -> None:
+        """Have the parent receive what is under way."""
+        for words in self.parent._pipe.splitter.feed(self.take_under_way()):
+            self.parent.receive(words)
+
+
+class FaultyWorkerBroker:
+    """See the top of this module, and `MemoryBroker`, whose methods these are."""
+
+    def __init__(self, policy: BrokerPolicy, switchboard: Switchboard) -> None:
+        self.policy = policy
+        self._switchboard = switchboard
+        switchboard.engine._durable = policy.durable
+        self._workers: dict[str, _Worker] = {}
+        self._runs = trio.Event()
+        self._runs.set()
+        self._is_down = False
+
+    def connect(
+        self, node: str, fence: str, receive: Callable[[Push], None]
+    ) -> AbstractAsyncContextManager[EngineLink]:
+        return self._connect(node, fence, receive)
+
+    @asynccontextmanager
+    async def _connect(
+        self, node: str, fence: str, receive: Callable[[Push], None]
+    ) -> AsyncGenerator[EngineLink]:
+        if self._is_down:
+            raise EngineLost("the engine is down")
+        worker = self._workers.get(node)
+        if worker is None:
+            worker = self._workers[node] = _Worker(self.policy, self._switchboard)
+            worker.there.looks = self._runs
+            # As processes do, they outlive what the node does with them.
+            trio.lowlevel.spawn_system_task(worker.end.run)
+            trio.lowlevel.spawn_system_task(worker.parent.run)
+        async with worker.end.broker.connect(node, fence, receive) as link:
+            yield link
+
+    # Faults.
+
+    def cut(self) -> None:
+        for worker in self._workers.values():
+            worker.end.broker.lose("the connection was cut")
+
+    def arrive_late(self) -> None:
+        for worker in self._workers.values():
+            worker.arrive()
+
+    def stop(self) -> None:
+        self._runs = trio.Event()
+        for worker in self._workers.values():
+            worker.there.looks = self._runs
+
+    def resume(self) -> None:
+        self._runs.set()
+
+    def restart(self, *, lost: int | None = 0) -> None:
+        self.cut()
+        for worker in self._workers.values():
+            worker.take_under_way()
+            worker.parent._pipe.splitter = Splitter()
+        self._switchboard.engine.restart(lost)
+
+    def fail_over(self, *, lost: int = 0) -> None:
+        self.restart(lost=lost)
+
+    def shut_down(self) -> None:
+        self.cut()
+        self._is_down = True
+
+    def start(self) -> None:
+        self._is_down = False
+
+    def refuse(self, reason: str | None) -> None:
+        self._switchboard.engine.refusal = reason
+
+    def evict_record(self, topic: str) -> None:
+        self._switchboard.engine.forget(topic)
+
+    def evict_log(self, topic: str) -> None:
+        self._switchboard.engine.evict_log(topic)

@@ -1,0 +1,157 @@
+"""The engine of a parent: its bounds of memory."""
+
+from __future__ import annotations
+
+from trioweb import Retain
+from trioweb._protocol._frames import SERVER_FORM, encode_message
+from trioweb._topics._commands import (
+    Answer,
+    Ask,
+    Entry,
+    Publish,
+    Published,
+    Refusal,
+    Standing,
+    Subscribe,
+    Unsubscribe,
+)
+from trioweb._topics._details import NOTHING
+from trioweb._workers import Switchboard
+
+RETAIN = Retain(max_messages=1000)
+
+
+class Desk:
+    """A reader that asks and publishes as one node."""
+
+    def __init__(self, switchboard: Switchboard, node: str = "node") -> None:
+        self.switchboard = switchboard
+        self.node = node
+        self.pushed = 0
+        self._number = 0
+
+    def push(self, data: bytes) -> None:
+        self.pushed += 1
+
+    def publish(self, topic: str, size: int = 1) -> Answer:
+        self._number += 1
+        frame = encode_message("x" * size, SERVER_FORM)
+        entry = Entry(f"{self.node}:{self._number}", frame, None, NOTHING)
+        command = Publish(topic, RETAIN, self._number, entry, False)
+        return self.switchboard.execute(self, self.node, command)
+
+    def read(self, topic: str) -> None:
+        self.switchboard.execute(self, self.node, Subscribe(topic))
+
+    def leave(self, topic: str) -> None:
+        self.switchboard.execute(self, self.node, Unsubscribe(topic))
+
+    def ask(self, topic: str, epoch: str = "", offset: int = 0) -> Standing:
+        answer = self.switchboard.execute(self, self.node, Ask(topic, RETAIN, epoch, offset, ""))
+        assert isinstance(answer, Standing)
+        return answer
+
+
+async def test_topics_that_nobody_reads_are_bounded_and_the_longest_unused_go_first() -> None:
+    switchboard = Switchboard(max_topics=3, max_bytes=2**20)
+    desk = Desk(switchboard)
+    desk.read("read")
+    desk.publish("read")
+    for name in "abc":
+        desk.publish(name)
+    desk.publish("a")
+    desk.ask("d")
+    assert set(switchboard.engine.topics) == {"read", "a", "c", "d"}
+    desk.leave("read")
+    assert set(switchboard.engine.topics) == {"read", "a", "d"}
+    # One that goes on is used again.
+    desk.read("a")
+    for name in "efg":
+        desk.publish(name)
+    assert set(switchboard.engine.topics) == {"a", "e", "f", "g"}
+
+
+async def test_at_the_bound_of_memory_unread_topics_go_before_any_log_is_shortened() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=50_000)
+    desk = Desk(switchboard)
+    desk.read("read")
+    desk.publish("unread", 10_000)
+    for _ in range(3):
+        desk.publish("read", 11_000)
+    assert "unread" in switchboard.engine.topics
+    desk.publish("read", 11_000)
+    assert "unread" not in switchboard.engine.topics
+    assert desk.ask("read").oldest == 1
+    assert isinstance(desk.publish("read", 11_000), Published)
+    standing = desk.ask("read")
+    assert (standing.head, standing.oldest) == (5, 2)
+    assert 0 < switchboard.engine.size <= 50_000
+
+
+async def test_the_largest_log_is_shortened_not_the_one_that_is_published_to() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=50_000)
+    desk = Desk(switchboard)
+    for name in ("large", "small"):
+        desk.read(name)
+    for _ in range(40):
+        desk.publish("large", 500)
+    desk.publish("small", 500)
+    first = desk.ask("small").epoch
+    for _ in range(20):
+        desk.publish("small", 500)
+    small, large = desk.ask("small"), desk.ask("large")
+    assert (small.epoch, small.oldest, small.head) == (first, 1, 21)
+    assert large.oldest > 1 and large.head == 40
+
+
+async def test_what_can_never_fit_is_refused_and_costs_nobody_else_anything() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=50_000)
+    desk = Desk(switchboard)
+    desk.publish("a")
+    answer = desk.publish("b", 60_000)
+    assert isinstance(answer, Refusal) and "50000 bytes" in answer.reason
+    assert "a" in switchboard.engine.topics
+    # Newest ones that are all that is left cannot go either.
+    for name in "cd":
+        desk.read(name)
+        desk.publish(name, 20_000)
+    desk.read("e")
+    assert isinstance(desk.publish("e", 20_000), Refusal)
+
+
+async def test_size_is_what_the_logs_take_whatever_happens_to_them() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=2**20)
+    engine = switchboard.engine
+    desk = Desk(switchboard)
+
+    def check() -> None:
+        assert engine.size == sum(topic.size for topic in engine.topics.values())
+
+    for number in range(1100):
+        desk.publish(f"{number % 2}", number % 50)
+    desk.publish("2", 5000)
+    check()
+    engine.restart(3)
+    check()
+    engine.evict_log("2")
+    check()
+    engine.forget("1")
+    check()
+    assert engine.size > 0
+    engine.restart(None)
+    assert engine.size == 0
+
+
+async def test_a_node_that_has_gone_leaves_nothing_behind() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=2**20)
+    one, other = Desk(switchboard, "one"), Desk(switchboard, "other")
+    one.read("a")
+    one.publish("a")
+    other.publish("a")
+    assert one.pushed == 2
+    switchboard.leave(one, "a")
+    switchboard.engine.forget_node("one")
+    [topic] = switchboard.engine.topics.values()
+    assert topic.numbers == {"other": 1}
+    other.publish("a")
+    assert one.pushed == 2
