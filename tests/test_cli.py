@@ -557,11 +557,11 @@ async def test_sighup_has_the_certificate_read_again_and_a_bad_one_changes_nothi
         assert await _shown(server) == expected[0]
         cert.write_text("no certificate\n")
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "the old certificate stays")
+        await _wait_said(server, "what was read before stays")
         assert await _shown(server) == expected[0]
         certificates[1].private_key_and_cert_chain_pem.write_to_path(str(cert))
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "was read again")
+        await _wait_said(server, "read again: certificate")
         assert await _shown(server) == expected[1]
         server.process.send_signal(signal.SIGTERM)
         assert await server.wait() == 0
@@ -709,11 +709,11 @@ async def test_topics_and_tokens_are_taken_from_files_and_sighup_reads_secrets_a
         assert await _post(server, "", "open:a") == b"HTTP/1.1 200 OK"
         secrets.write_text("short\n")
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "the old keys stay")
+        await _wait_said(server, "what was read before stays")
         assert await _post(server, token, "chat:a") == b"HTTP/1.1 200 OK"
         secrets.write_text("another secret of the same length\n".replace(" ", "-"))
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "the keys of tokens were read again")
+        await _wait_said(server, "read again: keys of tokens")
         assert await _post(server, token, "chat:a") == b"HTTP/1.1 401 Unauthorized"
         assert await _post(server, of_environment, "chat:a") == b"HTTP/1.1 200 OK"
         server.process.send_signal(signal.SIGTERM)
@@ -743,11 +743,11 @@ async def test_sighup_has_the_api_keys_read_again_and_bad_ones_change_nothing(
         assert await _post(server, "the-first-of-the-keys") == b"HTTP/1.1 200 OK"
         file.write_text("short\n")
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "the old keys stay")
+        await _wait_said(server, "what was read before stays")
         assert await _post(server, "the-first-of-the-keys") == b"HTTP/1.1 200 OK"
         file.write_text("the-second-of-the-keys\n")
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "the API keys were read again")
+        await _wait_said(server, "read again: API keys")
         assert await _post(server, "the-first-of-the-keys") == b"HTTP/1.1 401 Unauthorized"
         assert await _post(server, "the-second-of-the-keys") == b"HTTP/1.1 200 OK"
         server.process.send_signal(signal.SIGTERM)
@@ -760,7 +760,7 @@ async def test_sighup_without_a_terminal_ends_nobody() -> None:
     async with serving() as server:
         peer = await server.opened()
         server.process.send_signal(signal.SIGHUP)
-        await _wait_said(server, "no certificate that could be read again")
+        await _wait_said(server, "nothing that could be read again")
         await peer.send(Frame(TEXT, b"still here"))
         assert await peer.frame() == Frame(TEXT, b"still here")
         await peer.stream.aclose()

@@ -75,6 +75,7 @@ if _TYPE_CHECKING:
     from ._topic_client import MemberInfo as MemberInfo
     from ._topic_client import PresenceStatistics as PresenceStatistics
     from ._topic_client import ServerMessages as ServerMessages
+    from ._topic_client import ServerSubscriptions as ServerSubscriptions
     from ._topic_client import Subscribed as Subscribed
     from ._topic_client import TopicClient as TopicClient
     from ._topic_client import TopicHistory as TopicHistory
@@ -177,6 +178,7 @@ _OF_TOPIC_CLIENT = frozenset(
         "MemberInfo",
         "PresenceStatistics",
         "ServerMessages",
+        "ServerSubscriptions",
         "Subscribed",
         "TopicClient",
         "TopicHistory",

@@ -86,11 +86,19 @@ class Access:
         keys: Iterable[bytes] = (),
         tokens: Tokens | None = None,
     ) -> None:
-        self.topics = topics
         self.keys = tuple(keys)
         self.tokens = tokens
-        self._find_rules = rules_by_name(topics)
+        self.replace_topics(topics)
         self._pace = Pace()
+
+    def replace_topics(self, topics: Mapping[str, TopicRules]) -> None:
+        """Go by *topics* from now on; as for `Access`."""
+        self._find_rules = rules_by_name(topics)
+        self.topics = topics
+
+    def rules_of(self, name: str) -> TopicRules | None:
+        """The rules of the topic *name* by now; None if there can be no such topic."""
+        return self._find_rules(name)
 
     @property
     def takes_posts(self) -> bool:
@@ -120,7 +128,7 @@ class Access:
 
         Checkpoint: where it takes a while to say no.
         """
-        rules, caller = self._find_rules(name), self.caller(request)
+        rules, caller = self.rules_of(name), self.caller(request)
         if caller is None and not self._is_open(rules):
             await self._refuse(request)
         if rules is None:
@@ -132,7 +140,7 @@ class Access:
     async def publish(self, request: Request, name: str) -> Permit:
         """Likewise for somebody who wants to publish to it, and is not subscribed."""
         if is_one_of(bearer_of(request), self.keys):
-            rules = self._find_rules(name)
+            rules = self.rules_of(name)
             if rules is None:
                 raise Reject(404, "There is no such topic.\n")
             return Permit(rules)
@@ -164,7 +172,7 @@ class Access:
         if asked.token:
             return None
         known = caller.welcome
-        if any(self._find_rules(topic) is None for topic in known.topics):
+        if any(self.rules_of(topic) is None for topic in known.topics):
             raise Refuse(ErrorCode.UNKNOWN_TOPIC)
         # Without a `ttl`: its connection ends with the token, and it comes back with another.
         return Welcome(user=known.user, info=known.info, topics=known.topics)

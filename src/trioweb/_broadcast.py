@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -24,12 +24,14 @@ from ._centrifuge import SUBPROTOCOLS
 from ._centrifuge._codes import DisconnectCode
 from ._connection import Connection
 from ._errors import CloseCode, HubFull, Reject
+from ._policy import Retain
 from ._posting import publish_posted
 from ._protocol._http import Request, Response
 from ._server import Accept, Server, event_stream
 from ._server._answering import ALLOW
 from ._server._events import wants_events
 from ._server._origins import Origins
+from ._topic_server._rules import TopicRules, takes_anonymous
 from ._topics import Hub, Topic
 
 if TYPE_CHECKING:
@@ -120,6 +122,23 @@ class Broadcast:
         # For those who may only read.
         self._silent_page = page.replace('data-publish="yes"', 'data-publish="no"').encode()
         self._headers = (*_PAGE_HEADERS, ("Content-Security-Policy", _policy(page)))
+
+    def replace_rules(self, topics: Mapping[str, TopicRules]) -> None:
+        """Go by *topics* from now on; members of a topic server, from when they subscribe again."""
+        self._access.replace_topics(topics)
+
+        def retain_of(name: str) -> Retain | None:
+            rules = self._access.rules_of(name)
+            return None if rules is None else rules.retain
+
+        self._hub._replace_retain(retain_of)
+        if self.topic_server is not None:
+            self.topic_server.takes_anonymous = takes_anonymous(topics)
+
+    def replace_origins(self, origins: Collection[str]) -> None:
+        """Let pages of *origins* connect and publish from now on; as for `serve`."""
+        self._origins.replace(origins)
+        self.server._settings.origins.replace(origins)
 
     async def admit(self, request: Request) -> Accept:
         """Let a peer in at the door that it asks for, or refuse it."""

@@ -41,3 +41,15 @@ async def wait_listening(port: int) -> None:
     """Wait until a program that says nothing takes connections."""
     with trio.fail_after(PATIENCE):
         await reach(port)
+
+
+async def read_line(process: subprocess.Popen[str]) -> str:
+    """The next line that a program prints; one that prints none in time is ended, and all that it
+    said is shown."""
+    assert process.stdout is not None
+    with trio.move_on_after(PATIENCE):
+        line = await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
+        if line:
+            return line
+    process.kill()
+    raise AssertionError(f"it printed no line; {process.communicate(timeout=PATIENCE)}")

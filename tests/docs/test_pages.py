@@ -20,7 +20,8 @@ import trio
 
 import trioweb
 import trioweb.testing
-from tests.docs.support import DOCS, PATIENCE, ROOT, blocks, program, wait_listening
+from tests.docs import settings
+from tests.docs.support import DOCS, PATIENCE, ROOT, blocks, program, read_line, wait_listening
 from tests.processes import free_port
 from trioweb import CloseCode
 
@@ -84,8 +85,7 @@ async def test_program_of_a_page_runs(
         with program(server_for(code), port):
             await wait_listening(port)
             with program(code, port) as client:
-                assert client.stdout is not None
-                assert client.stdout.readline(), client.communicate(timeout=PATIENCE)
+                await read_line(client)
 
 
 async def test_close_codes_are_those_of_the_page(network: Any, autojump_clock: Any) -> None:
@@ -224,6 +224,10 @@ def test_page_of_statistics_has_every_field(heading: str, made: Any) -> None:
     section = page.partition(f"\n## `{heading}.statistics()`")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert told == [field.name for field in fields(made)]
+
+
+def test_page_of_configuration_has_the_table_of_settings() -> None:
+    assert settings.told() == settings.table(), "python -m tests.docs.settings writes it anew"
 
 
 def test_site_leads_to_every_page() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.docs.support import DOCS, PATIENCE, blocks, program, wait_listening
+from tests.docs.support import DOCS, PATIENCE, blocks, program, read_line, wait_listening
 from tests.processes import free_port
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ async def line_to(port: int) -> AsyncGenerator[tuple[int, Callable[[], int]]]:
 
 
 async def read_offsets(process: subprocess.Popen[str], count: int) -> list[int]:
-    assert process.stdout is not None
-    lines = [await trio.to_thread.run_sync(process.stdout.readline) for _ in range(count)]
+    lines = [await read_line(process) for _ in range(count)]
     return [int(line.split()[0]) for line in lines]
 
 

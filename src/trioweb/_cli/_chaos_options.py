@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ._numbers import count, number, port, seconds, whole
+from ._numbers import Number, count, port, seconds, whole
 from ._parser import add_log_level
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ SPANS: Final[Mapping[Kind, Span]] = {
 _SPAN: Final = re.compile(r"([0-9.]+)(?:\+([0-9.]+))?")
 _ADDRESS: Final = re.compile(r"(?:(\[[^][]+\]|[^][:/]+):)?([0-9]{1,5})")
 
-_bytes_a_second = number(float, 1, 1e12, "a number of bytes a second from 1 on")
+_bytes_a_second = Number(float, 1, 1e12, "a number of bytes a second from 1 on")
 
 
 def _span(text: str) -> tuple[float, float | None]:

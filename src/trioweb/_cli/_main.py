@@ -18,6 +18,7 @@ from ._connect import connect
 from ._logging import BackgroundHandler
 from ._parser import HelpFormatter, Parser
 from ._serve import serve
+from ._settings import Settings
 from ._terminal import Formatter, JsonFormatter, UsageError, prepare_standard_streams
 
 
@@ -43,8 +44,7 @@ def _add_serve(commands: Any) -> None:
         "reads the certificate again, or with a terminal closes softly, too.",
         formatter_class=HelpFormatter,
     )
-    command.set_defaults(run=serve)
-    _serve_options.add_options(command)
+    command.set_defaults(run=serve, settings=_serve_options.add_options(command))
 
 
 def _add_connect(commands: Any) -> None:
@@ -83,13 +83,27 @@ async def _run_chaos(options: argparse.Namespace) -> int:
     return await chaos(options)
 
 
+def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What is asked for.
+
+    Raises:
+        UsageError: something beside the command line cannot be.
+        SystemExit: something on it cannot be, or that was all.
+    """
+    options = _parser().parse_args(arguments)
+    settings: Settings | None = getattr(options, "settings", None)
+    return options if settings is None else settings.complete(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     prepare_standard_streams()
     try:
-        options = _parser().parse_args(arguments)
+        options = _read(arguments)
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 2
+    except UsageError as error:
+        return _complain(error)
     handler = BackgroundHandler(sys.stderr)
     is_json = getattr(options, "log_format", "text") == "json"
     text = Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -100,11 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         cause = single_cause(error)
         if isinstance(cause, UsageError):
-            print(f"trioweb: {cause}", file=sys.stderr)
-            return 2
+            return _complain(cause)
         if isinstance(cause, KeyboardInterrupt):
             return 130
         raise
     finally:
         handler.close()
     return code
+
+
+def _complain(error: UsageError) -> int:
+    print(f"trioweb: {error}", file=sys.stderr)
+    return 2

@@ -6,22 +6,19 @@ No option takes one itself, since whoever may list this machine's processes woul
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
-
-import trio
 
 from .._access import Access
 from .._keys import MIN_KEY_CHARS, BadKeys, parse_keys
 from .._topic_server._tokens import MIN_SECRET_BYTES, Key, Tokens
+from ._rereading import Part
 from ._terminal import UsageError
-
-_logger = logging.getLogger("trioweb")
 
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -97,29 +94,21 @@ def tokens(options: argparse.Namespace) -> Tokens | None:
         return Tokens(keys) if keys else None
 
 
-async def read_again(access: Access, options: argparse.Namespace) -> None:
-    """Take what is in the files of the keys by now."""
+def again(access: Access) -> list[Part]:
+    """What of them can be read again, and is put into *access* then."""
 
-    def read_api_keys() -> None:
-        access.keys = api_keys(options)
+    def load_api_keys(options: argparse.Namespace) -> Callable[[], None]:
+        return partial(setattr, access, "keys", api_keys(options))
 
-    def read_token_keys() -> None:
-        assert access.tokens is not None
+    def load_token_keys(options: argparse.Namespace) -> Callable[[], None]:
         keys = _token_keys(options)
+        if access.tokens is None or not keys:
+            raise UsageError("whether tokens are needed: takes a restart")
         with _telling(options):
-            access.tokens.replace_keys(keys)
+            Tokens(keys)
+        return partial(access.tokens.replace_keys, keys)
 
-    if options.api_key_file is not None:
-        await _again(read_api_keys, "API keys")
-    if options.token_secret_file is not None or options.token_key_file is not None:
-        await _again(read_token_keys, "keys of tokens")
-
-
-async def _again(read: Callable[[], None], what: str) -> None:
-    try:
-        # In a thread: files may be far away.
-        await trio.to_thread.run_sync(read)
-    except UsageError as exc:
-        _logger.error("SIGHUP: %s; the old keys stay", exc)
-    else:
-        _logger.info("SIGHUP: the %s were read again", what)
+    return [
+        Part("API keys", ("api_key_file",), load_api_keys),
+        Part("keys of tokens", ("token_secret_file", "token_key_file"), load_token_keys),
+    ]

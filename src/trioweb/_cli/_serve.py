@@ -7,8 +7,9 @@ import logging
 import signal
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -19,13 +20,15 @@ from .._broadcast import Broadcast
 from .._errors import CloseCode
 from .._policy import Limits, Message, Retain
 from .._server import Server, serve_listeners
+from .._topic_server._rules import TopicRules
 from .._topics import Hub, open_hub
 from . import _secrets as secrets
 from ._metrics import listen_for_metrics, serve_metrics
+from ._rereading import Part, Rereading
 from ._sockets import describe, listen
 from ._terminal import UsageError
 from ._tls import load_certificate
-from ._topics_file import read_topics
+from ._topics_file import read_topics, shown
 
 _logger = logging.getLogger("trioweb")
 
@@ -49,12 +52,17 @@ def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | N
     return context
 
 
-def _access(options: argparse.Namespace) -> Access:
-    """Who may do what, as *options* say; everybody everything, if they say nothing."""
+def _topics(options: argparse.Namespace) -> dict[str, TopicRules]:
+    """The rules, as *options* say; everybody may do everything, if they say nothing."""
     retain = Retain(max_messages=max(options.history, Retain().max_messages))
     path = options.topics
-    topics = open_rules(retain) if path is None else read_topics(path, retain)
-    return Access(topics, keys=secrets.api_keys(options), tokens=secrets.tokens(options))
+    return open_rules(retain) if path is None else read_topics(path, retain)
+
+
+def _access(options: argparse.Namespace) -> Access:
+    """Who may do what."""
+    keys, tokens = secrets.api_keys(options), secrets.tokens(options)
+    return Access(_topics(options), keys=keys, tokens=tokens)
 
 
 @asynccontextmanager
@@ -71,25 +79,67 @@ async def _open_broadcast(
         yield broadcast
         return
     async with open_topic_server(
-        hub, topics=access.topics, tokens=access.tokens, on_connect=broadcast.welcome
+        hub, topics=access.rules_of, tokens=access.tokens, on_connect=broadcast.welcome
     ) as broadcast.topic_server:
+        broadcast.replace_rules(access.topics)
         yield broadcast
 
 
-async def serve(options: argparse.Namespace) -> int:
+def _check(options: argparse.Namespace) -> None:
+    """Check those of *options* that depend on each other."""
     if options.spread > options.grace:
         raise UsageError(
             f"--spread {options.spread:g}: must not be more than --grace {options.grace:g}, the "
             "seconds for the whole soft close"
         )
-    context = _ssl_context(options.tls_cert, options.tls_key)
-    access = _access(options)
-    heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
-    limits = Limits(
-        max_message_bytes=options.max_message_bytes,
-        max_messages_per_second=options.max_messages_per_second,
-        max_connections=options.max_connections,
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What *options* name, once that was read."""
+
+    ssl_context: ssl.SSLContext | None
+    access: Access
+    limits: Limits
+
+
+def _prepare(options: argparse.Namespace) -> _Prepared:
+    """Read all that *options* name.
+
+    Raises:
+        UsageError: something cannot be.
+    """
+    _check(options)
+    return _Prepared(
+        _ssl_context(options.tls_cert, options.tls_key),
+        _access(options),
+        Limits(
+            max_message_bytes=options.max_message_bytes,
+            max_messages_per_second=options.max_messages_per_second,
+            max_connections=options.max_connections,
+        ),
     )
+
+
+def _tell(options: argparse.Namespace, access: Access) -> None:
+    """Print what would be used: the lines of a file that says the same."""
+    for used in options.used:
+        print(used.line)
+    print(f"# API keys: {len(access.keys)}")
+    print(f"# keys of tokens: {0 if access.tokens is None else len(access.tokens)}")
+    names = ", ".join(f"[{shown(name)}]" for name in access.topics)
+    print(f"# rules of topics: {names}")
+
+
+async def serve(options: argparse.Namespace) -> int:
+    for name in options.settings.strange_variables():
+        _logger.warning("%s in the environment is no setting", name)
+    prepared = _prepare(options)
+    if options.check:
+        _tell(options, prepared.access)
+        return 0
+    context, access = prepared.ssl_context, prepared.access
+    heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     async with (
         open_hub(max_topics=options.max_topics) as hub,
         listen_for_metrics(options.metrics) as watchers,
@@ -106,7 +156,7 @@ async def serve(options: argparse.Namespace) -> int:
             origins=options.origin,
             subprotocols=options.subprotocol,
             app_heartbeats=heartbeats,
-            limits=limits,
+            limits=prepared.limits,
             hub=hub,
         )
         with trio.open_signal_receiver(*_CLOSE_CODES) as signals:
@@ -117,16 +167,17 @@ async def serve(options: argparse.Namespace) -> int:
                     nursery.cancel_scope.cancel()
 
                 broadcast.server = await nursery.start(serve_and_end)
+                topics: list[str] = [*options.metrics_topic]
                 if watchers:
-                    topics = options.metrics_topic
                     await nursery.start(serve_metrics, watchers, broadcast.server, topics)
                     at, _ = describe(watchers[0], options.metrics[:1], secure=False)
                     _logger.info("metrics at %smetrics", at)
                 _announce(listeners[0], options.host, secure=context is not None)
+                rereading = _rereading(options, broadcast, access, topics)
                 # A terminal that is closed takes its programs along.
                 while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():
-                    await _read_again(broadcast.server, options)
-                    await secrets.read_again(access, options)
+                    await rereading.read_again()
+                options = rereading.options
                 nursery.start_soon(
                     broadcast.server.drain, options.grace, options.spread, _CLOSE_CODES[number]
                 )
@@ -136,19 +187,32 @@ async def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _read_again(server: Server, options: argparse.Namespace) -> None:
-    """Show whoever comes from now on what is in the certificate's files by now."""
-    if options.tls_cert is None:
-        _logger.info("SIGHUP: there is no certificate that could be read again")
-        return
-    try:
-        # In a thread: it takes tens of milliseconds, and more where files are far away.
-        context = await trio.to_thread.run_sync(_ssl_context, options.tls_cert, options.tls_key)
-    except UsageError as exc:
-        _logger.error("SIGHUP: %s; the old certificate stays", exc)
-    else:
-        server._ssl_context = context
-        _logger.info("SIGHUP: the certificate was read again")
+def _rereading(
+    options: argparse.Namespace, broadcast: Broadcast, access: Access, metrics_topics: list[str]
+) -> Rereading:
+    """What a SIGHUP reads again, and where that is put."""
+    server = broadcast.server
+
+    def load_certificate(options: argparse.Namespace) -> Callable[[], None]:
+        context = _ssl_context(options.tls_cert, options.tls_key)
+        if (context is None) != (server._ssl_context is None):
+            raise UsageError("--tls-cert: whether there is one: takes a restart")
+        return partial(setattr, server, "_ssl_context", context)
+
+    def load_topics(options: argparse.Namespace) -> Callable[[], None]:
+        return partial(broadcast.replace_rules, _topics(options))
+
+    def put(options: argparse.Namespace) -> None:
+        broadcast.replace_origins(options.origin)
+        metrics_topics[:] = options.metrics_topic
+        logging.getLogger().setLevel(options.log_level.upper())
+
+    parts = [
+        Part("certificate", ("tls_cert", "tls_key"), load_certificate),
+        *secrets.again(access),
+        Part("rules of topics", ("topics",), load_topics),
+    ]
+    return Rereading(options, check=_check, parts=parts, put=put)
 
 
 def _announce(listener: trio.abc.Listener[Any], hosts: list[str] | None, *, secure: bool) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from .._policy import Limits
 from ._argument_types import address, app_heartbeat, host, mode, origin, subprotocol
 from ._numbers import count, port, seconds, whole
 from ._parser import add_log_level
+from ._settings import Settings
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what `trioweb serve` takes."""
-
-    def group(title: str) -> Any:
-        return command.add_argument_group(title).add_argument
-
+def add_options(command: argparse.ArgumentParser) -> Settings:
+    """Add what `trioweb serve` takes; the table of it."""
+    settings = Settings(command)
+    group = settings.group
     _add_places(group("where it listens"))
     _add_topics(group("topics"))
     _add_access(group("who may do what"))
@@ -25,6 +25,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     _add_metrics(group("numbers for Prometheus"))
     _add_ending(group("how it ends"))
     _add_logs(group("logs"))
+    return settings
 
 
 def _add_places(add: Any) -> None:
@@ -51,8 +52,18 @@ def _add_places(add: Any) -> None:
         help="listen on this descriptor instead, a listening socket that was passed on; may be "
         "repeated. Those of a service manager (LISTEN_FDS) need no option",
     )
-    add("--tls-cert", metavar="FILE", help="serve wss and https with this certificate chain")
-    add("--tls-key", metavar="FILE", help="its key, if that is in another file")
+    add(
+        "--tls-cert",
+        rereadable=True,
+        metavar="FILE",
+        help="serve wss and https with this certificate chain",
+    )
+    add(
+        "--tls-key",
+        rereadable=True,
+        metavar="FILE",
+        help="its key, if that is in another file",
+    )
 
 
 def _add_topics(add: Any) -> None:
@@ -61,6 +72,7 @@ def _add_topics(add: Any) -> None:
     add("--max-topics", type=whole, default=10_000, metavar="N", help="topics at one time")
     add(
         "--topics",
+        rereadable=True,
         metavar="FILE",
         help="what may be done with which topics: TOML, a table for each namespace; otherwise "
         "everybody may do everything",
@@ -70,6 +82,7 @@ def _add_topics(add: Any) -> None:
 def _add_access(add: Any) -> None:
     add(
         "--origin",
+        rereadable=True,
         action="append",
         type=origin,
         default=[],
@@ -78,6 +91,7 @@ def _add_access(add: Any) -> None:
     )
     add(
         "--api-key-file",
+        rereadable=True,
         metavar="FILE",
         help="whoever sends one of these keys, one a line and of at least 16 characters, as "
         "Authorization: Bearer publishes by POST; SIGHUP reads them again. TRIOWEB_API_KEY has "
@@ -85,6 +99,7 @@ def _add_access(add: Any) -> None:
     )
     add(
         "--token-secret-file",
+        rereadable=True,
         metavar="FILE",
         help="whoever has no token (JWT) that one of these secrets has signed gets 401, but for "
         "topics with anonymous = true; one a line, of at least 32 characters; SIGHUP reads them "
@@ -92,6 +107,7 @@ def _add_access(add: Any) -> None:
     )
     add(
         "--token-key-file",
+        rereadable=True,
         metavar="FILE",
         help="likewise with these public keys (PEM; RSA or P-256)",
     )
@@ -149,6 +165,7 @@ def _add_metrics(add: Any) -> None:
     )
     add(
         "--metrics-topic",
+        rereadable=True,
         action="append",
         default=[],
         metavar="NAME",
@@ -158,12 +175,26 @@ def _add_metrics(add: Any) -> None:
 
 def _add_ending(add: Any) -> None:
     # Container runtimes kill after 10 seconds, and the process has to end, too.
-    add("--grace", type=seconds, default=8, metavar="S", help="seconds a soft close may take")
-    add("--spread", type=seconds, default=0, metavar="S", help="spread its Closes over so many")
+    add(
+        "--grace",
+        rereadable=True,
+        type=seconds,
+        default=8,
+        metavar="S",
+        help="seconds a soft close may take",
+    )
+    add(
+        "--spread",
+        rereadable=True,
+        type=seconds,
+        default=0,
+        metavar="S",
+        help="spread its Closes over so many",
+    )
 
 
 def _add_logs(add: Any) -> None:
-    add_log_level(add, "info")
+    add_log_level(partial(add, rereadable=True), "info")
     add(
         "--log-format",
         default="text",

@@ -47,10 +47,10 @@ def read_topics(path: str, retain: Retain) -> dict[str, TopicRules]:
         raise UsageError(f"{where}: nothing in it, so that there would be no topic")
     rules = {}
     for name, table in tables.items():
-        place = f"{where}: [{_shown(name)}]"
+        place = f"{where}: [{shown(name)}]"
         if not isinstance(table, dict):
             raise UsageError(
-                f"{where}: {name}: not in a table; a namespace is [{_shown(name)}], and names "
+                f"{where}: {name}: not in a table; a namespace is [{shown(name)}], and names "
                 'without one are [""]'
             )
         if ":" in name:
@@ -88,7 +88,7 @@ def _names(kind: Any) -> str:
     return ", ".join(field.name for field in fields(kind))
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """*name* as TOML has it."""
     is_bare = bool(name) and all(
         char.isascii() and (char.isalnum() or char in "-_") for char in name

@@ -38,11 +38,16 @@ class Origins:
     """
 
     def __init__(self, listed: Iterable[str]) -> None:
-        self._listed = frozenset(listed)
-        for entry in self._listed:
+        self._told: set[tuple[str, str]] = set()
+        self.replace(listed)
+
+    def replace(self, listed: Iterable[str]) -> None:
+        """Let those in *listed* connect from now on; as for `Origins`."""
+        entries = frozenset(listed)
+        for entry in entries:
             if entry != "*" and not _is_origin(entry):
                 raise ValueError(_complaint(entry))
-        self._told: set[tuple[str, str]] = set()
+        self._listed = entries
 
     def complaint(self, request: Request) -> str | None:
         """Why the page that sent *request* may not connect; None if it may, or is no page."""

@@ -1,6 +1,7 @@
 """A client of the Centrifuge protocol that outlives its connections, as its subscriptions do."""
 
 from ._client import TopicClient
+from ._granted_stream import ServerSubscriptions
 from ._items import (
     Joined,
     Left,
@@ -20,6 +21,7 @@ __all__ = [
     "MemberInfo",
     "PresenceStatistics",
     "ServerMessages",
+    "ServerSubscriptions",
     "Subscribed",
     "TopicClient",
     "TopicHistory",

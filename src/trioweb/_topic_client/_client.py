@@ -21,10 +21,12 @@ from .._link import State
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import Position
 from ._following import Following
+from ._granted_stream import ServerSubscriptions
 from ._items import (
     Item,
     MemberInfo,
     PresenceStatistics,
+    ServerItem,
     TopicHistory,
     TopicPublication,
     member_of,
@@ -276,6 +278,48 @@ class TopicClient:
         self._session.check_open()
         stream = ServerMessages(max_messages)
         self._session.streams.add(stream)
+        return stream
+
+    @overload
+    def server_subscriptions(
+        self, *, events: Literal[False] = False, max_messages: int = 256
+    ) -> ServerSubscriptions[TopicPublication]: ...
+
+    @overload
+    def server_subscriptions(
+        self, *, events: bool, max_messages: int = 256
+    ) -> ServerSubscriptions[ServerItem]: ...
+
+    def server_subscriptions(
+        self, *, events: bool = False, max_messages: int = 256
+    ) -> ServerSubscriptions[Any]:
+        """A stream of topics to which the server subscribes this client by itself, from now on.
+
+        Which these are, the server decides: a program may be followed by what concerns its user
+        without knowing any name.  What is missed without a connection is recovered when there is
+        one again and the server has subscribed the client to the topic again; what cannot be is
+        told, as Gap.  Made before the first await in the client's block, the stream has all there
+        is from the first connection on.
+
+        Args:
+            events: also give Gap, Subscribed, Unsubscribed, Joined and Left, in their place among
+                the publications.  But for Gap, none of these is given that finds no room.
+            max_messages: how many may wait to be read.  Publications for which there is no room
+                are dropped, which Gap tells: the server cannot be asked for them again without a
+                new connection.
+
+        Raises:
+            GaveUp, ClosedLocally: there will be no connection.
+            TypeError, ValueError: an argument cannot work.
+        """
+        check_kind("server_subscriptions", "events", events, bool)
+        if not is_count(max_messages, least=1):
+            raise ValueError(
+                f"server_subscriptions(max_messages={max_messages!r}): must be 1 or more"
+            )
+        self._session.check_open()
+        stream: ServerSubscriptions[Any] = ServerSubscriptions(max_messages, events=events)
+        self._session.granted.streams.add(stream)
         return stream
 
     # What changes nothing is asked again after a connection that was lost.

@@ -40,6 +40,7 @@ from ._items import (
     value_of,
 )
 from ._line import Line
+from ._place import beginning
 from ._token import Token, renewal
 
 # A server that ends a subscription sooner than this is not asked again at once.
@@ -159,12 +160,8 @@ class Following(Waitable):
         """The server has subscribed this."""
         if self.state is not State.ASKED or self.line is not line:
             return
-        has_position = result.positioned or result.recoverable
         since = self.received
-        here = Position(result.epoch, result.offset)
-        recovered = request.recover and (result.recovered or (has_position and since == here))
-        start = Position(result.epoch, request.offset) if recovered else here
-        self.received = start if has_position else None
+        self.received, recovered = beginning(since if request.recover else None, request, result)
         if not self._has_begun:
             self.start = self.received
         if self._has_begun and not recovered:

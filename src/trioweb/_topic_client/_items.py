@@ -12,7 +12,7 @@ import msgspec
 from .._centrifuge import Codec
 from .._centrifuge import _schema as wire
 from .._centrifuge._table import Payload
-from .._errors import Gap
+from .._errors import Gap, Unsubscribed
 from .._topics import Position
 
 _decoder: Final = msgspec.json.Decoder()
@@ -81,6 +81,8 @@ class Left:
 
 
 Item: TypeAlias = TopicPublication | Gap | Subscribed | Joined | Left
+# Of a topic that the server subscribes to: its end is one event among those of others.
+ServerItem: TypeAlias = Item | Unsubscribed
 
 
 @dataclass(frozen=True, slots=True)

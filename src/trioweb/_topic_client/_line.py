@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -98,6 +98,8 @@ class Line:
         is_over: nothing is received from it any more.
         ping_due: when the next ping must have come.
         renew_at: when its token is to be renewed.
+        asked, told: where the client was in topics to which the server subscribes it, and what the
+            server has said to that.
         early: what came right behind the reply to `connect`.
         work: the scopes of what is done for the server.
     """
@@ -110,6 +112,8 @@ class Line:
         self.is_over = False
         self.ping_due = self.renew_at = math.inf
         self.early: list[Reply] = []
+        self.asked: Mapping[str, wire.SubscribeRequest] = {}
+        self.told: Mapping[str, wire.SubscribeResult] = {}
         self.work: set[trio.CancelScope] = set()
         self._timeout = timeout
         self._ids = itertools.count(1)
@@ -136,6 +140,7 @@ class Line:
         result = pending.outcome()
         self.client = result.client
         self.is_extended = bool(result.x_trioweb)
+        self.asked, self.told = request.subs, result.subs
         self._ping, self._pongs = result.ping, result.pong
         self._await_ping()
         self.expires(result.ttl if result.expires else None)

@@ -18,7 +18,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import DisconnectCode, ErrorCode, is_retried
-from .._centrifuge._replies import Call, Push, ServerMessage
+from .._centrifuge._replies import Call, Push, ServerMessage, Subscribe
 from .._centrifuge._values import optional_payload_of
 from .._client import Client, Lost, Opened, is_worth_retry
 from .._connection import Connection
@@ -36,6 +36,7 @@ from .._policy import Retry
 from .._waitable import Waitable
 from ._calls import ClientCall, begin
 from ._following import Following
+from ._granted import GrantedTopics
 from ._items import value_of
 from ._line import Line
 from ._messages import ServerMessages
@@ -55,6 +56,7 @@ class Session(Waitable):
     Attributes:
         line: the connection that is in use; None while there is none.
         following: by topic.
+        granted: the topics to which the server has subscribed the client by itself.
         streams: of messages that belong to no topic.
     """
 
@@ -72,6 +74,7 @@ class Session(Waitable):
         self.line: Line | None = None
         self.following: dict[str, Following] = {}
         self.streams: weakref.WeakSet[ServerMessages] = weakref.WeakSet()
+        self.granted = GrantedTopics()
         self._token = token
         self._data = data
         self._calls = calls
@@ -106,7 +109,8 @@ class Session(Waitable):
 
     def _request(self, line: Line, token: str) -> wire.ConnectRequest:
         data = optional_payload_of(line.codec, self._data)
-        return wire.ConnectRequest(token=token, data=data, name="trioweb", x_trioweb=1)
+        subs = self.granted.positions()
+        return wire.ConnectRequest(token=token, data=data, subs=subs, name="trioweb", x_trioweb=1)
 
     async def next_line(self, last: Line | None = None) -> Line | None:
         """Wait for a connection, another than *last*; None: there will be none."""
@@ -214,6 +218,8 @@ class Session(Waitable):
         line, self._opening = self._opening, None
         assert line is not None
         self.line = line
+        self.granted.connected(line, line.asked, line.told)
+        line.asked, line.told = {}, {}
         early, line.early = line.early, []
         for reply in early:
             push = line.take(reply)
@@ -226,12 +232,14 @@ class Session(Waitable):
         """The connection is over."""
         line, self.line = self.line, None
         code = error.code if isinstance(error, ConnectionClosed) else None
+        is_invalid = code == DisconnectCode.STATE_INVALIDATED
         if code in _TOKEN_IS_SPENT:
             self._token.drop()
         if line is not None:
             line.end()
             for following in self.following.values():
-                following.lose(is_invalid=code == DisconnectCode.STATE_INVALIDATED)
+                following.lose(is_invalid=is_invalid)
+            self.granted.lose(is_invalid=is_invalid)
         self.changed()
 
     def _hear(self, line: Line, push: Push, nursery: trio.Nursery) -> None:
@@ -242,8 +250,12 @@ class Session(Waitable):
             case Call() as call:
                 begin(nursery, line, call, self._calls)
             case _:
+                # Both at once there cannot be: the server refuses the second (105).
                 following = self.following.get(push.topic)
-                if following is not None:
+                is_servers = self.granted.has(push.topic) or isinstance(push.event, Subscribe)
+                if following is None or is_servers:
+                    self.granted.hear(line, push)
+                else:
                     following.hear(line, push)
 
     # The end.
@@ -272,6 +284,7 @@ class Session(Waitable):
             following.finish(self._quiet_error)
         for stream in self.streams:
             stream._finish(self._quiet_error)
+        self.granted.finish(self._quiet_error)
         self.changed()
 
     def check_told(self) -> None:

@@ -39,7 +39,8 @@ class TopicRules:
             `Welcome.topics` and `Member.subscribe`.
         publish, history, presence: whether those who are subscribed may publish, read what is
             retained, and see who else is subscribed.
-        join_leave: whether those who are subscribed are told who comes and goes, if they ask.
+        join_leave: whether those who are subscribed are told who comes and goes, if they ask or it
+            was the program that subscribed them.
         anonymous: whether members without a token may subscribe where others have one
             (`open_topic_server(tokens=…)`).
     """

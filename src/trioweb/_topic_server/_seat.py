@@ -99,7 +99,8 @@ class Seat:
         start, told = _start(member, room.topic, self.rules, request)
         info = info_bytes(member.user, member.client, member.info, self.info)
         data = optional_payload_of(member._codec, self._granted.data)
-        tells = request.join_leave and self.rules.join_leave
+        # Whom the program subscribes, the peer cannot ask for more than the rules have.
+        tells = self.rules.join_leave and (request.join_leave or self.is_programs)
         self.subscription = room.subscribe(member, start)
         server._enter(room, member, info)
         try:

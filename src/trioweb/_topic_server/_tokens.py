@@ -69,6 +69,9 @@ class Tokens:
     def __repr__(self) -> str:
         return f"<Tokens of {len(self._keys)} keys>"
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def replace_keys(self, keys: Key | Iterable[Key] | Mapping[str, Key]) -> None:
         """Check the tokens that come from now on with *keys* instead; as for `Tokens`.
 

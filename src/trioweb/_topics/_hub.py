@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -115,6 +115,15 @@ class Hub:
                 f"retain={retain!r}, slow={slow!r} cannot be had while it lives"
             )
         return topic
+
+    def _replace_retain(self, retain_of: Callable[[str], Retain | None]) -> None:
+        """Have each topic keep as much as *retain_of* its name says, None for as much as before."""
+        for topic in [*self._known.values()]:
+            retain = retain_of(topic.name)
+            if retain is not None and retain != topic.retain:
+                topic.retain = topic._log.retain = retain
+                if not topic._forgotten:
+                    self._pump.touch(topic)
 
     def statistics(self) -> HubStatistics:
         """What the topics hold, and what has happened to them, up to now."""
