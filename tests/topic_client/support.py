@@ -121,7 +121,7 @@ async def against(fake: Fake, **given: Any) -> AsyncGenerator[TopicClient]:
             serve_listeners,
             fake.handle,
             [listener],
-            subprotocols=["centrifuge-json"],
+            subprotocols=["centrifuge-json", "centrifuge-protobuf"],
             heartbeat=None,
         )
         await nursery.start(serve)
