@@ -8,8 +8,9 @@ NOTE: These rules hold between any two awaits.
 - Who sends waits in `wait_turn`, where each is woken when its turn has come.  Everything else
   that waits, waits in `wait_change`, and everything that changes what it may be waiting for calls
   `changed`; a waiter looks at the state again after it woke.
-- `carry` alone closes the transport, and it ends within the close timeout of the moment at
-  which `state` left OPEN.
+- The transport is closed by `carry`, which ends within the close timeout of the moment at which
+  `state` left OPEN; or at once, in the step that the peer's Close leads to, where something else
+  has read so far and nothing is left to wait for.
 - A link that cannot be written to any more (`break_off`) keeps what has arrived, closes its
   transport at once, and leaves OPEN as soon as there was room in the inbox for the last of it.
 
@@ -18,6 +19,7 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +47,7 @@ from ._contain import describe
 from ._gone import has_arrived, seconds_unconfirmed, wait_gone
 from ._incoming import Incoming, Replies
 from ._owner import Spawn
-from ._state import OPEN, State
+from ._state import IDLE, OPEN, State
 
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
 # memory for each read, however little came.
@@ -261,10 +263,36 @@ class Link(Incoming):
         self._ended = _ERRORS[cause]
         self.close_code = code
         self.close_reason = reason
-        self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
-        self._read_alone()
+        is_over = cause is Cause.PEER and self._is_over()
+        if not is_over:
+            self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
+            self._read_alone()
         self.queue.shut()
+        if is_over:
+            self._end_at_once()
         self.changed()
+
+    def _is_over(self) -> bool:
+        """Whether nothing is left to wait for, as both Closes have passed: ours is with the kernel,
+        and the peer's was all that had come."""
+        if self._reads is None or self._fileno is None or self._tls is not None:
+            return False
+        if self.queue.state is not IDLE:
+            return False
+        try:
+            return not os.read(self._fileno(), 1)
+        except OSError:  # nothing has come, or the peer has gone
+            return True
+
+    def _end_at_once(self) -> None:
+        """Close the transport without the task that it otherwise takes (section 7.1.1 has a server
+        close it first); nothing that may still come was to count."""
+        assert self._reads is not None
+        assert self._fileno is not None
+        self._reads.unwatch(self, self._fileno())
+        self._reads = None
+        self._close_socket()
+        self._be_closed()
 
     def _read_alone(self) -> None:
         """Have `carry` read from here on, if something else does."""
@@ -317,12 +345,12 @@ class Link(Incoming):
             self._reads.watch(self, self._fileno())
         super().resume()
 
-    # It alone closes the transport.
+    # It closes the transport.
     @enable_ki_protection
     async def carry(self) -> None:
         """Read until the connection is over, then close the transport.
 
-        Every link has this task in the end, if something else reads for it while it is open.
+        A link for which something else reads has this task in the end, unless it ends at once.
         Cancelling it sends Close 1001 if the kernel takes it at once, and closes the transport.
         """
         try:
@@ -335,22 +363,36 @@ class Link(Incoming):
             # Does nothing unless carry was cancelled from outside.
             self.close(CloseCode.GOING_AWAY)
             await self._close_transport()
-            self.forget_decoder()
-            self.queue.disown()
-            self._take_step(Event.LET_GO, CloseCode.ABNORMAL, "")
+            self._be_closed()
             self.changed()
 
+    def _be_closed(self) -> None:
+        """Have no transport any more, nor what would need one."""
+        self.forget_decoder()
+        self.queue.disown()
+        self._take_step(Event.LET_GO, CloseCode.ABNORMAL, "")
+
     async def _close_transport(self) -> None:
-        self._has_let_go = True
         if isinstance(self._stream, trio.SocketStream):
-            # All that its `aclose` does but for letting others run, which with two scopes around it
-            # takes as long as the rest of the closing.
-            with suppress(OSError):
-                self._stream.socket.close()
-        else:
-            # Shielded, so that a cancellation does not skip what follows; it does not wait.
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await trio.aclose_forcefully(self._stream)
+            self._close_socket()
+            return
+        # Before others run: who sees the link break off meanwhile leaves it alone.
+        self._has_let_go = True
+        # Shielded, so that a cancellation does not skip what follows; it does not wait.
+        with trio.CancelScope(shield=True), suppress(Exception):
+            await trio.aclose_forcefully(self._stream)
+        self._tell_let_go()
+
+    def _close_socket(self) -> None:
+        """Close a socket without letting others run, as the `aclose` of its stream does, with two
+        scopes around it: that takes as long as the rest of the closing."""
+        assert isinstance(self._stream, trio.SocketStream)
+        self._has_let_go = True
+        with suppress(OSError):
+            self._stream.socket.close()
+        self._tell_let_go()
+
+    def _tell_let_go(self) -> None:
         on_let_go, self.on_let_go = self.on_let_go, None
         if on_let_go is not None:
             on_let_go(self)

@@ -4,8 +4,8 @@ A task that waits for each socket is most of what an idle connection costs, and 
 it costs to read a small message is to wake that task and to put it to sleep again.  Here one
 task waits for an epoll object, and reads whatever became readable meanwhile.
 
-NOTE: A link is read from here for as long as its state is OPEN; from then on `Link.carry` is
-at it, which alone closes the transport.  So no descriptor is closed that is still watched.
+NOTE: A link is read from here for as long as its state is OPEN; then it has itself unwatched,
+before anything closes its transport.  So no descriptor is closed that is still watched.
 """
 
 from __future__ import annotations
