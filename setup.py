@@ -5,6 +5,7 @@ wheel that is made so says that it is pure Python.  One wheel serves every Pytho
 free-threaded ones need their own, since they have no stable ABI that setuptools could build for.
 """
 
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -39,9 +40,19 @@ class Wheel(bdist_wheel):
         super().run()
 
 
+def description() -> str:
+    """The README as an index shows it, which has no files that it could lead to: a link to one is
+    its text there, and a picture is nothing."""
+    text = Path(__file__).with_name("README.md").read_text("utf-8")
+    text = re.sub(r"(?s)<picture>.*?</picture>\n\n", "", text)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
+
+
 # What an earlier build left in build/ would come along, modules that are gone since included.
 with TemporaryDirectory() as fresh:
     setup(
+        long_description=description(),
+        long_description_content_type="text/markdown",
         ext_modules=[frames],
         cmdclass={"bdist_wheel": Wheel},
         options={

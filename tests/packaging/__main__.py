@@ -10,6 +10,7 @@ build without a compiler ends well.
 
 from __future__ import annotations
 
+import re
 import sys
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 _MODULE: Final = "trioweb/_protocol/_frames_c"
+_RELATIVE: Final = re.compile(r'(?:\]\(|(?:src|srcset|href)=")(?!https?:)([^)"]+)')
 _BUILT: Final = (".so", ".pyd", ".dylib", ".dll")
 
 
@@ -27,10 +29,13 @@ def _check_wheel(path: Path) -> str | None:
         names = wheel.namelist()
         [about] = [name for name in names if name.endswith(".dist-info/WHEEL")]
         metadata = Parser().parsestr(wheel.read(about).decode())
+        told = wheel.read(about.removesuffix("WHEEL") + "METADATA").decode()
     python, abi, platform = path.stem.split("-")[-3:]
     tags = {f"{python}-{abi}-{part}" for part in platform.split(".")}
     if found := tags ^ set(metadata.get_all("Tag", [])):
         return f"its name and its metadata differ by {sorted(found)}"
+    if links := _RELATIVE.findall(told):
+        return f"its description leads to {sorted(set(links))}, which an index does not have"
     built = [name for name in names if name.endswith(_BUILT)]
     needed = {"trioweb/py.typed", "trioweb/__init__.py", "trioweb/redis/_scripts/topic.lua"}
     if missing := needed - set(names):

@@ -14,7 +14,7 @@ from trioweb._protocol import _speedups
 _MODULE = "trioweb/_protocol/_frames_c"
 
 
-def wheel(folder: Path, tag: str, *names: str, told: str = "") -> Path:
+def wheel(folder: Path, tag: str, *names: str, told: str = "", description: str = "") -> Path:
     path = folder / f"trioweb-1.0-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name in (
@@ -24,6 +24,7 @@ def wheel(folder: Path, tag: str, *names: str, told: str = "") -> Path:
             *names,
         ):
             archive.writestr(name, "")
+        archive.writestr("trioweb-1.0.dist-info/METADATA", f"Name: trioweb\n\n{description}\n")
         archive.writestr("trioweb-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {told or tag}\n")
     return path
 
@@ -84,6 +85,15 @@ def test_wheel_that_is_not_what_its_name_says_is_found(
 def test_wheel_whose_metadata_says_something_else_is_found(tmp_path: Path) -> None:
     path = wheel(tmp_path, "py3-none-any", told="cp311-abi3-linux_x86_64")
     assert "differ by" in (check(path) or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["see [the docs](docs/start.md)", '<img src="docs/pictures/chat.png">']
+)
+def test_wheel_whose_description_leads_to_files_is_found(text: str, tmp_path: Path) -> None:
+    assert "leads to ['docs/" in (check(wheel(tmp_path, "py3-none-any", description=text)) or "")
+    right = "[Trio](https://trio.readthedocs.io)"
+    assert check(wheel(tmp_path, "py3-none-any", description=right)) is None
 
 
 @pytest.mark.parametrize(
