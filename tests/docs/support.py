@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from tests.processes import reach
+from tests.processes import free_port, reach
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -26,9 +26,10 @@ def blocks(page: Path, language: str = "python") -> list[str]:
 
 @contextmanager
 def program(code: str, port: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a page's program, on another port; for the length of the block at most."""
+    """Run a page's program, on other ports; for the length of the block at most."""
     assert "8000" in code
-    command = [sys.executable, "-c", code.replace("8000", str(port)), *arguments]
+    code = code.replace("8000", str(port)).replace("8080", str(free_port()))
+    command = [sys.executable, "-c", code, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         try:
