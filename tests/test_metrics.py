@@ -19,6 +19,7 @@ from tests.support import CLOSE, TEXT, Frame
 from tests.topics.support import open_peers, settle
 from trioweb._effort import A_TURN
 from trioweb._metrics import _under_way
+from trioweb.testing import MemoryBroker
 
 
 class Numbers:
@@ -55,7 +56,7 @@ async def full_page() -> str:
     """A page with every family."""
     async with (
         trio.open_nursery() as nursery,
-        trioweb.open_hub() as hub,
+        trioweb.open_hub(broker=MemoryBroker()) as hub,
         trioweb.open_client("ws://server/", dial=Door().dial) as client,
     ):
         hub.topic("lobby").publish("news")
@@ -186,6 +187,40 @@ async def test_deliveries_are_those_that_peers_get(transport: Any, slow: Any) ->
         told = await numbers(hub=hub)
         assert told("deliveries_total") == sum(len(peer.messages) for peer in everyone)
         assert told("delivered_bytes_total") == sum(len(peer.raw) for peer in everyone)
+
+
+async def test_page_of_a_hub_with_a_broker_tells_how_that_does(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    broker = MemoryBroker()
+    gauges = "connected", "waiting", "topics"
+    async with trioweb.open_hub(broker=broker) as hub:
+        topic = hub.topic("lobby")
+        with topic.publications():
+            await topic.wait_live()
+            broker.refuse("out of memory")
+            with pytest.raises(trioweb.Unpublished):
+                await topic.publish_confirmed("a")
+            broker.refuse(None)
+            broker.shut_down()
+            await trio.sleep(1)
+            topic.publish("b")
+            found = await numbers(hub=hub)
+            assert [found(f"broker_{name}") for name in gauges] == [0, 1, 1]
+            broker.restart()
+            broker.start()
+            await trio.sleep(10)
+            found = await numbers(hub=hub)
+            assert [found(f"broker_{name}") for name in gauges] == [1, 0, 1]
+            counters = "connects", "refused", "restarts"
+            assert [found(f"broker_{name}_total") for name in counters] == [2, 1, 1]
+            assert topic.restarts == 1
+            assert hub.broker is not None and hub.broker.state == "live"
+    async with trioweb.open_hub() as hub:
+        topic = hub.topic("lobby")
+        await topic.wait_live()
+        assert (hub.broker, topic.restarts) == (None, 0)
+        assert (await numbers(hub=hub))("broker_connected") is None
 
 
 async def test_topics_that_the_program_names_are_told_apart_and_no_others() -> None:

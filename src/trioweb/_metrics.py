@@ -19,7 +19,7 @@ from ._effort import A_TURN
 from ._histogram import Histogram
 from ._link import State
 from ._server import Server
-from ._topics import Hub
+from ._topics import BrokerStatistics, Hub
 
 _Samples: TypeAlias = Iterable[tuple[str, float]]
 
@@ -255,8 +255,18 @@ class _Page:
             "topics_forgotten", "Topics that went to make room for others.", retention.forgotten
         )
         self._histogram("turn_seconds", "For how long delivery held the loop.", pump.turns)
+        if hub.broker is not None:
+            self._tell_broker(hub.broker)
         if names:
             self._tell_topics(hub, furthest)
+
+    def _tell_broker(self, told: BrokerStatistics) -> None:
+        self._gauge("broker_connected", "1 while the broker can be reached.", int(told.connected))
+        self._gauge("broker_waiting", "Publications that it has not answered yet.", told.waiting)
+        self._gauge("broker_topics", "Topics that are received from it.", told.attached)
+        self._counter("broker_connects", "Connections made to it.", told.connects)
+        self._counter("broker_refused", "Publications that it has refused.", told.refused)
+        self._counter("broker_restarts", "Epochs that have ended here.", told.restarts)
 
     def _tell_topics(self, hub: Hub, furthest: dict[str, int]) -> None:
         topics = hub._retention.topics

@@ -88,8 +88,8 @@ class Node(Protocol):
         """As `publish`, for whoever wants to know the offset."""
         ...
 
-    async def wait_room(self, size: int) -> None:
-        """Wait until a publication of *size* bytes can be taken.  Checkpoint: not always."""
+    async def wait_room(self, topic: Topic, size: int) -> None:
+        """Wait until *topic* can take a publication of *size* bytes.  Checkpoint: not always."""
         ...
 
     def window(self, topic: Topic) -> Window | None:
@@ -122,7 +122,7 @@ class LocalNode:
         offset = self.publish(topic, frame, skip, details)
         return Receipt(Position(topic.epoch, offset))
 
-    async def wait_room(self, size: int) -> None:
+    async def wait_room(self, topic: Topic, size: int) -> None:
         pass
 
     def window(self, topic: Topic) -> None:

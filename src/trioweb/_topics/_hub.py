@@ -18,6 +18,7 @@ from ._node import Broker, BrokerStatistics, EngineNode
 from ._pump import Pump
 from ._retention import Retention
 from ._sink import Outlet
+from ._spread import SpreadNode, open_node
 from ._subscription import Slow, Subscription, check_slow
 from ._topic import Topic
 
@@ -61,13 +62,14 @@ class Hub:
         max_bytes: int,
         linger: float,
         observer: Observer | None,
-        node: Node | None = None,
+        node: EngineNode | SpreadNode | None = None,
     ) -> None:
         self.closed = False
         self._observer = observer
         self._retention = Retention(max_topics, max_bytes, linger)
         self._pump = Pump(observer)
-        self._node = node or LocalNode()
+        self._node: Node = node or LocalNode()
+        self._broker = node
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()
@@ -125,6 +127,11 @@ class Hub:
                 if not topic._forgotten:
                     self._pump.touch(topic)
 
+    @property
+    def broker(self) -> BrokerStatistics | None:
+        """Its part in a broker, as it is now; None without one."""
+        return None if self._broker is None else self._broker.statistics()
+
     def statistics(self) -> HubStatistics:
         """What the topics hold, and what has happened to them, up to now."""
         retention = self._retention
@@ -137,7 +144,7 @@ class Hub:
             evicted=self._evicted,
             skipped=self._skipped,
             forgotten=retention.forgotten,
-            broker=self._node.statistics() if isinstance(self._node, EngineNode) else None,
+            broker=self.broker,
         )
 
     async def wait_caught_up(self) -> None:
@@ -227,7 +234,7 @@ async def open_hub(
     if not isinstance(linger, (int, float)) or isinstance(linger, bool) or not linger >= 0:
         raise ValueError(f"open_hub(linger={linger!r}): must be a number of seconds from 0 on")
     check_kind("open_hub", "observer", observer, Observer, optional=True)
-    node = None if broker is None else EngineNode(broker)
+    node = None if broker is None else open_node(broker)
     hub = Hub(max_topics, max_bytes, linger, observer, node)
     async with open_hidden_nursery() as nursery:
         nursery.start_soon(hub._pump.run)

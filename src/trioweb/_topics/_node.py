@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -130,7 +130,7 @@ class BrokerStatistics:
     """What a hub has had to do with its broker.
 
     Attributes:
-        connected: whether there is a connection to the engine.
+        connected: whether there is a connection to the engine; to each, where there are several.
         waiting: publications that are not answered yet.
         attached: topics that are received.
         refused, restarts, connects: publications that the engine refused, lives of topics that
@@ -143,6 +143,11 @@ class BrokerStatistics:
     refused: int
     restarts: int
     connects: int
+
+    @property
+    def state(self) -> Literal["connecting", "live"]:
+        """What `connected` says, in a word."""
+        return "live" if self.connected else "connecting"
 
 
 @dataclass(slots=True)
@@ -208,7 +213,7 @@ class EngineNode:
         self._post(topic, frame, skip, details, receipt)
         return receipt
 
-    async def wait_room(self, size: int) -> None:
+    async def wait_room(self, topic: Topic, size: int) -> None:
         while self._posts and not self._has_room(size):
             await self._room.wait_change()
 

@@ -112,6 +112,12 @@ class Topic:
         return self._epoch
 
     @property
+    def restarts(self) -> int:
+        """How many epochs have ended while this process had the topic from a broker; each may have
+        had publications that nobody has any more."""
+        return 0 if self._window is None else self._window.restarts
+
+    @property
     def subscribers(self) -> int:
         """How many subscriptions there are."""
         return sum(map(len, self._members.values()))
@@ -211,7 +217,7 @@ class Topic:
         """
         frame, key, described = prepare(message, skip, **details)
         node = self._hub._node
-        await node.wait_room(size_of(frame, key) + described.size)
+        await node.wait_room(self, size_of(frame, key) + described.size)
         return await node.post(self, frame, key, described).confirmed()
 
     @enable_ki_protection
@@ -323,6 +329,19 @@ class Topic:
             self._hub._use(self)
             self._window.use()
             await self._window.load(since, history)
+
+    async def wait_live(self) -> None:
+        """Wait until a broker has told where the topic stands, so that `epoch` and `head` are
+        known; without one they always are.
+
+        With a broker that cannot be reached this waits until it can.
+
+        Raises:
+            trio.ClosedResourceError: the hub is closed.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
+        await self.load()
 
     def recovery(self, since: Since | None, history: int = 0) -> Recovery:
         """What `subscribe` with the same arguments would start with.

@@ -48,16 +48,19 @@ class Window:
 
     Attributes:
         begin: the offset behind which the epoch began.
+        node: what it belongs to.
+        restarts: epochs that ended here.
         waiting: who waits for what: a place to start from, and what to call when it is here.
     """
 
     __slots__ = (
         "_head_id",
         "_is_loading",
-        "_node",
         "_oldest",
         "_state",
         "begin",
+        "node",
+        "restarts",
         "topic",
         "waiting",
     )
@@ -65,8 +68,9 @@ class Window:
     def __init__(self, topic: Topic, node: EngineNode) -> None:
         self.topic = topic
         self.begin = 0
+        self.restarts = 0
         self.waiting: dict[object, tuple[Since | None, int, Callable[[], None]]] = {}
-        self._node = node
+        self.node = node
         self._state = DETACHED
         # The entry at the head, if it was published while this was attached.
         self._head_id = ""
@@ -82,15 +86,15 @@ class Window:
 
     def use(self) -> None:
         """Somebody uses the topic, which is one of its hub's."""
-        self._node.in_use(self)
+        self.node.in_use(self)
         if self._state is DETACHED:
             self._state = ASKING
-            self._node.attach(self)
+            self.node.attach(self)
 
     def unused(self) -> None:
         """Nobody uses the topic, for now."""
         if self._state is not DETACHED:
-            self._node.unused(self)
+            self.node.unused(self)
 
     def detach(self) -> None:
         """Nobody uses the topic any more, or it has to go."""
@@ -98,7 +102,7 @@ class Window:
             self._state = DETACHED
             self._head_id = ""
             self._is_loading = False
-            self._node.detach(self)
+            self.node.detach(self)
 
     def has(self, since: Since | None, history: int) -> bool:
         """Whether all that the engine may have of this is here; see `Topic.subscribe`."""
@@ -150,7 +154,9 @@ class Window:
             is_first = not topic.epoch
             self._head_id = ""
             start_anew(topic, epoch, first - 1, None if is_first else first - 1 - begin)
-            self._node.restarts += not is_first
+            if not is_first:
+                self.restarts += 1
+                self.node.restarts += 1
         elif first != topic.head + 1:
             self._jump(first - 1)
         for stored in entries:
@@ -162,7 +168,7 @@ class Window:
         if self._state is not LIVE:
             return
         if epoch != self.topic.epoch or stored.offset != self.topic.head + 1:
-            self._node.ask(self)
+            self.node.ask(self)
         else:
             self._append(stored)
 
@@ -172,7 +178,7 @@ class Window:
             return
         self._is_loading = False
         if loaded.epoch != self.topic.epoch:
-            self._node.ask(self)
+            self.node.ask(self)
             return
         log, entries = self.topic._log, loaded.entries
         # In front of what has left the window in the meantime it has no place any more.
@@ -248,4 +254,4 @@ class Window:
                 least = after if least is None else min(least, after)
         if least is not None and not self._is_loading:
             self._is_loading = True
-            self._node.load(self, least, self.topic._log.first - 1)
+            self.node.load(self, least, self.topic._log.first - 1)

@@ -2,6 +2,7 @@
 
     HELLO 3 [AUTH], [SELECT]       from here on replies and pushes can be told apart
     INFO server, ROLE              which process this is; a replica must not be published to
+    HGETALL, HSETNX                the engines that all nodes have, see `_share`
     CLIENT KILL ID                 what the connection before still carried is not done any more
     SCRIPT LOAD                    the rules of an engine, in Lua
 
@@ -19,6 +20,8 @@ import hiredis
 import trio
 
 from .._topics._node import EngineLost
+from ._names import Names
+from ._share import Share
 
 _CHUNK: Final = 64 * 2**10
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
@@ -35,13 +38,17 @@ def read_scripts() -> dict[str, str]:
 class Greeting:
     """What was learnt: `id` of the connection, `run` of the process, digests of `scripts`."""
 
-    def __init__(self, stream: trio.abc.Stream, scripts: dict[str, str]) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, scripts: dict[str, str], names: Names, share: Share
+    ) -> None:
         self.id = ""
         self.run = ""
         self.scripts: dict[str, bytes] = {}
         self.reader = hiredis.Reader()
         self._stream = stream
         self._sources = scripts
+        self._names = names
+        self._share = share
 
     async def exchange(
         self, credentials: tuple[str, str] | None, database: int, fence: str
@@ -55,10 +62,10 @@ class Greeting:
         hello: tuple[str, ...] = ("HELLO", "3")
         if credentials is not None:
             hello += ("AUTH", *credentials)
-        [welcome] = await self._ask([hello])
+        [welcome] = await self._ask(hello)
         number = str(welcome[b"id"])
         first = [("SELECT", str(database))] if database else []
-        *_, info, role = await self._ask([*first, ("INFO", "server"), ("ROLE",)])
+        *_, info, role = await self._ask(*first, ("INFO", "server"), ("ROLE",))
         if role[0] != b"master":
             raise EngineLost(f"the server is a {role[0].decode()}")
         found = _RUN_ID.search(info)
@@ -70,29 +77,67 @@ class Greeting:
         run, _, old = fence.rpartition(":")
         if run == self.run:
             try:
-                await self._ask([("CLIENT", "KILL", "ID", old)])
+                await self._ask(("CLIENT", "KILL", "ID", old))
             except EngineLost as exc:
                 if "No such client" not in str(exc):
                     raise
-        loaded = await self._ask([("SCRIPT", "LOAD", each) for each in self._sources.values()])
+        await self._agree()
+        loaded = await self._ask(*(("SCRIPT", "LOAD", each) for each in self._sources.values()))
         self.scripts = dict(zip(self._sources, loaded, strict=True))
 
-    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        await self._stream.send_all(b"".join(hiredis.pack_command(each) for each in commands))
-        replies: list[Any] = []
-        try:
-            while len(replies) < len(commands):
-                reply = self.reader.gets()
-                if reply is False:
-                    data = await self._stream.receive_some(_CHUNK)
-                    if not data:
-                        raise EngineLost("the server has closed the connection")
-                    self.reader.feed(bytes(data))
-                elif isinstance(reply, hiredis.ReplyError):
-                    # What is behind the first word may be a password.
-                    raise EngineLost(f"{commands[len(replies)][0]}: {reply}")
-                else:
-                    replies.append(reply)
-        except hiredis.ProtocolError as exc:
-            raise EngineLost(f"the server does not speak RESP: {exc}") from exc
-        return replies
+    async def _agree(self) -> None:
+        """Have the same engines as all others."""
+        share, question = self._share, ("HGETALL", self._names.engines)
+        [known] = await self._ask(question)
+        share.check(read_engines(known))
+        if str(share.generation).encode() not in known:
+            try:
+                await self._ask(("HSETNX", self._names.engines, share.generation, share.list))
+            except EngineLost as exc:
+                # One that is full refuses each publication, and says so to who publishes.
+                if "OOM" not in str(exc):
+                    raise
+            [known] = await self._ask(question)
+            share.check(read_engines(known))
+
+    async def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+        return await ask(self._stream, self.reader, commands)
+
+
+def read_engines(reply: dict[bytes, bytes]) -> dict[int, str]:
+    """Lists of engines, by generation.
+
+    Raises:
+        EngineLost: they are none.
+    """
+    try:
+        return {int(generation): names.decode() for generation, names in reply.items()}
+    except ValueError as exc:
+        raise EngineLost(f"its list of engines is not trioweb's: {exc}") from exc
+
+
+async def ask(
+    stream: trio.abc.Stream, reader: hiredis.Reader, commands: Sequence[tuple[Any, ...]]
+) -> list[Any]:
+    """Have the server do *commands*; return its replies.
+
+    Raises: as `Greeting.exchange`.
+    """
+    await stream.send_all(b"".join(hiredis.pack_command(each) for each in commands))
+    replies: list[Any] = []
+    try:
+        while len(replies) < len(commands):
+            reply = reader.gets()
+            if reply is False:
+                data = await stream.receive_some(_CHUNK)
+                if not data:
+                    raise EngineLost("the server has closed the connection")
+                reader.feed(bytes(data))
+            elif isinstance(reply, hiredis.ReplyError):
+                # What is behind the first word may be a password.
+                raise EngineLost(f"{commands[len(replies)][0]}: {reply}")
+            else:
+                replies.append(reply)
+    except hiredis.ProtocolError as exc:
+        raise EngineLost(f"the server does not speak RESP: {exc}") from exc
+    return replies

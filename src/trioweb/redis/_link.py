@@ -36,10 +36,13 @@ from .._topics._commands import (
     Unsubscribe,
 )
 from .._topics._log import size_of
+from .._topics._node import EngineLost
 from .._topics._position import Position
 from .._waitable import Waitable
 from ._entries import name_once, read_push, read_stored, write_entry
+from ._greeting import read_engines
 from ._names import Names
+from ._share import Share
 
 _CHUNK: Final = 64 * 2**10
 # Of history that is asked for at a time.  A server drops a subscriber whom it owes too much, by
@@ -79,6 +82,7 @@ class RedisLink:
         reader: hiredis.Reader,
         scripts: dict[str, bytes],
         names: Names,
+        share: Share,
         *,
         durable: bool,
         idle: int,
@@ -89,6 +93,7 @@ class RedisLink:
         self._reader = reader
         self._scripts = scripts
         self._names = names
+        self._share = share
         self._run = run
         self._durable = b"1" if durable else b""
         self._idle = idle
@@ -108,11 +113,15 @@ class RedisLink:
         """See `trioweb.Broker`."""
         if self._lost is not None:
             return
+        if isinstance(command, Ping):
+            # Who has another list of engines may have been let in since.
+            question: tuple[Any, ...] = b"HGETALL", self._names.engines
+            self._asked.append((command, self._agreed, _ignore))
+            self._unsent.append((hiredis.pack_command(question), 0))
         words, read = self._say(command)
         self._asked.append((command, read, answered))
         self._unsent.append((hiredis.pack_command(words), _weigh(command)))
-        if len(self._unsent) == 1:
-            self._may_write.changed()
+        self._may_write.changed()
 
     async def wait_lost(self) -> str:
         await self._was_lost.wait()
@@ -144,7 +153,7 @@ class RedisLink:
                 _, _, *asked = command
                 return self._evaluate("load", command.topic, command.retain, *asked), _loaded
             case Ping():
-                return (b"ROLE",), _done
+                return (b"ROLE",), _led
 
     def _publish(self, command: Publish) -> tuple[Any, ...]:
         topic, retain, number, entry, is_retry = command
@@ -171,8 +180,13 @@ class RedisLink:
             keys += (node,)
         age = b"" if retain.max_age is None else int(retain.max_age * 1000)
         bounds = retain.max_messages, retain.max_bytes, age, self._idle
-        shared = self._run, self._durable, random_name(), *bounds
+        share = self._share.generation, self._share.since(topic)
+        shared = self._run, self._durable, random_name(), *bounds, *share
         return b"EVALSHA", self._scripts[script], len(keys), *keys, *shared, *more
+
+    def _agreed(self, reply: Any) -> Answer:
+        self._share.check(read_engines(reply))
+        return Done()
 
     # What is heard.
 
@@ -221,6 +235,8 @@ class RedisLink:
                 return
             try:
                 act = self._understand(reply)
+            except EngineLost as exc:
+                self.lose(str(exc))
             except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as exc:
                 self.lose(f"what has arrived is not trioweb's: {exc!r}")
             else:
@@ -244,8 +260,6 @@ class RedisLink:
             if not isinstance(command, Publish) or _NOT_NOW.search(reason):
                 return partial(self.lose, reason)
             return partial(answered, Refusal(reason))
-        if isinstance(command, Ping) and reply[0] != b"master":
-            return partial(self.lose, f"the server is a {reply[0].decode()} now")
         return partial(answered, read(reply))
 
 
@@ -262,6 +276,16 @@ def _nothing() -> None:
 
 def _done(reply: object) -> Answer:
     return Done()
+
+
+def _led(reply: Any) -> Answer:
+    if reply[0] != b"master":
+        raise EngineLost(f"the server is a {reply[0].decode()} now")
+    return Done()
+
+
+def _ignore(answer: Answer) -> None:
+    pass
 
 
 def _published(reply: Any) -> Answer:

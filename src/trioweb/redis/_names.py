@@ -24,6 +24,11 @@ class Names:
         self._prefix = prefix.encode() + b":{"
         self._end = b"}" + _CHANNEL + str(database).encode()
 
+    @property
+    def engines(self) -> bytes:
+        """The engines that the application has had, by generation."""
+        return self._prefix[:-1] + b"engines"
+
     def keys(self, topic: str) -> tuple[bytes, bytes, bytes]:
         """The record, the stream, and what was published with a key."""
         start = self._start(topic)

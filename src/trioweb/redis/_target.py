@@ -25,9 +25,15 @@ class Target:
     database: int
     credentials: tuple[str, str] | None = field(repr=False)
 
+    @property
+    def name(self) -> str:
+        """What tells it from others: where it is, without a secret."""
+        where = f"{self.host}:{self.port}" if self.path is None else self.path
+        return f"{where}/{self.database}"
 
-def parse_target(url: str) -> Target:
-    """Take *url* apart.
+
+def parse_target(url: str, port: int = _PORT) -> Target:
+    """Take *url* apart; where it has no port, that is *port*.
 
     Raises:
         ValueError: it leads nowhere.  It is not repeated: it may hold a password.
@@ -46,12 +52,16 @@ def parse_target(url: str) -> Target:
             raise ValueError("RedisBroker: url must be as unix:///path/to/socket?db=0")
     if database and not (database.isascii() and database.isdigit()):
         raise ValueError("RedisBroker: url must end with the number of a database, or with none")
+    try:
+        given = parts.port
+    except ValueError:
+        raise ValueError("RedisBroker: url has a port that is none") from None
     credentials = None
     if parts.password is not None:
         credentials = unquote(parts.username or "default"), unquote(parts.password)
     return Target(
         parts.hostname or "localhost",
-        parts.port or _PORT,
+        given or port,
         path,
         parts.scheme == "rediss",
         int(database or 0),

@@ -1,4 +1,4 @@
--- What lies behind ARGV[8], up to and including ARGV[9]: epoch, oldest, the time, the entries.
+-- What lies behind ARGV[10], up to and including ARGV[11]: epoch, oldest, the time, the entries.
 local oldest = trim()
 keep()
-return {epoch, oldest, now, between(tonumber(ARGV[8]) + 1, math.min(tonumber(ARGV[9]), head))}
+return {epoch, oldest, now, between(tonumber(ARGV[10]) + 1, math.min(tonumber(ARGV[11]), head))}

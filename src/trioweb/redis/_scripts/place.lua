@@ -1,6 +1,6 @@
--- Where the topic stands, for a node that has it up to the entry ARGV[10] at the offset ARGV[9] in
--- the epoch ARGV[8]: epoch, head, begin, oldest, the time, and the entries behind what it has.
-local theirs, offset, id = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+-- Where the topic stands, for a node that has it up to the entry ARGV[12] at the offset ARGV[11] in
+-- the epoch ARGV[10]: epoch, head, begin, oldest, the time, and the entries behind what it has.
+local theirs, offset, id = ARGV[10], tonumber(ARGV[11]), ARGV[12]
 
 -- A log that has not what the node has has lost it.
 if theirs == epoch then

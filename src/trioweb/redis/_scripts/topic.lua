@@ -2,17 +2,18 @@
 --
 -- KEYS: its record, its stream, what was published with a key.
 -- ARGV: the engine's run, '1' if it is durable, the name of an epoch that nobody has used,
--- messages, bytes and milliseconds ('' for no bound) to retain, seconds to keep what is idle.
+-- messages, bytes and milliseconds ('' for no bound) to retain, seconds to keep what is idle,
+-- the generation of the list of engines, and the one since which the topic has been at this one.
 --
--- The record: e epoch, s head, l run of the process that served it last, o offset behind which
--- the epoch began, b bytes of all that was ever published; and as they were when it was last
+-- The record: e epoch, s head, l run of the process that served it last, v generation then, o offset
+-- behind which the epoch began, b bytes of all that was ever published; and as they were when it was last
 -- trimmed f the oldest offset, g the bytes before that, t its time.
 -- An entry of the stream has its offset as its id: z bytes of all before it, a its time,
 -- then what the node has given.
 local record, stream, keys = KEYS[1], KEYS[2], KEYS[3]
 local run, is_durable = ARGV[1], ARGV[2] == '1'
 local max_messages, max_bytes, max_age = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local idle = tonumber(ARGV[7])
+local idle, generation, since = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -54,11 +55,11 @@ end
 
 local function begin_life()
     epoch, begin = ARGV[3], head
-    redis.call('HSET', record, 'e', epoch, 's', whole(head), 'l', run, 'o', whole(begin),
-        'b', whole(total))
+    redis.call('HSET', record, 'e', epoch, 's', whole(head), 'l', run, 'v', generation,
+        'o', whole(begin), 'b', whole(total))
 end
 
-local known = redis.call('HMGET', record, 'e', 's', 'l', 'o', 'b', 'f', 'g', 't')
+local known = redis.call('HMGET', record, 'e', 's', 'l', 'o', 'b', 'f', 'g', 't', 'v')
 epoch, head, begin, total = known[1], tonumber(known[2] or 0), tonumber(known[4] or 0),
     tonumber(known[5] or 0)
 if not epoch then
@@ -66,11 +67,14 @@ if not epoch then
     begin_life()
     -- A stream whose record is gone would not take the offsets of a new one.
     redis.call('DEL', stream, keys)
-elseif known[3] ~= run then
-    if is_durable then
-        redis.call('HSET', record, 'l', run)
-    else
+elseif known[3] ~= run or known[9] ~= generation then
+    local seen = tonumber(known[9] or 0)
+    if seen > tonumber(generation) then
+        return redis.error_reply('TRYAGAIN the nodes have another list of engines by now')
+    elseif seen < since or (known[3] ~= run and not is_durable) then
         begin_life()
+    else
+        redis.call('HSET', record, 'l', run, 'v', generation)
     end
 end
 
