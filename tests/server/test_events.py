@@ -416,6 +416,32 @@ async def test_at_capacity_who_wants_events_is_told_to_come_back(nursery: trio.N
         assert (await site.ask(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n")).status == 503
 
 
+async def test_beyond_the_limit_of_its_host_who_wants_events_is_told_to_come_back(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trioweb.open_hub() as hub:
+        limits = trioweb.Limits(max_connections_per_host=2)
+        site = await open_site(nursery, hub, limits=limits)
+        first, second = await site.opened(), await source(site)
+        await assert_sent_away(await source(site))
+        plain = b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
+        answer = await site.ask(plain)
+        assert answer.status == 503
+        assert b"from this address" in answer.body
+        assert (await site.ask(upgrade_head())).status == 503
+        # Who is silent there takes none of what the host may have.
+        silent = [await site.peer() for _ in range(5)]
+        await trio.testing.wait_all_tasks_blocked()
+        await first.stream.aclose()
+        await second.close()
+        await trio.sleep(2)
+        again = [await source(site), await source(site)]
+        assert [events.headers.get("content-length") for events in again] == [None, None]
+        await assert_sent_away(await source(site))
+        for peer in silent:
+            await peer.stream.aclose()
+
+
 @pytest.mark.parametrize("where", ["hub.topic", "subscribe"])
 async def test_where_no_topic_has_room_who_wants_events_is_told_to_come_back(
     where: str, nursery: trio.Nursery

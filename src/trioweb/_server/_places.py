@@ -62,8 +62,8 @@ class Places:
     Args:
         limits: those of `max_connections` and `max_connections_per_host` are kept here.
         proxies: who says for whom a stream counts.
-        has_spares: whether there are some beyond the limit, for questions after the server's
-            health.
+        has_spares: whether there are some beyond the limits, for questions after the server's
+            health, and for peers that have to be told in their own way to come back.
 
     Attributes:
         streams: those that have a place.
@@ -195,17 +195,19 @@ class Places:
         excess = self._excess_beyond_idle(host)
         if not excess:
             return False
-        if excess is not CROWDED or not self._has_spares:
+        if not self._has_spares:
             raise Refused.because(excess, retry_after=5)
-        self._spares.take(scope)
+        # It may want events: then 503 would be the wrong answer, and end them for ever.
+        self._spares.take(scope, host)
         return True
 
     def check_spare(self, scope: trio.CancelScope, host: str, request: Request) -> None:
         """Refuse *request* unless it asks for the server's health, or there is room by now."""
-        if not self.excess(host, more=1):
+        excess = self.excess(host, more=1)
+        if not excess:
             self._spares.release(scope)
         elif not asks_for_health(request):
-            raise Refused.because(CROWDED, retry_after=5)
+            raise Refused.because(excess, retry_after=5)
 
     def _excess_beyond_idle(self, host: str) -> str:
         """As `excess`, once those that are kept alive have made room, the longest idle first."""
@@ -227,7 +229,9 @@ class Places:
             return CROWDED
         limit = limits.max_connections_per_host
         # A Unix socket tells nothing of its peer's host, and a trusted proxy not yet.
-        if limit is not None and host and self._hosts[host] > margin * limit:
+        if limit is None or not host:
+            return ""
+        if self._hosts[host] - self._spares.of(host) + more > margin * limit:
             return "too many connections from this address"
         return ""
 

@@ -1,7 +1,8 @@
-"""Sockets beyond the limit of connections, for whoever asks how the server is.
+"""Sockets beyond the limits of connections, for peers to which a 503 must not be told unheard.
 
 A full server is a healthy one: a probe that got a 503 from it would have it killed, with everybody
-on it.  So a few more are read, and those that want anything else are refused then.
+on it.  An EventSource that got one would never come back.  So a few more are read, and those that
+want anything else are refused then.
 """
 
 from __future__ import annotations
@@ -24,22 +25,29 @@ def asks_for_health(request: Request) -> bool:
 
 
 class Spares:
-    """The sockets beyond the limit."""
+    """The sockets beyond the limits."""
 
     def __init__(self) -> None:
-        self._scopes: dict[trio.CancelScope, None] = {}  # the oldest first
+        self._scopes: dict[trio.CancelScope, str] = {}  # the oldest first, with their hosts
 
     def __len__(self) -> int:
         return len(self._scopes)
 
-    def take(self, scope: trio.CancelScope) -> None:
-        """Have one for what runs in *scope*, until it is released.  If all are taken, the oldest
-        scope is cancelled: so a peer that says nothing is in nobody's way for long."""
+    def of(self, host: str) -> int:
+        """How many of them *host* has."""
+        return sum(other == host for other in self._scopes.values())
+
+    def take(self, scope: trio.CancelScope, host: str) -> None:
+        """Have one for what *host* runs in *scope*, until it is released.
+
+        If all are taken, the oldest scope is cancelled: so a peer that says nothing is in nobody's
+        way for long.
+        """
         if len(self._scopes) >= _SPARES:
             oldest = next(iter(self._scopes))
             self.release(oldest)
             oldest.cancel()
-        self._scopes[scope] = None
+        self._scopes[scope] = host
 
     def release(self, scope: trio.CancelScope) -> None:
         """There is room for this one, or it has gone, if it was one of them at all."""
