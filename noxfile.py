@@ -99,7 +99,7 @@ def browser(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Try it with other people's: browsers, Node, Python's libraries, proxies, servers."""
     require(session, "chromium", "node", "npm", "tinyproxy", "microsocks", "curl")
-    require(session, "nginx", "haproxy", "systemd-analyze", "redis-server")
+    require(session, "nginx", "haproxy", "caddy", "systemd-analyze", "redis-server")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
     session.env["PROMTOOL"] = find_promtool(session)

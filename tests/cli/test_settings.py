@@ -28,7 +28,15 @@ def parser() -> tuple[argparse.ArgumentParser, Settings]:
 
 TABLE = parser()[1].table
 # Of an option that takes anything but a number one of these is right.
-TEXTS = ("chat", "0600", "127.0.0.1:9100", "https://a.example", "ping=pong", "redis://a")
+TEXTS = (
+    "chat",
+    "0600",
+    "127.0.0.1:9100",
+    "https://a.example",
+    "ping=pong",
+    "redis://a",
+    "10.0.0.0/8",
+)
 
 
 def complete(

@@ -1,4 +1,4 @@
-"""What stands before a server in the wild: nginx and HAProxy, as `docs/deploying.md` has them."""
+"""What stands before a server in the wild: nginx, HAProxy and Caddy, as the page has them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tests.docs.support import DOCS, blocks, wait_listening
 from tests.interop.servers.common import Certificates
 from tests.processes import free_port, running
 
-FRONTS: Final = ("nginx", "haproxy")
+FRONTS: Final = ("nginx", "haproxy", "caddy")
+# Those that end a connection on which nothing happens.
+IMPATIENT: Final = ("nginx", "haproxy")
 # What they need beside what the page shows: nginx its frame, and to say where it may write.  It is
 # one process, as a worker would outlive a master that is killed.
 _NGINX: Final = """
@@ -28,6 +30,16 @@ http {{
     uwsgi_temp_path {directory}; scgi_temp_path {directory};
 {site}
 }}
+"""
+# Caddy gets no certificate for a test, and keeps what it keeps in a folder of the test's.
+_CADDY: Final = """
+{{
+    admin off
+    auto_https disable_redirects
+    skip_install_trust
+    storage file_system {directory}
+}}
+{site}
 """
 
 
@@ -52,6 +64,8 @@ def configuration(name: str, certificates: Certificates, port: int, target: int)
         "fullchain.pem": str(certificates.server),
         "privkey.pem": str(certificates.server),
         "/etc/haproxy/example.com.pem": str(certificates.server),
+        "example.com {": f"https://localhost:{port} {{\n"
+        f"    bind 127.0.0.1\n    tls {certificates.server} {certificates.server}",
     }.items():
         text = text.replace(old, new)
     assert str(port) in text
@@ -81,10 +95,13 @@ async def running_front(
     if name == "nginx":
         path.write_text(_NGINX.format(directory=directory, site=text))
         command = [program, "-e", "stderr", "-p", str(directory), "-c", str(path)]
+    elif name == "caddy":
+        path.write_text(_CADDY.format(directory=directory, site=text))
+        command = [program, "run", "--adapter", "caddyfile", "--config", str(path)]
     else:
         path.write_text(text)
         command = [program, "-db", "-f", str(path)]
-    async with running(command):
+    async with running(command, HOME=str(directory), XDG_CONFIG_HOME=str(directory)):
         await wait_listening(port)
         yield port
 

@@ -1,4 +1,4 @@
-"""Our server behind nginx and HAProxy, configured as the page says."""
+"""Our server behind nginx, HAProxy and Caddy, configured as the page says."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import trio
 
 import trioweb
 from tests.interop.clients import CLIENTS
-from tests.interop.fronts import FRONTS, dial_from, running_front, trusting
+from tests.interop.fronts import FRONTS, IMPATIENT, dial_from, running_front, trusting
 from tests.interop.peer import Target
 from tests.interop.servers.common import Certificates
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, running
 
 pytestmark = [
     pytest.mark.network,
     pytest.mark.front,
-    pytest.mark.parametrize("name", FRONTS),
 ]
+each = pytest.mark.parametrize("name", FRONTS)
+each_impatient = pytest.mark.parametrize("name", IMPATIENT)
 
 
 async def echo(connection: trioweb.Connection) -> None:
@@ -37,14 +38,14 @@ async def say_ok(request: trioweb.Request) -> trioweb.Response:
 
 
 @asynccontextmanager
-async def serving(handler: Any = echo, **options: Any) -> AsyncGenerator[int]:
+async def serving(handler: Any = echo, http: Any = say_ok, **options: Any) -> AsyncGenerator[int]:
     """Run a server that knows its proxy; its port."""
     serve = partial(
         trioweb.serve,
         handler,
         0,
         host="127.0.0.1",
-        http=say_ok,
+        http=http,
         trusted_proxies=["127.0.0.1"],
         **options,
     )
@@ -55,6 +56,7 @@ async def serving(handler: Any = echo, **options: Any) -> AsyncGenerator[int]:
             nursery.cancel_scope.cancel()
 
 
+@each
 async def test_messages_pass_and_a_page_of_the_same_host_may_connect(
     name: str, certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -74,6 +76,7 @@ async def test_messages_pass_and_a_page_of_the_same_host_may_connect(
             await connection.ping()
 
 
+@each
 async def test_address_is_the_clients_and_a_forged_one_is_not_believed(
     name: str, certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -95,6 +98,7 @@ async def test_address_is_the_clients_and_a_forged_one_is_not_believed(
         assert "127.0.0.2" in told
 
 
+@each_impatient
 async def test_silent_connection_lives_on_the_pings(
     name: str, certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -113,6 +117,7 @@ async def test_silent_connection_lives_on_the_pings(
         assert await connection.receive() == "still here"
 
 
+@each_impatient
 async def test_silent_connection_without_heartbeat_is_ended_by_the_proxy(
     name: str, certificates: Certificates, tmp_path: Path
 ) -> None:
@@ -127,6 +132,33 @@ async def test_silent_connection_without_heartbeat_is_ended_by_the_proxy(
         assert connection.close_code == 1006
 
 
+@each
+@pytest.mark.curl
+async def test_event_arrives_at_once_over_http_2(
+    name: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    async with trioweb.open_hub() as hub:
+        news = hub.topic("news")
+
+        async def answer(request: trioweb.Request) -> trioweb.Response:
+            return trioweb.event_stream(request, news, history=1)
+
+        news.publish("one")
+        trust = ("--cacert", str(certificates.authority))
+        curl_command = ["curl", "-isN", "--http2", *trust, "-H", "Accept: text/event-stream"]
+        async with (
+            serving(http=answer, hub=hub) as target,
+            running_front(name, certificates, target, tmp_path) as port,
+            running([*curl_command, f"https://localhost:{port}/news"]) as curl,
+        ):
+            assert (await curl.output.next()).startswith("HTTP/2 200")
+            for text in "one", "two", "three":
+                await curl.output.until(f"data: {text}")
+                # The next one is not there yet, to push this one out of a buffer.
+                news.publish("two" if text == "one" else "three")
+
+
+@each
 @pytest.mark.browser
 async def test_browser_talks_through_it(
     name: str, certificates: Certificates, tmp_path: Path

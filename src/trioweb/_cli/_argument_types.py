@@ -8,6 +8,7 @@ import re
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import check_message
 from .._server._origins import Origins
+from .._server._proxies import Proxies
 from .._topics import Position
 
 
@@ -47,6 +48,15 @@ def origin(text: str) -> str:
         Origins([text])
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc).removeprefix("origins: ")) from exc
+    return text
+
+
+def proxy(text: str) -> str:
+    try:
+        Proxies([text])
+    except ValueError as exc:
+        complaint = str(exc).removeprefix("trusted_proxies: ")
+        raise argparse.ArgumentTypeError(complaint) from exc
     return text
 
 

@@ -24,6 +24,7 @@ from .._topic_server._rules import TopicRules
 from .._topics import Hub, open_hub
 from . import _secrets as secrets
 from ._metrics import listen_for_metrics, serve_metrics
+from ._notify import Notifier
 from ._rereading import Part, Rereading
 from ._sockets import describe, listen
 from ._terminal import UsageError
@@ -155,11 +156,12 @@ async def serve(options: argparse.Namespace) -> int:
             http=broadcast.http,
             origins=options.origin,
             subprotocols=options.subprotocol,
+            trusted_proxies=options.trusted_proxy,
             app_heartbeats=heartbeats,
             limits=prepared.limits,
             hub=hub,
         )
-        with trio.open_signal_receiver(*_CLOSE_CODES) as signals:
+        with trio.open_signal_receiver(*_CLOSE_CODES) as signals, Notifier() as manager:
             async with trio.open_nursery() as nursery:
 
                 async def serve_and_end(task_status: trio.TaskStatus[Server]) -> None:
@@ -173,10 +175,15 @@ async def serve(options: argparse.Namespace) -> int:
                     at, _ = describe(watchers[0], options.metrics[:1], secure=False)
                     _logger.info("metrics at %smetrics", at)
                 _announce(listeners[0], options.host, secure=context is not None)
+                manager.ready()
+                nursery.start_soon(manager.keep_alive)
                 rereading = _rereading(options, broadcast, access, topics)
                 # A terminal that is closed takes its programs along.
                 while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():
+                    manager.reloading()
                     await rereading.read_again()
+                    manager.ready()
+                manager.stopping()
                 options = rereading.options
                 nursery.start_soon(
                     broadcast.server.drain, options.grace, options.spread, _CLOSE_CODES[number]

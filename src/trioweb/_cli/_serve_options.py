@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from .._policy import Limits
-from ._argument_types import address, app_heartbeat, host, mode, origin, subprotocol
+from ._argument_types import address, app_heartbeat, host, mode, origin, proxy, subprotocol
 from ._numbers import count, port, seconds, whole
 from ._parser import add_log_level
 from ._settings import Settings
@@ -63,6 +63,16 @@ def _add_places(add: Any) -> None:
         rereadable=True,
         metavar="FILE",
         help="its key, if that is in another file",
+    )
+
+    add(
+        "--trusted-proxy",
+        action="append",
+        type=proxy,
+        default=[],
+        metavar="ADDRESS",
+        help="believe what a proxy there says in X-Forwarded-For: an address, a network such as "
+        "10.0.0.0/8, or unix for whoever comes over a Unix socket; may be repeated",
     )
 
 
