@@ -17,13 +17,20 @@ from tests.server.support import Answer, Peer, Site, start, upgrade_head
 from tests.support import BINARY, TEXT, Frame, close_frame
 from trioweb._access import Access, open_rules
 from trioweb._broadcast import Broadcast
+from trioweb.testing import MemoryBroker
 
 
 @asynccontextmanager
 async def broadcasting(
-    *, history: int = 0, echo: bool = True, max_topics: int = 100, **options: Any
+    *,
+    history: int = 0,
+    echo: bool = True,
+    max_topics: int = 100,
+    broker: trioweb.Broker | None = None,
+    **options: Any,
 ) -> AsyncGenerator[Site]:
-    async with trioweb.open_hub(max_topics=max_topics) as hub, trio.open_nursery() as nursery:
+    bounds: dict[str, Any] = {"max_topics": max_topics, "broker": broker}
+    async with trioweb.open_hub(**bounds) as hub, trio.open_nursery() as nursery:
         broadcast = Broadcast(
             hub,
             Access(open_rules(trioweb.Retain(max_messages=1000 + history))),
@@ -144,6 +151,27 @@ async def test_path_that_is_no_topic_is_refused(path: str, status: int) -> None:
         peer = await site.peer()
         await peer.write(upgrade_head(path))
         assert (await peer.read_head())[0] == status
+
+
+async def test_peer_that_sends_faster_than_the_broker_takes_it_is_read_more_slowly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    outbox = trioweb.Outbox(max_messages=5, full="raise")
+    broker = MemoryBroker(latency=1, policy=trioweb.BrokerPolicy(outbox=outbox))
+    async with broadcasting(broker=broker) as site:
+        ann = await site.opened("/lobby")
+        for number in range(20):
+            await ann.send(Frame(TEXT, b"%d" % number))
+        for number in range(20):
+            assert await ann.frame() == Frame(TEXT, b"%d" % number)
+        # What the broker refuses ends nobody.
+        broker.refuse("out of memory")
+        for number in range(8):
+            await ann.send(Frame(TEXT, b"%d" % number))
+        await trio.sleep(15)
+        broker.refuse(None)
+        await ann.send(Frame(TEXT, b"still here"))
+        assert await ann.frame() == Frame(TEXT, b"still here")
 
 
 async def test_topic_too_many_is_refused_until_one_is_left() -> None:

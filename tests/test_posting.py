@@ -17,6 +17,7 @@ from tests.server.test_events import Source
 from trioweb._access import Access, open_rules
 from trioweb._broadcast import Broadcast
 from trioweb._keys import BadKeys, parse_keys
+from trioweb.testing import MemoryBroker
 
 KEY = "correct-horse-battery-staple"
 
@@ -162,6 +163,22 @@ async def test_hub_without_room_is_503(nursery: trio.Nursery) -> None:
         with hub.topic("taken").publications():
             answer = await scene.post("hello")
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_broker_that_refuses_or_has_no_room_is_503(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    outbox = trioweb.Outbox(max_messages=1, full="raise")
+    broker = MemoryBroker(policy=trioweb.BrokerPolicy(outbox=outbox, flush_timeout=0.1))
+    async with trioweb.open_hub(broker=broker) as hub:
+        scene = await open_scene(nursery, hub, KEY)
+        broker.refuse("out of memory")
+        refused = await scene.post("hello")
+        broker.shut_down()
+        hub.topic("other").post("waits")
+        full = await scene.post("hello")
+    assert [answer.status for answer in (refused, full)] == [503, 503]
+    assert refused.headers["retry-after"] == full.headers["retry-after"] == "5"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/stats", "/metrics"])

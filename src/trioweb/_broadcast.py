@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -23,7 +24,7 @@ from ._access import FOR_EVER, Access, Caller, Permit
 from ._centrifuge import SUBPROTOCOLS
 from ._centrifuge._codes import DisconnectCode
 from ._connection import Connection
-from ._errors import CloseCode, HubFull, Reject
+from ._errors import BrokerFull, CloseCode, HubFull, Reject, Unpublished
 from ._policy import Retain
 from ._posting import publish_posted
 from ._protocol._http import Request, Response
@@ -205,7 +206,13 @@ class Broadcast:
                         reason = "publishing to this topic is not allowed"
                         await connection.aclose(CloseCode.POLICY_VIOLATION, reason)
                         return
-                    topic.publish(message, skip)
+                    try:
+                        topic.publish(message, skip)
+                    except BrokerFull:
+                        # Whoever sends faster than the broker takes it is read more slowly.  What
+                        # it refuses is in the log.
+                        with suppress(Unpublished):
+                            await topic.publish_confirmed(message, skip)
         except HubFull:
             # Others made topics between the request and now; or this peer has left, and with
             # it the topic, while its last messages were still to be read.

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from ._errors import BrokerFull, HubFull, Reject
+from ._errors import BrokerFull, HubFull, Reject, Unpublished
 from ._policy import Message
 from ._protocol._http import Request, Response
 from ._topics import Kind, Topic
@@ -57,6 +57,8 @@ async def publish_posted(request: Request, topic: Topic) -> Response:
             position = await receipt.confirmed()
     except (HubFull, BrokerFull):
         raise Reject(503, "no room, come back later\n", [("Retry-After", "5")]) from None
+    except Unpublished:
+        raise Reject(503, "it was refused, come back later\n", [("Retry-After", "5")]) from None
     told: dict[str, object] = {"offset": position.offset, "epoch": position.epoch}
     if kind in _JSON_LINES:
         told["count"] = len(items)

@@ -31,6 +31,13 @@ def mode(text: str) -> int:
     return int(text, 8)
 
 
+def broker(text: str) -> str:
+    # It is not repeated, as it may have a password.
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise argparse.ArgumentTypeError("does not begin with redis://, rediss:// or unix://")
+    return text
+
+
 def app_heartbeat(text: str) -> tuple[str, str | None]:
     # At the last "=", as a message may well contain one and a reply hardly does.
     message, equals, reply = text.rpartition("=")

@@ -21,8 +21,9 @@ from .._errors import CloseCode
 from .._policy import Limits, Message, Retain
 from .._server import Server, serve_listeners
 from .._topic_server._rules import TopicRules
-from .._topics import Hub, open_hub
+from .._topics import Broker, Hub, open_hub
 from . import _secrets as secrets
+from ._broker import open_broker
 from ._metrics import listen_for_metrics, serve_metrics
 from ._notify import Notifier
 from ._rereading import Part, Rereading
@@ -102,6 +103,7 @@ class _Prepared:
     ssl_context: ssl.SSLContext | None
     access: Access
     limits: Limits
+    broker: Broker | None
 
 
 def _prepare(options: argparse.Namespace) -> _Prepared:
@@ -119,6 +121,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
             max_messages_per_second=options.max_messages_per_second,
             max_connections=options.max_connections,
         ),
+        open_broker(options),
     )
 
 
@@ -142,7 +145,7 @@ async def serve(options: argparse.Namespace) -> int:
     context, access = prepared.ssl_context, prepared.access
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     async with (
-        open_hub(max_topics=options.max_topics) as hub,
+        open_hub(max_topics=options.max_topics, broker=prepared.broker) as hub,
         listen_for_metrics(options.metrics) as watchers,
         _open_broadcast(hub, access, options) as broadcast,
     ):

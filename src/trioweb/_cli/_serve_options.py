@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from .._policy import Limits
-from ._argument_types import address, app_heartbeat, host, mode, origin, proxy, subprotocol
+from ._argument_types import address, app_heartbeat, broker, host, mode, origin, proxy, subprotocol
 from ._numbers import count, port, seconds, whole
 from ._parser import add_log_level
 from ._settings import Settings
@@ -19,6 +19,7 @@ def add_options(command: argparse.ArgumentParser) -> Settings:
     group = settings.group
     _add_places(group("where it listens"))
     _add_topics(group("topics"))
+    _add_broker(group("joined with other servers"))
     _add_access(group("who may do what"))
     _add_messages(group("what is agreed with peers"))
     _add_limits(group("limits"))
@@ -86,6 +87,43 @@ def _add_topics(add: Any) -> None:
         metavar="FILE",
         help="what may be done with which topics: TOML, a table for each namespace; otherwise "
         "everybody may do everything",
+    )
+
+
+def _add_broker(add: Any) -> None:
+    add(
+        "--broker",
+        action="append",
+        type=broker,
+        default=[],
+        metavar="URL",
+        help="share topics with all servers that name this Redis or Valkey: "
+        "redis://[USER@]HOST[:PORT][/DATABASE], rediss:// for TLS, unix:///PATH; may be repeated, "
+        "for several that have a part of the topics each, and with --broker-sentinel",
+    )
+    add(
+        "--broker-password-file",
+        metavar="FILE",
+        help="its password, read each time that it is connected to; TRIOWEB_BROKER_PASSWORD may "
+        "have it, too, or a URL in TRIOWEB_BROKER",
+    )
+    add(
+        "--broker-prefix",
+        default="trioweb",
+        metavar="NAME",
+        help="what all that is kept there begins with; one for each application",
+    )
+    add(
+        "--broker-sentinel",
+        metavar="NAME",
+        help="those are sentinels, which say where the server is that leads NAME",
+    )
+    add(
+        "--broker-generation",
+        type=whole,
+        default=1,
+        metavar="N",
+        help="one more whenever the list of several is changed, for all servers together",
     )
 
 
