@@ -1,4 +1,5 @@
-"""The rules of an engine, in Python: one order for each topic, retention, lives.
+"""The rules of an engine, in Python: one order for each topic, retention, lives.  Who is in a topic
+is `_engine_presence`'s, and what the engine has to be asked for it, too.
 
 Pure but for the clock, which is an argument.  A life of a topic ends when the engine cannot know
 that nothing is missing: when it has no record of the topic, when another process served it last
@@ -12,21 +13,30 @@ from collections.abc import Callable
 from typing import Final
 
 from ._chance import random_name
+from ._engine_presence import PresenceEngine
 from ._policy import Retain
 from ._topics._commands import (
     Answer,
     Ask,
     Command,
+    Count,
     Done,
     Entry,
     Load,
     Loaded,
+    Members,
+    Ping,
     Publish,
     Published,
     Push,
+    Pushed,
     Refusal,
     Standing,
     Stored,
+    Subscribe,
+    Unsubscribe,
+    Unwatch,
+    Watch,
 )
 from ._topics._details import NOTHING
 from ._topics._log import Log, Publication
@@ -85,22 +95,25 @@ class Engine:
     Args:
         clock: the time.
         durable: whether nothing is lost when another process goes on.
-        push: called with each publication, as soon as it has its place.
+        push: called with each publication, as soon as it has its place, and with whoever comes to
+            a topic or leaves it.
 
     Attributes:
         run: a name of the process that serves; another one, after a restart.
-        refusal: why publications are refused; None while they are not.
+        refusal: why publications and members are refused; None while they are not.
         topics: by name, the longest unused first.
         size: bytes of memory that all publications take.
+        presence: who is in which topic.
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, durable: bool, push: Callable[[Push], None]
+        self, clock: Callable[[], float], *, durable: bool, push: Callable[[Pushed], None]
     ) -> None:
         self.run = random_name()
         self.refusal: str | None = None
         self.topics: OrderedDict[str, _Topic] = OrderedDict()
         self.size = 0
+        self.presence = PresenceEngine(clock, push)
         self._clock = clock
         self._durable = durable
         self._push = push
@@ -114,8 +127,14 @@ class Engine:
                 return self._stand(command)
             case Load():
                 return self._load(command)
-            case _:
+            case Subscribe() | Unsubscribe() | Watch() | Unwatch() | Ping():
                 return Done()
+            case Members() | Count():
+                return self.presence.execute(command)
+            case _:
+                # It needs memory, too.
+                refusal = self.refusal
+                return self.presence.execute(command) if refusal is None else Refusal(refusal)
 
     def _topic(self, name: str, retain: Retain) -> _Topic:
         topic = self.topics.get(name)
@@ -205,7 +224,8 @@ class Engine:
             self.size -= topic.counted
 
     def forget_node(self, node: str) -> None:
-        """*node* will publish nothing any more."""
+        """*node* will publish nothing any more, and has nobody in a topic."""
+        self.presence.expire_node(node)
         for topic in self.topics.values():
             topic.numbers.pop(node, None)
 
@@ -225,11 +245,16 @@ class Engine:
         without anything."""
         self.run = random_name()
         if lost is None:
-            self.topics.clear()
-            self.size = 0
+            self.flush()
         for topic in self.topics.values():
             topic.lose(lost or 0)
             self._count(topic)
+
+    def flush(self) -> None:
+        """Nothing is known any more."""
+        self.topics.clear()
+        self.size = 0
+        self.presence.clear()
 
     def evict_log(self, name: str) -> None:
         """The publications of the topic *name* are gone, but not where it stands."""

@@ -14,6 +14,7 @@ from tests.brokers.redis_server import RedisServer, run_redis
 from tests.brokers.worker_broker import FaultyWorkerBroker
 from tests.topics.support import Peers, open_peers
 from trioweb import Broker, BrokerPolicy
+from trioweb._topics._commands import Pushed
 from trioweb._workers import Switchboard
 from trioweb.testing import MemoryBroker
 
@@ -32,6 +33,30 @@ class FaultyBroker(Broker, Protocol):
     def refuse(self, reason: str | None) -> None: ...
     def evict_record(self, topic: str) -> None: ...
     def evict_log(self, topic: str) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+    def lose_pushes(self, count: int) -> None: ...
+    def flush(self) -> None: ...
+
+    async def pass_time(self, seconds: int) -> None:
+        """Let time pass here and at the engine."""
+
+
+class FaultyMemoryBroker(MemoryBroker):
+    """Shares its engine, which has our clock, with those that were made before."""
+
+    def __init__(self, brokers: list[FaultyMemoryBroker], policy: BrokerPolicy) -> None:
+        super().__init__(policy=policy)
+        self._brokers = brokers
+        brokers.append(self)
+        self._engine = brokers[0]._engine
+
+    def _push(self, pushed: Pushed) -> None:
+        for broker in self._brokers:
+            MemoryBroker._push(broker, pushed)
+
+    async def pass_time(self, seconds: int) -> None:
+        await trio.sleep(seconds)
 
 
 class MakeBroker(Protocol):
@@ -63,14 +88,9 @@ def make_broker(
     engine: str, autojump_clock: trio.testing.MockClock, request: pytest.FixtureRequest
 ) -> Generator[MakeBroker]:
     if engine == "memory":
-        brokers: list[MemoryBroker] = []
+        brokers: list[FaultyMemoryBroker] = []
 
-        def make_memory(policy: BrokerPolicy) -> MemoryBroker:
-            brokers.append(MemoryBroker(policy=policy))
-            brokers[-1]._engine = brokers[0]._engine
-            return brokers[-1]
-
-        yield make_memory
+        yield lambda policy: FaultyMemoryBroker(brokers, policy)
     elif engine == "workers":
         switchboard = Switchboard(max_topics=10_000, max_bytes=64 * 2**20)
         yield lambda policy: FaultyWorkerBroker(policy, switchboard)

@@ -21,7 +21,7 @@ import trio.testing
 
 from tests.brokers.redis_server import RedisServer
 from trioweb import BrokerPolicy
-from trioweb._topics._commands import Answer, Command, Push
+from trioweb._topics._commands import Answer, Command, Pushed
 from trioweb._topics._node import EngineLink
 from trioweb.redis import RedisBroker
 from trioweb.redis._link import RedisLink
@@ -66,6 +66,7 @@ class _Stream(trio.abc.Stream):
         raise trio.BrokenResourceError("the connection was cut")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.runs.wait()
         await self.inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -127,13 +128,14 @@ class FaultyRedisBroker:
         self._links: list[_Link] = []
         self._late: list[_Stream] = []
         self._connecting = 0
-        self._is_stopped = False
+        self._pushes_lost = 0
+        self._is_stopped = self._is_frozen = False
         self._is_down = False
         times.brokers.append(self)
 
     @property
     def is_owed(self) -> bool:
-        if self._is_stopped:
+        if self._is_stopped or self._is_frozen:
             return False
         return self._connecting > 0 or any(each.link._asked for each in self._links)
 
@@ -149,7 +151,7 @@ class FaultyRedisBroker:
         return stream
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         return self._connect(node, fence, receive)
 
@@ -165,9 +167,15 @@ class FaultyRedisBroker:
 
     @asynccontextmanager
     async def _connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_Link]:
-        inner = self._inner.connect(node, fence, receive)
+        def receive_unless_lost(pushed: Pushed) -> None:
+            if self._pushes_lost:
+                self._pushes_lost -= 1
+            else:
+                receive(pushed)
+
+        inner = self._inner.connect(node, fence, receive_unless_lost)
         with self._connects():
             found = await inner.__aenter__()
         assert isinstance(found, RedisLink)
@@ -206,13 +214,29 @@ class FaultyRedisBroker:
             stream.arrive()
 
     def freeze(self) -> None:
-        """Have the nodes of this broker read nothing any more."""
+        """Have the nodes of this broker read and write nothing any more."""
+        self._is_frozen = True
         for each in self._links:
             each.stream.runs = trio.Event()
 
     def thaw(self) -> None:
+        self._is_frozen = False
         for each in self._links:
             each.stream.runs.set()
+        self.look()
+
+    def lose_pushes(self, count: int) -> None:
+        self._pushes_lost = count
+
+    def flush(self) -> None:
+        self.server.ask("FLUSHALL")
+
+    async def pass_time(self, seconds: int) -> None:
+        """As its clock is not ours, a second of it passes with each of ours."""
+        for _ in range(seconds):
+            for lease in self.server.ask("ZRANGE", "trioweb:leases", 0, -1):
+                self.server.ask("ZINCRBY", "trioweb:leases", -1000, lease)
+            await trio.sleep(1)
 
     def stop(self) -> None:
         self.server.stop()

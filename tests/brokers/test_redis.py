@@ -113,11 +113,21 @@ async def test_the_rights_that_are_documented_suffice(
         broker.arrive_late()
         assert [(await receipt.confirmed()).offset for receipt in receipts] == [1, 2, 3]
         subscription.close()
-        await trio.sleep(10)
+        # And for who is there: leaving, taking over from another node, clearing up behind one.
+        await topic.enter("ann")
+        await hubs[1].topic("other").enter("bob")
+        with hubs[1].topic("other").presence_changes() as changes:
+            assert set(await hubs[1].topic("other").members()) == {"ann", "bob"}
+            assert (await topic.count_members()).members == 2
+            topic.leave("ann")
+            assert (await anext(changes)).key == "ann"
+        broker.cut()
+        await broker.pass_time(20)
+        assert set(await topic.members()) == {"bob"}
         for hub in hubs:
             statistics = hub.statistics().broker
             assert statistics is not None
-            assert (statistics.connects, statistics.attached) == (2, 0)
+            assert (statistics.connects, statistics.attached) == (3, 0)
     broker.close()
 
 

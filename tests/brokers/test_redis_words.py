@@ -143,7 +143,8 @@ def test_what_is_published_once_has_names_that_do_not_meet() -> None:
 
 
 def test_the_scripts_come_with_the_package() -> None:
-    assert sorted(read_scripts()) == ["load", "place", "publish"]
+    names = ["count", "enter", "leave", "load", "members", "place", "publish", "reap", "renew"]
+    assert sorted(read_scripts()) == names
     for script in read_scripts().values():
         assert script.startswith("-- What all scripts begin with")
 

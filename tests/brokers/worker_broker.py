@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from trioweb import BrokerPolicy
-from trioweb._topics._commands import Push
+from trioweb._topics._commands import Pushed
 from trioweb._topics._node import EngineLink, EngineLost
 from trioweb._waitable import Waitable
 from trioweb._workers import Switchboard, WorkerEnd
@@ -84,9 +84,16 @@ class _Worker:
     """A worker and what its parent has of it."""
 
     def __init__(self, policy: BrokerPolicy, switchboard: Switchboard) -> None:
-        here, self.there = make_ends()
-        self.end = WorkerEnd(here, policy)
+        self.end_of_worker, self.there = make_ends()
+        self.end = WorkerEnd(self.end_of_worker, policy)
         self.parent = ParentEnd(self.there, switchboard, _Ignore())
+
+    def freeze(self) -> None:
+        """It neither reads nor gets through."""
+        self.end_of_worker.looks = self.there.looks = trio.Event()
+
+    def thaw(self) -> None:
+        self.there.looks.set()
 
     def take_under_way(self) -> bytes:
         """What it has sent, and the parent not received."""
@@ -109,15 +116,16 @@ class FaultyWorkerBroker:
         self._runs = trio.Event()
         self._runs.set()
         self._is_down = False
+        self._pushes_lost = 0
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         return self._connect(node, fence, receive)
 
     @asynccontextmanager
     async def _connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[EngineLink]:
         if self._is_down:
             raise EngineLost("the engine is down")
@@ -128,7 +136,14 @@ class FaultyWorkerBroker:
             # As processes do, they outlive what the node does with them.
             trio.lowlevel.spawn_system_task(worker.end.run)
             trio.lowlevel.spawn_system_task(worker.parent.run)
-        async with worker.end.broker.connect(node, fence, receive) as link:
+
+        def receive_unless_lost(pushed: Pushed) -> None:
+            if self._pushes_lost:
+                self._pushes_lost -= 1
+            else:
+                receive(pushed)
+
+        async with worker.end.broker.connect(node, fence, receive_unless_lost) as link:
             yield link
 
     # Faults.
@@ -148,6 +163,23 @@ class FaultyWorkerBroker:
 
     def resume(self) -> None:
         self._runs.set()
+
+    def freeze(self) -> None:
+        for worker in self._workers.values():
+            worker.freeze()
+
+    def thaw(self) -> None:
+        for worker in self._workers.values():
+            worker.thaw()
+
+    def lose_pushes(self, count: int) -> None:
+        self._pushes_lost = count
+
+    def flush(self) -> None:
+        self._switchboard.engine.flush()
+
+    async def pass_time(self, seconds: int) -> None:
+        await trio.sleep(seconds)
 
     def restart(self, *, lost: int | None = 0) -> None:
         self.cut()

@@ -6,6 +6,8 @@ from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
 from ._node import Broker, BrokerPolicy, BrokerStatistics
 from ._position import Position, Recovery, Since
+from ._presence import PresenceChange, PresenceCount
+from ._presence_changes import PresenceChanges
 from ._reader import Publications
 from ._shape import Encode
 from ._subscription import Slow, Subscription
@@ -20,6 +22,9 @@ __all__ = [
     "HubStatistics",
     "Kind",
     "Position",
+    "PresenceChange",
+    "PresenceChanges",
+    "PresenceCount",
     "Publication",
     "Publications",
     "Publisher",

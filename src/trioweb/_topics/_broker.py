@@ -17,10 +17,12 @@ from .._waitable import Waitable, wrong_thread
 from ._details import NOTHING, Details
 from ._log import size_of
 from ._position import Position
+from ._presence import LocalPresence, Presence
 from ._publishing import accept
 from ._shape import COST_OF_WRITE
 
 if TYPE_CHECKING:
+    from ._retention import Retention
     from ._topic import Topic
     from ._window import Window
 
@@ -96,6 +98,10 @@ class Node(Protocol):
         """What *topic* has of a log that is elsewhere; None where its own is the log."""
         ...
 
+    def open_presence(self, retention: Retention) -> Presence:
+        """Who is in which topic, for its hub, whose *retention* counts what that takes."""
+        ...
+
 
 class LocalNode:
     """The broker of a hub that is alone: what is published is in the log at once."""
@@ -127,3 +133,6 @@ class LocalNode:
 
     def window(self, topic: Topic) -> None:
         return None
+
+    def open_presence(self, retention: Retention) -> LocalPresence:
+        return LocalPresence(retention)

@@ -70,6 +70,7 @@ class Hub:
         self._pump = Pump(observer)
         self._node: Node = node or LocalNode()
         self._broker = node
+        self._presence = self._node.open_presence(self._retention)
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()
@@ -191,6 +192,7 @@ class Hub:
             turns.close()
         for topic in tuple(self._known.values()):
             topic._news.changed()
+        self._presence.close()
         self._pump.stop()
 
 
@@ -212,7 +214,8 @@ async def open_hub(
         max_bytes: bytes of memory that the publications of all topics may take together, with
             what is kept of their encodings.  Beyond that topics without subscribers go first,
             the longest idle ahead; then the largest logs lose their oldest publications, which
-            for a subscriber that still needs them is being too slow.
+            for a subscriber that still needs them is being too slow.  Members of topics, see
+            `Topic.enter`, take up to half of it.
         linger: seconds for which the epoch and the head of a topic are remembered that nobody
             uses and that has no publication any more, so that whoever comes back and has missed
             nothing is told so.  300, as many as a train is in a tunnel.  Of very many such topics

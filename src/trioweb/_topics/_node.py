@@ -26,6 +26,7 @@ from .._waitable import Waitable, check_thread
 from ._broker import Receipt
 from ._commands import (
     Answer,
+    Changed,
     Command,
     Entry,
     Load,
@@ -33,7 +34,7 @@ from ._commands import (
     Ping,
     Publish,
     Published,
-    Push,
+    Pushed,
     Refusal,
     Standing,
     Subscribe,
@@ -41,7 +42,9 @@ from ._commands import (
 )
 from ._details import Details
 from ._log import size_of
+from ._node_presence import RENEWAL, NodePresence
 from ._position import Position
+from ._retention import Retention
 from ._shape import COST_OF_WRITE
 from ._subscription import logger
 from ._topic import Topic
@@ -110,14 +113,14 @@ class Broker(Protocol):
     def policy(self) -> BrokerPolicy: ...
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         """Connect *node* to the engine.
 
         Args:
             fence: the id of this node's connection before, "" for none: when this block is
                 entered, nothing that it still carried will be done.
-            receive: called with what is published.
+            receive: called with what is published, and with who comes and goes.
 
         Raises:
             EngineLost: it cannot be done now.
@@ -164,11 +167,13 @@ class _Post:
 
 
 class EngineNode:
-    """A hub's node.  `run` is its task.
+    """A hub's node.  `run` is its task, once its presence is open.
 
     Attributes:
         restarts: see `BrokerStatistics`.
     """
+
+    _presence: NodePresence
 
     def __init__(self, broker: Broker) -> None:
         self.restarts = 0
@@ -191,6 +196,10 @@ class EngineNode:
         self._connects = 0
         self._next_line = -float("inf")
         self._random = new_random()
+
+    def open_presence(self, retention: Retention) -> NodePresence:
+        self._presence = NodePresence(self._id, retention)
+        return self._presence
 
     def statistics(self) -> BrokerStatistics:
         return BrokerStatistics(
@@ -321,10 +330,13 @@ class EngineNode:
             window.older(after, answer)
 
     @enable_ki_protection
-    def _receive(self, push: Push) -> None:
-        window = self._windows.get(push.topic)
+    def _receive(self, pushed: Pushed) -> None:
+        if isinstance(pushed, Changed):
+            self._presence.changed(pushed)
+            return
+        window = self._windows.get(pushed.topic)
         if window is not None:
-            window.receive(push.epoch, push.stored)
+            window.receive(pushed.epoch, pushed.stored)
 
     # What takes time.
 
@@ -355,6 +367,7 @@ class EngineNode:
                     reason = str(exc)
                 finally:
                     self._link, self._is_synced = None, False
+                    self._presence.lost()
                 bound = min(retry.maximum, retry.initial * 2 ** min(attempts, 30))
                 attempts += 1
                 level = logging.INFO if attempts == 1 else logging.WARNING
@@ -382,8 +395,15 @@ class EngineNode:
                     reason = f"the engine was silent for {self._policy.timeout} seconds"
                     nursery.cancel_scope.cancel()
 
+        async def renew() -> None:
+            while True:
+                await trio.sleep(RENEWAL)
+                self._presence.renew()
+
+        self._presence.connected(link)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
+            nursery.start_soon(renew)
             nursery.start_soon(self._resync, link)
             reason = await link.wait_lost()
             nursery.cancel_scope.cancel()
@@ -426,9 +446,11 @@ class EngineNode:
         with trio.move_on_after(self._policy.flush_timeout):
             while self._posts:
                 await self._room.wait_change()
+            await self._presence.flush()
 
     def close(self) -> None:
         """Nothing is published any more."""
+        self._presence.close()
         count = len(self._posts)
         if count:
             logger.warning("%d publications were not answered by the broker", count)

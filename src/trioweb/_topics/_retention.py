@@ -33,6 +33,9 @@ _SPARE_PART: Final = 256
 _POSITIONS_PER_TOPIC: Final = 2
 _POSITIONS_PART: Final = 8
 _POSITION_BYTES: Final = 250
+# Members of topics take at most this part of the hub's bound: peers make them, and must not be able
+# to take all that there is for publications.
+_MEMBERS_PART: Final = 2
 # So many publications are freed at a time, each about as costly as one of the units of `_shape`.
 _BURIED_AT_ONCE: Final = 512
 # Topics by the size of their logs, as powers of two of so many bytes.
@@ -46,6 +49,7 @@ class Retention:
         max_topics, max_bytes, linger: see `open_hub`.
 
     Attributes:
+        max_bytes: what publications may take, which is what members of topics leave of it.
         topics: by name.
         messages, size: publications in all logs, and bytes of memory that they take.
         shapes: counts what is kept beside the logs.
@@ -59,6 +63,7 @@ class Retention:
         self.messages = self.size = 0
         self.shapes = Shapes(max_bytes // _SHAPES_PART)
         self.forgotten = 0
+        self._room_for_members = max_bytes // _MEMBERS_PART
         self._linger = linger
         # The publications of logs that have gone.
         self._remains: list[list[Publication | None]] = []
@@ -112,8 +117,24 @@ class Retention:
 
     # Memory.
 
-    def reserve(self, topic: Topic, size: int) -> None:
-        """See that *topic* may take *size* bytes more.
+    def take(self, size: int) -> None:
+        """Have *size* bytes less for publications: a member of a topic takes them.
+
+        Raises:
+            HubFull: there is no room for more members.
+        """
+        if size > self._room_for_members:
+            raise HubFull(f"members of topics have their part of {self.max_bytes} bytes")
+        self.reserve(None, size)
+        self.give(-size)
+
+    def give(self, size: int) -> None:
+        """Have *size* bytes more again."""
+        self._room_for_members += size
+        self.max_bytes += size
+
+    def reserve(self, topic: Topic | None, size: int) -> None:
+        """See that *topic*, or somebody else, may take *size* bytes more.
 
         Raises:
             HubFull: not even the newest publications of all others leave so much.
@@ -129,19 +150,20 @@ class Retention:
             largest = self._largest() if size <= self.max_bytes else None
             if largest is not None:
                 trim_bytes(largest, excess + spare, keep=1)
-            elif topic._log.size >= excess:
+            elif topic is not None and topic._log.size >= excess:
                 # What is published takes the place of the newest.
                 trim_bytes(topic, excess, keep=0)
             elif self.shapes.size and size <= self.max_bytes:
                 self.shapes.drop_all()
             else:
-                self.settle(topic)
+                if topic is not None:
+                    self.settle(topic)
                 raise HubFull(f"{self.max_bytes} bytes")
 
-    def _forget_others(self, topic: Topic, size: int) -> None:
+    def _forget_others(self, topic: Topic | None, size: int) -> None:
         """Forget topics that nobody uses, but not *topic*, until there is room for *size* bytes."""
-        if topic in self._idle:
-            self._idle.move_to_end(topic)
+        if topic is not None:
+            self.used(topic)
         while self._excess(size) > 0 and self._idle and next(iter(self._idle)) is not topic:
             self._forget_longest_idle()
 

@@ -3,7 +3,7 @@ along."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,9 @@ import trio
 from ._broker import Receipt
 from ._details import Details
 from ._node import Broker, BrokerStatistics, EngineNode
+from ._node_presence import NodePresence
+from ._presence import Follower, Member, PresenceCount
+from ._retention import Retention
 from ._topic import Topic
 from ._window import Window
 
@@ -61,6 +64,10 @@ class SpreadNode:
         assert topic._window is not None
         return topic._window.node
 
+    def open_presence(self, retention: Retention) -> SpreadPresence:
+        parts = {engine: node.open_presence(retention) for engine, node in self._nodes.items()}
+        return SpreadPresence(lambda topic: parts[self._broker.engine_of(topic)], parts.values())
+
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             for node in self._nodes.values():
@@ -74,6 +81,44 @@ class SpreadNode:
     def close(self) -> None:
         for node in self._nodes.values():
             node.close()
+
+
+class SpreadPresence:
+    """See `Presence`: each topic is with one of *parts*, as *find* says."""
+
+    def __init__(
+        self, find: Callable[[str], NodePresence], parts: Collection[NodePresence]
+    ) -> None:
+        self._find = find
+        self._parts = parts
+
+    def enter(self, topic: str, key: str, member: Member) -> None:
+        self._find(topic).enter(topic, key, member)
+
+    async def wait_entered(self, topic: str, key: str) -> None:
+        await self._find(topic).wait_entered(topic, key)
+
+    def leave(self, topic: str, key: str) -> None:
+        self._find(topic).leave(topic, key)
+
+    async def members(self, topic: str) -> dict[str, Member]:
+        return await self._find(topic).members(topic)
+
+    async def count(self, topic: str) -> PresenceCount:
+        return await self._find(topic).count(topic)
+
+    def follow(self, topic: str, follower: Follower) -> None:
+        self._find(topic).follow(topic, follower)
+
+    def unfollow(self, topic: str, follower: Follower) -> None:
+        self._find(topic).unfollow(topic, follower)
+
+    def size(self, topic: str) -> int:
+        return self._find(topic).size(topic)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
 def open_node(broker: Broker) -> EngineNode | SpreadNode:

@@ -21,6 +21,8 @@ from ._life import begin
 from ._log import Log, Publication, size_of
 from ._placing import await_place, find, members_of, place
 from ._position import Position, Recovery, Since, check_place
+from ._presence import PresenceCount, check_key, check_member
+from ._presence_changes import PresenceChanges
 from ._publishing import PublishDetails, key_of, prepare
 from ._reader import Publications
 from ._shape import Encode
@@ -376,6 +378,81 @@ class Topic:
             if value is not None and not is_count(value):
                 raise ValueError(f"history({name}={value!r}): must be 0 or more")
         return self._log.page(trio.current_time(), after, count, reverse=reverse)
+
+    # Presence.
+
+    @enable_ki_protection
+    async def enter(self, key: str, info: bytes = b"", *, user: str = "") -> None:
+        """Have *key* be in the topic, and wait until everybody can know it.
+
+        Presence says who is here, on all hubs that a broker joins.  It is not part of the log:
+        nothing is published, and whoever enters need not subscribe.  Who has entered stays until
+        `leave`, or until this hub is closed; if this process dies or loses the broker, for 15
+        seconds.  To enter again changes the info.
+
+        Args:
+            key: of whom; up to 255 characters.  Have it name one connection, as a key that another
+                hub enters, too, is that one's from then on, and gone when it leaves there.
+            info: what others are told of it.
+            user: whose it is, for `count_members`; several keys may be the same user's.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be.
+            HubFull: all members of all topics take half of the hub's memory.
+            trio.ClosedResourceError: the hub is closed.
+
+        Cancellation: it has entered all the same.  Checkpoint: always.
+        """
+        member = check_member(key, info, user)
+        self._hub._check_open()
+        presence = self._hub._presence
+        presence.enter(self.name, key, member)
+        await trio.lowlevel.checkpoint()
+        await presence.wait_entered(self.name, key)
+
+    @enable_ki_protection
+    def leave(self, key: str) -> None:
+        """Have *key* not be in the topic any more; nothing if this hub has not entered it.
+
+        Raises:
+            TypeError, ValueError: *key* cannot be one.
+            RuntimeError: called from a thread that does not run Trio.
+
+        Checkpoint: never.  With a broker, others hear of it in a moment.
+        """
+        check_key("leave", key)
+        check_thread()
+        self._hub._presence.leave(self.name, key)
+
+    async def members(self) -> dict[str, bytes]:
+        """Who is in the topic now, on all hubs: their infos, by key.
+
+        Raises:
+            trio.ClosedResourceError: the hub is closed.
+
+        Cancellation: nothing is lost.  Checkpoint: always.  With a broker, this waits for it.
+        """
+        await trio.lowlevel.checkpoint()
+        self._hub._check_open()
+        members = await self._hub._presence.members(self.name)
+        return {key: member.info for key, member in members.items()}
+
+    async def count_members(self) -> PresenceCount:
+        """How many are in the topic, on all hubs; with a broker, those of a process that has died
+        are counted until another hub notices, which takes up to 20 seconds.
+
+        Raises, Cancellation, Checkpoint: as `members`.
+        """
+        await trio.lowlevel.checkpoint()
+        self._hub._check_open()
+        return await self._hub._presence.count(self.name)
+
+    def presence_changes(self) -> PresenceChanges:
+        """Who comes and goes, on all hubs, for a task of this process, from now on.
+
+        Use it as a context manager and iterate over it.
+        """
+        return PresenceChanges(self)
 
     @property
     def _is_idle(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._topics._commands import Subscribe, Unsubscribe
+from .._topics._commands import Subscribe, Unsubscribe, Unwatch, Watch
 from ._pipe import Pipe
 from ._switchboard import Switchboard
 from ._words import (
@@ -74,10 +74,12 @@ class ParentEnd:
         self._switchboard = switchboard
         self._listener = listener
         self._max_pushed = max_pushed
-        # The session's number, 0 for none; the node; what it reads; and what may wait for it.
+        # The session's number, 0 for none; the node; what it reads; whose members it
+        # watches; and what may wait for it.
         self._session = 0
         self._node = ""
         self._topics: set[str] = set()
+        self._watched: set[str] = set()
         self._bound = max_pushed
 
     async def run(self) -> None:
@@ -136,6 +138,10 @@ class ParentEnd:
                 self._topics.add(topic)
             case Unsubscribe(topic):
                 self._topics.discard(topic)
+            case Watch(topic):
+                self._watched.add(topic)
+            case Unwatch(topic):
+                self._watched.discard(topic)
         if self._session:
             self._pipe.send(say_answer(answer))
             # It was asked for, however large it is.
@@ -161,4 +167,7 @@ class ParentEnd:
         if self._switchboard is not None:
             for topic in self._topics:
                 self._switchboard.leave(self, topic)
+            for topic in self._watched:
+                self._switchboard.unwatch(self, topic)
         self._topics.clear()
+        self._watched.clear()

@@ -17,11 +17,15 @@ from .._topics._commands import (
     Command,
     Done,
     Ping,
+    PresenceCommand,
     Publish,
     Push,
+    Pushed,
     Refusal,
     Subscribe,
     Unsubscribe,
+    Unwatch,
+    Watch,
 )
 from .._topics._log import size_of
 from ._pipe import pack
@@ -35,7 +39,7 @@ class Reader(Protocol):
     """Who is told of what is published."""
 
     def push(self, data: bytes) -> None:
-        """Take a Push, packed."""
+        """Take what was pushed, packed."""
 
 
 class Switchboard:
@@ -51,13 +55,23 @@ class Switchboard:
         self._max_topics = max_topics
         self._max_bytes = max_bytes
         self._readers: dict[str, dict[Reader, None]] = {}
+        self._watchers: dict[str, dict[Reader, None]] = {}
         # Topics that nobody reads, the longest unused first.
         self._idle: OrderedDict[str, None] = OrderedDict()
 
     def execute(self, reader: Reader, node: str, command: Command) -> Answer:
         """Do what *node* asks, which hears of it by *reader*."""
-        if isinstance(command, Ping):
-            return Done()
+        match command:
+            case Ping():
+                return Done()
+            case Watch(topic):
+                self._watchers.setdefault(topic, {})[reader] = None
+                return Done()
+            case Unwatch(topic):
+                self.unwatch(reader, topic)
+                return Done()
+        if isinstance(command, PresenceCommand):
+            return self.engine.execute(node, command)
         topic = command.topic
         match command:
             case Subscribe():
@@ -83,9 +97,17 @@ class Switchboard:
             self._readers.pop(topic, None)
             self._rest(topic)
 
-    def _push(self, push: Push) -> None:
-        if readers := self._readers.get(push.topic):
-            data = pack(say_push(push))
+    def unwatch(self, reader: Reader, topic: str) -> None:
+        """*reader* is not told any more who comes to *topic* and who leaves it."""
+        watchers = self._watchers.get(topic, {})
+        watchers.pop(reader, None)
+        if not watchers:
+            self._watchers.pop(topic, None)
+
+    def _push(self, pushed: Pushed) -> None:
+        told = self._readers if isinstance(pushed, Push) else self._watchers
+        if readers := told.get(pushed.topic):
+            data = pack(say_push(pushed))
             # One that cannot keep up leaves.
             for reader in tuple(readers):
                 reader.push(data)

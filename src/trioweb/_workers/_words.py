@@ -16,20 +16,35 @@ from .._policy import Retain
 from .._topics._commands import (
     Answer,
     Ask,
+    Changed,
     Command,
+    Count,
+    Counted,
     Done,
+    Enter,
     Entry,
+    Expire,
+    Leave,
     Load,
     Loaded,
+    Members,
     Ping,
+    Present,
     Publish,
     Published,
     Push,
+    Pushed,
+    Reap,
+    Reaped,
     Refusal,
+    Renew,
+    Renewed,
     Standing,
     Stored,
     Subscribe,
     Unsubscribe,
+    Unwatch,
+    Watch,
 )
 from .._topics._details import NOTHING, Details, Publisher, details_of
 from .._topics._position import Position
@@ -37,11 +52,15 @@ from .._topics._position import Position
 Words: TypeAlias = tuple[Any, ...]
 
 # Commands and answers that are told as they stand, whose codes are their places here.
-_PLAIN: Final[tuple[type[Any], ...]] = (Subscribe, Unsubscribe, Ping, Refusal, Done)
+_PLAIN: Final[tuple[type[Any], ...]] = (
+    *(Subscribe, Unsubscribe, Ping, Refusal, Done),
+    *(Renew, Expire, Enter, Leave, Members, Count, Watch, Unwatch, Reap),
+    *(Renewed, Present, Counted, Reaped),
+)
 _PLAIN_CODES: Final = {kind: code for code, kind in enumerate(_PLAIN)}
 # The others of a worker, and of a parent.
 PUBLISH, ASK, LOAD = range(50, 53)
-PUBLISHED, STANDING, LOADED, PUSH = range(50, 54)
+PUBLISHED, STANDING, LOADED, PUSH, CHANGED = range(50, 55)
 # Up to here all is between a node and the engine; in front of WELCOME, within a session.
 WELCOME: Final = 98
 LAST_OF_ENGINE: Final = 99
@@ -121,13 +140,17 @@ def hear_answer(words: Words) -> Answer:
     return answer
 
 
-def say_push(push: Push) -> Words:
-    topic, epoch, (offset, (id, frame, skip, details), _) = push
+def say_push(pushed: Pushed) -> Words:
+    if isinstance(pushed, Changed):
+        return CHANGED, *pushed
+    topic, epoch, (offset, (id, frame, skip, details), _) = pushed
     told = None if details is NOTHING else _say_details(details)
     return PUSH, topic, epoch, offset, id, frame, skip, told
 
 
-def hear_push(words: Words) -> Push:
+def hear_push(words: Words) -> Pushed:
+    if words[0] == CHANGED:
+        return Changed(*words[1:])
     _, topic, epoch, offset, id, frame, skip, told = words
     details = NOTHING if told is None else _hear_details(told)
     return Push(topic, epoch, Stored(offset, Entry(id, frame, skip, details), 0))

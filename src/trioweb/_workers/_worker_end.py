@@ -17,13 +17,14 @@ from trio.lowlevel import enable_ki_protection
 from .._errors import CloseCode
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import BrokerPolicy
-from .._topics._commands import Answer, Command, Push
+from .._topics._commands import Answer, Command, Pushed
 from .._topics._node import EngineLink, EngineLost
 from .._waitable import Waitable
 from ._pipe import Pipe
 from ._words import (
     ALL,
     ASK_ALL,
+    CHANGED,
     DRAIN,
     HELLO,
     LAST_OF_ENGINE,
@@ -56,7 +57,7 @@ class Order(NamedTuple):
 class _WorkerLink:
     """One session with the engine; see `EngineLink`."""
 
-    def __init__(self, pipe: Pipe, number: int, receive: Callable[[Push], None]) -> None:
+    def __init__(self, pipe: Pipe, number: int, receive: Callable[[Pushed], None]) -> None:
         self.id = str(number)
         self.number = number
         self.is_welcome = False
@@ -91,7 +92,7 @@ class _WorkerLink:
         """The engine has said *words*."""
         if not self.is_welcome or self.lost is not None:
             return  # it is of an earlier session
-        if words[0] == PUSH:
+        if words[0] in (PUSH, CHANGED):
             self._receive(hear_push(words))
         else:
             self._asked.popleft()(hear_answer(words))
@@ -108,13 +109,13 @@ class WorkerBroker:
         self._is_orphaned = False
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         return self._connect(node, receive)
 
     @asynccontextmanager
     async def _connect(
-        self, node: str, receive: Callable[[Push], None]
+        self, node: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_WorkerLink]:
         if self._is_orphaned:
             raise EngineLost("the parent has gone")

@@ -12,7 +12,7 @@ import trio
 from .._arguments import check_async, check_kind, check_passes_on, check_texts, is_count
 from .._policy import Outbox, Retry
 from .._topics import BrokerPolicy
-from .._topics._commands import Push
+from .._topics._commands import Pushed
 from .._topics._node import Broker, EngineLink
 from ._engine import Credentials, Dial, RedisEngine, Resolve, open_stream
 from ._greeting import read_scripts
@@ -211,7 +211,7 @@ class RedisBroker:
         return self._engines[owner(self._names, topic)]
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         """For hubs, where there is one server; see `trioweb.Broker`."""
         [engine] = self._engines.values()

@@ -12,7 +12,7 @@ import trio
 
 from .._arguments import awaitable
 from .._topics import BrokerPolicy
-from .._topics._commands import Push
+from .._topics._commands import Pushed
 from .._topics._node import EngineLink, EngineLost
 from ._greeting import Greeting
 from ._link import RedisLink, why
@@ -58,14 +58,14 @@ class RedisEngine:
     resolve: Resolve | None
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         """See `trioweb.Broker`."""
         return self._connect(fence, receive)
 
     @asynccontextmanager
     async def _connect(
-        self, fence: str, receive: Callable[[Push], None]
+        self, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[RedisLink]:
         stream: trio.abc.Stream | None = None
         try:

@@ -25,14 +25,22 @@ from ._share import Share
 
 _CHUNK: Final = 64 * 2**10
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
-_SCRIPTS: Final = ("publish", "place", "load")
+# By what they share.
+_SCRIPTS: Final = {
+    "topic": ("publish", "place", "load"),
+    "presence": ("enter", "leave", "members", "count", "reap"),
+    None: ("renew",),
+}
 
 
 def read_scripts() -> dict[str, str]:
     """The scripts, by name, each behind what they share."""
     where = files(__package__).joinpath("_scripts")
-    shared = where.joinpath("topic.lua").read_text("utf-8")
-    return {name: shared + where.joinpath(f"{name}.lua").read_text("utf-8") for name in _SCRIPTS}
+
+    def read(name: str | None) -> str:
+        return "" if name is None else where.joinpath(f"{name}.lua").read_text("utf-8")
+
+    return {name: read(shared) + read(name) for shared, names in _SCRIPTS.items() for name in names}
 
 
 class Greeting:

@@ -29,7 +29,7 @@ from .._topics._commands import (
     Ping,
     Publish,
     Published,
-    Push,
+    Pushed,
     Refusal,
     Standing,
     Subscribe,
@@ -42,6 +42,7 @@ from .._waitable import Waitable
 from ._entries import name_once, read_push, read_stored, write_entry
 from ._greeting import read_engines
 from ._names import Names
+from ._presence import REFUSABLE, read_change, say_presence
 from ._share import Share
 
 _CHUNK: Final = 64 * 2**10
@@ -86,7 +87,7 @@ class RedisLink:
         *,
         durable: bool,
         idle: int,
-        receive: Callable[[Push], None],
+        receive: Callable[[Pushed], None],
     ) -> None:
         self.id = id
         self._stream = stream
@@ -154,6 +155,8 @@ class RedisLink:
                 return self._evaluate("load", command.topic, command.retain, *asked), _loaded
             case Ping():
                 return (b"ROLE",), _led
+            case _:
+                return say_presence(names, self._scripts, command)
 
     def _publish(self, command: Publish) -> tuple[Any, ...]:
         topic, retain, number, entry, is_retry = command
@@ -247,7 +250,7 @@ class RedisLink:
         if isinstance(reply, hiredis.PushNotification):
             kind = reply[0]
             if kind == b"message":
-                return partial(self._receive, read_push(self._names, reply[1], reply[2]))
+                return partial(self._receive, self._read_pushed(reply[1], reply[2]))
             if kind not in (b"subscribe", b"unsubscribe"):
                 return _nothing
         command, read, answered = self._asked.popleft()
@@ -257,10 +260,16 @@ class RedisLink:
         if isinstance(reply, hiredis.ReplyError):
             reason = str(reply)
             # Who is refused anything else cannot know where its topic stands.
-            if not isinstance(command, Publish) or _NOT_NOW.search(reason):
+            if not isinstance(command, (Publish, *REFUSABLE)) or _NOT_NOW.search(reason):
                 return partial(self.lose, reason)
             return partial(answered, Refusal(reason))
         return partial(answered, read(reply))
+
+    def _read_pushed(self, channel: bytes, data: bytes) -> Pushed:
+        names = self._names
+        if names.is_of_presence(channel):
+            return read_change(names.topic(channel), data)
+        return read_push(names, channel, data)
 
 
 def _weigh(command: Command) -> int:

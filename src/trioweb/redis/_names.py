@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _CHANNEL: Final = b":c"
+_PRESENCE: Final = b":w"
 
 
 class Names:
@@ -16,13 +17,19 @@ class Names:
     Args:
         prefix: what all of them begin with.
         database: the number of the database.
+
+    Attributes:
+        leases: those of all nodes.
     """
 
-    __slots__ = ("_end", "_prefix")
+    __slots__ = ("_end", "_prefix", "_presence_end", "_start_of_all", "leases")
 
     def __init__(self, prefix: str, database: int) -> None:
-        self._prefix = prefix.encode() + b":{"
+        self._start_of_all = prefix.encode() + b":"
+        self._prefix = self._start_of_all + b"{"
         self._end = b"}" + _CHANNEL + str(database).encode()
+        self._presence_end = b"}" + _PRESENCE + str(database).encode()
+        self.leases = self._start_of_all + b"leases"
 
     @property
     def engines(self) -> bytes:
@@ -38,18 +45,38 @@ class Names:
         """What *node* has published last."""
         return self._start(topic) + b":n:" + node.encode()
 
+    def presence(self, topic: str) -> tuple[bytes, ...]:
+        """Who is in a topic, their users, the version of the last change; and all leases."""
+        start = self._start(topic)
+        return start + b":p", start + b":u", start + b":v", self.leases
+
+    def topics_of(self, lease: str) -> bytes:
+        """Where a lease has somebody."""
+        return self._start_of_all + b"topics:" + lease.encode()
+
     def channel(self, topic: str) -> bytes:
-        return self._prefix + _encode(topic) + self._end
+        return self._prefix + self.encode(topic) + self._end
+
+    def presence_channel(self, topic: str) -> bytes:
+        return self._prefix + self.encode(topic) + self._presence_end
 
     def topic(self, channel: bytes) -> str:
         """The topic of a channel that has such a name."""
-        name = channel[len(self._prefix) : -len(self._end)]
+        return self.decode(channel[len(self._prefix) : -len(self._end)])
+
+    def is_of_presence(self, channel: bytes) -> bool:
+        """Whether the channel, which has one of these names, is about who is in a topic."""
+        return channel.endswith(self._presence_end)
+
+    # Any str can be the name of a topic.
+
+    @staticmethod
+    def encode(topic: str) -> bytes:
+        return topic.encode("utf-8", "surrogatepass")
+
+    @staticmethod
+    def decode(name: bytes) -> str:
         return name.decode("utf-8", "surrogatepass")
 
     def _start(self, topic: str) -> bytes:
-        return self._prefix + _encode(topic) + b"}"
-
-
-def _encode(topic: str) -> bytes:
-    # Any str can be the name of a topic.
-    return topic.encode("utf-8", "surrogatepass")
+        return self._prefix + self.encode(topic) + b"}"

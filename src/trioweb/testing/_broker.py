@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
 from .._engine import Engine
 from .._topics import BrokerPolicy
-from .._topics._commands import Answer, Command, Push, Subscribe, Unsubscribe
+from .._topics._commands import (
+    Answer,
+    Command,
+    Push,
+    Pushed,
+    Subscribe,
+    Unsubscribe,
+    Unwatch,
+    Watch,
+)
 from .._topics._node import EngineLink, EngineLost
 from .._waitable import Waitable
 
@@ -27,25 +36,51 @@ class _Lane:
         self.under_way.append((trio.current_time() + self._latency, item))
         self._changed.changed()
 
-    async def run(self, wait_open: Callable[[], trio.Event]) -> None:
+    async def run(self, wait_open: Callable[[], Awaitable[None]]) -> None:
         while True:
             while not self.under_way:
                 await self._changed.wait_change()
             await trio.sleep_until(self.under_way[0][0])
-            await wait_open().wait()
+            await wait_open()
             # It may have been cut off while the engine stood still.
             if self.under_way:
                 self.under_way.popleft()[1]()
+
+
+class _Interests:
+    """What one connection is to be pushed."""
+
+    __slots__ = ("_subscribed", "_watched")
+
+    def __init__(self) -> None:
+        self._subscribed: set[str] = set()
+        self._watched: set[str] = set()
+
+    def note(self, command: Command) -> None:
+        """The connection has sent *command*."""
+        match command:
+            case Subscribe(topic):
+                self._subscribed.add(topic)
+            case Unsubscribe(topic):
+                self._subscribed.discard(topic)
+            case Watch(topic):
+                self._watched.add(topic)
+            case Unwatch(topic):
+                self._watched.discard(topic)
+
+    def have(self, pushed: Pushed) -> bool:
+        """Whether it gets *pushed*."""
+        return pushed.topic in (self._subscribed if isinstance(pushed, Push) else self._watched)
 
 
 class _MemoryLink:
     """One connection of a node to the engine."""
 
     def __init__(
-        self, broker: MemoryBroker, id: str, node: str, receive: Callable[[Push], None]
+        self, broker: MemoryBroker, id: str, node: str, receive: Callable[[Pushed], None]
     ) -> None:
         self.id = id
-        self.topics: set[str] = set()
+        self.interests = _Interests()
         self.node = node
         self.lost: str | None = None
         self.changed = Waitable()
@@ -62,9 +97,9 @@ class _MemoryLink:
         if self.lost is None:
             self.to_engine.send(execute)
 
-    def push(self, push: Push) -> None:
-        if push.topic in self.topics:
-            self.to_node.send(lambda: self._receive(push))
+    def push(self, pushed: Pushed) -> None:
+        if self.interests.have(pushed):
+            self.to_node.send(lambda: self._receive(pushed))
 
     async def wait_lost(self) -> str:
         while self.lost is None:
@@ -99,18 +134,21 @@ class MemoryBroker:
         self._late: dict[str, list[Callable[[], None]]] = {}
         self._runs = trio.Event()
         self._runs.set()
+        self._nodes_run = trio.Event()
+        self._nodes_run.set()
         self._is_down = False
+        self._pushes_lost = 0
         self._number = 0
 
     def connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         """For hubs; see `trioweb.Broker`."""
         return self._connect(node, fence, receive)
 
     @asynccontextmanager
     async def _connect(
-        self, node: str, fence: str, receive: Callable[[Push], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_MemoryLink]:
         with trio.move_on_after(self.policy.timeout) as scope:
             await trio.sleep(2 * self.latency)
@@ -125,8 +163,8 @@ class MemoryBroker:
         self._links[link.id] = link
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(link.to_engine.run, lambda: self._runs)
-                nursery.start_soon(link.to_node.run, lambda: self._runs)
+                nursery.start_soon(link.to_engine.run, self._wait_open)
+                nursery.start_soon(link.to_node.run, self._wait_open)
                 yield link
                 nursery.cancel_scope.cancel()
         finally:
@@ -134,6 +172,12 @@ class MemoryBroker:
             left = self._links.pop(link.id, None)
             if left is not None:
                 self._leave(left)
+
+    async def _wait_open(self) -> None:
+        """Wait until both ends of all connections run."""
+        while not (self._runs.is_set() and self._nodes_run.is_set()):
+            await self._runs.wait()
+            await self._nodes_run.wait()
 
     def _fence(self, id: str) -> None:
         """Do nothing any more of what the connection *id* carried."""
@@ -146,16 +190,15 @@ class MemoryBroker:
             self._late.setdefault(link.id, []).extend(items)
 
     def _execute(self, link: _MemoryLink, command: Command) -> Answer:
-        match command:
-            case Subscribe():
-                link.topics.add(command.topic)
-            case Unsubscribe():
-                link.topics.discard(command.topic)
+        link.interests.note(command)
         return self._engine.execute(link.node, command)
 
-    def _push(self, push: Push) -> None:
+    def _push(self, pushed: Pushed) -> None:
+        if self._pushes_lost:
+            self._pushes_lost -= 1
+            return
         for link in self._links.values():
-            link.push(push)
+            link.push(pushed)
 
     # Faults.
 
@@ -181,6 +224,22 @@ class MemoryBroker:
     def resume(self) -> None:
         """Have the engine go on."""
         self._runs.set()
+
+    def freeze(self) -> None:
+        """Have the nodes of this broker stand still, with all connections open, until `thaw`."""
+        self._nodes_run = trio.Event()
+
+    def thaw(self) -> None:
+        """Have the nodes go on."""
+        self._nodes_run.set()
+
+    def lose_pushes(self, count: int) -> None:
+        """Have the next *count* publications, or changes of who is in a topic, reach nobody."""
+        self._pushes_lost = count
+
+    def flush(self) -> None:
+        """Have the engine lose everything, with all connections open."""
+        self._engine.flush()
 
     def restart(self, *, lost: int | None = 0) -> None:
         """Have another process go on, and cut all connections for that.

@@ -1,0 +1,420 @@
+"""The presence of a hub that is a node: what it has entered, and how an engine comes to know it.
+
+What was entered here is the truth, and the engine has a copy.  Each connection has a lease of its
+own there.  Under a new one, and under one that had run out or was forgotten, all is entered; what
+the lease before had, and this one has not, is nobody's then.  So whatever has happened to the
+engine, to the connection or to this process is made good in the same way, and nothing has to be
+remembered of those who left while nobody could be told.
+
+    enter, leave ──▶ unsent ──▶ under way (so many) ──▶ confirmed
+                        ▲            │ refused, until the lease is renewed
+                        └────────────┘
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._errors import HubFull
+from .._waitable import Waitable
+from ._commands import (
+    Answer,
+    Changed,
+    Command,
+    Count,
+    Counted,
+    Done,
+    Enter,
+    Expire,
+    Leave,
+    Members,
+    Present,
+    Reap,
+    Reaped,
+    Renew,
+    Renewed,
+    Unwatch,
+    Watch,
+)
+from ._mirror import Mirror
+from ._presence import Follower, Member, PresenceCount, size_of_member
+
+if TYPE_CHECKING:
+    from ._node import EngineLink
+    from ._retention import Retention
+
+# A node that is gone is present for so long, and one that stands still may for a bit less.
+LEASE: Final = 15.0
+# Two of these may be lost.
+RENEWAL: Final = 5.0
+# Commands under way; more would only wait in another place, where nobody counts them.
+_WINDOW: Final = 256
+
+
+class _Entered:
+    """Somebody whom this node has entered, whether the engine may know of that key, and whether it
+    has answered."""
+
+    __slots__ = ("is_confirmed", "is_known", "member", "news")
+
+    def __init__(self, member: Member, *, is_known: bool) -> None:
+        self.member = member
+        self.is_known = is_known
+        self.is_confirmed = False
+        self.news: Waitable | None = None
+
+    def settle(self) -> None:
+        if self.news is not None:
+            self.news.changed()
+
+
+class NodePresence:
+    """See the top of this module, and `Presence`.
+
+    Args:
+        node: its name.
+    """
+
+    def __init__(self, node: str, retention: Retention) -> None:
+        self._node = node
+        self._retention = retention
+        self._mine: dict[str, dict[str, _Entered]] = {}
+        self._mirrors: dict[str, Mirror] = {}
+        # Keys that the engine does not know as they are, by topic and key; those that it refused.
+        self._unsent: dict[tuple[str, str], None] = {}
+        self._refused: dict[tuple[str, str], None] = {}
+        self._under_way = 0
+        self._is_used = self._has_entered = self._is_closed = False
+        self._link: EngineLink | None = None
+        # Whether all has been entered on this link.
+        self._is_synced = False
+        self._lease = ""
+        self._number = 0
+        self._old_leases: list[str] = []
+        # Where another lease, which has run out, may have somebody.
+        self._reaping: deque[tuple[str, str]] = deque()
+        # What is told to those who wait until all is known, and to those who wait for an answer.
+        self._changed = Waitable()
+        self._questions: dict[Waitable, None] = {}
+
+    # Those who are here.
+
+    def enter(self, topic: str, key: str, member: Member) -> None:
+        here = self._mine.get(topic, {})
+        old = here.get(key)
+        if old is not None and old.member == member:
+            return
+        self._retention.take(size_of_member(key, member))
+        # It may have left just now.
+        is_known = (topic, key) in self._unsent or (topic, key) in self._refused
+        if old is not None:
+            self._drop(key, old)
+            is_known = old.is_known
+        self._mine.setdefault(topic, {})[key] = _Entered(member, is_known=is_known)
+        self._has_entered = True
+        self._send_soon(topic, key)
+
+    async def wait_entered(self, topic: str, key: str) -> None:
+        # What another has entered in its place, or has left, is that one's to wait for.
+        while (entered := self._mine.get(topic, {}).get(key)) and not entered.is_confirmed:
+            if self._is_closed:
+                raise trio.ClosedResourceError("the hub is closed")
+            if entered.news is None:
+                entered.news = Waitable()
+            await entered.news.wait_change()
+
+    def leave(self, topic: str, key: str) -> None:
+        here = self._mine.get(topic, {})
+        old = here.pop(key, None)
+        if old is not None:
+            self._drop(key, old)
+            if not here:
+                del self._mine[topic]
+            if old.is_known:
+                self._send_soon(topic, key)
+            else:
+                self._unsent.pop((topic, key), None)
+
+    def _drop(self, key: str, entered: _Entered) -> None:
+        self._retention.give(size_of_member(key, entered.member))
+        entered.settle()
+
+    def size(self, topic: str) -> int:
+        mirror = self._mirrors.get(topic)
+        return len(self._mine.get(topic, ()) if mirror is None else mirror.members)
+
+    # Questions.
+
+    async def members(self, topic: str) -> dict[str, Member]:
+        while True:
+            link = await self._wait_synced()
+            found: dict[str, Member] = {}
+            cursor = "0"
+            # What one connection has begun to tell, another engine may not know how to go on with.
+            while (answer := await self._ask(link, Members(topic, cursor))) is not None:
+                assert isinstance(answer, Present)
+                found.update((key, Member(user, info)) for key, user, info in answer.members)
+                cursor = answer.cursor
+                if cursor == "0":
+                    return found
+
+    async def count(self, topic: str) -> PresenceCount:
+        while True:
+            answer = await self._ask(await self._wait_synced(), Count(topic))
+            if answer is not None:
+                assert isinstance(answer, Counted)
+                return PresenceCount(answer.members, answer.users)
+
+    async def _wait_synced(self) -> EngineLink:
+        """Wait until the engine knows whom this node has."""
+        self._use()
+        while self._link is None or (self._has_entered and not self._is_synced):
+            self._check_open()
+            await self._changed.wait_change()
+        self._check_open()
+        return self._link
+
+    async def _ask(self, link: EngineLink, command: Command) -> Answer | None:
+        """The answer to *command*; None if *link* is lost before."""
+        answers: list[Answer] = []
+        news = Waitable()
+
+        def answered(answer: Answer) -> None:
+            answers.append(answer)
+            news.changed()
+
+        link.send(command, answered)
+        self._questions[news] = None
+        try:
+            while not answers and self._link is link:
+                self._check_open()
+                await news.wait_change()
+        finally:
+            del self._questions[news]
+        return answers[0] if answers else None
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError("the hub is closed")
+
+    # Those who follow.
+
+    def follow(self, topic: str, follower: Follower) -> None:
+        mirror = self._mirrors.get(topic)
+        if mirror is None:
+            mirror = self._mirrors[topic] = Mirror(self._retention)
+            mirror.followers[follower] = None
+            if not self._use() and self._link is not None:
+                self._watch(self._link, topic, mirror)
+        mirror.followers[follower] = None
+
+    def unfollow(self, topic: str, follower: Follower) -> None:
+        mirror = self._mirrors.get(topic)
+        if mirror is not None:
+            mirror.followers.pop(follower, None)
+            if not mirror.followers:
+                self._end_mirror(topic, mirror, None)
+
+    def _end_mirror(self, topic: str, mirror: Mirror, error: HubFull | None) -> None:
+        del self._mirrors[topic]
+        mirror.end(error)
+        if self._link is not None:
+            self._link.send(Unwatch(topic), _ignore)
+
+    def _watch(self, link: EngineLink, topic: str, mirror: Mirror) -> None:
+        link.send(Watch(topic), _ignore)
+        mirror.begin()
+        self._read(link, topic, mirror, "0")
+
+    def _read(self, link: EngineLink, topic: str, mirror: Mirror, cursor: str) -> None:
+        link.send(Members(topic, cursor), partial(self._was_read, link, topic, mirror))
+
+    @enable_ki_protection
+    def _was_read(self, link: EngineLink, topic: str, mirror: Mirror, answer: Answer) -> None:
+        # Of one that has ended another may have begun.
+        if self._link is not link or self._mirrors.get(topic) is not mirror:
+            return
+        if isinstance(answer, Present):
+            try:
+                cursor = mirror.page(answer)
+            except HubFull as exc:
+                self._end_mirror(topic, mirror, exc)
+            else:
+                if cursor is not None:
+                    self._read(link, topic, mirror, cursor)
+
+    def changed(self, change: Changed) -> None:
+        """The engine has told of *change*."""
+        mirror = self._mirrors.get(change.topic)
+        if mirror is not None:
+            try:
+                is_hole = mirror.changed(change)
+            except HubFull as exc:
+                self._end_mirror(change.topic, mirror, exc)
+            else:
+                if is_hole and self._link is not None:
+                    self._read(self._link, change.topic, mirror, "0")
+
+    # What the engine is told.
+
+    def _use(self) -> bool:
+        """Have a lease from now on; return whether that was not so before."""
+        if self._is_used:
+            return False
+        self._is_used = True
+        if self._link is not None:
+            self._begin(self._link)
+        return True
+
+    def connected(self, link: EngineLink) -> None:
+        """There is a connection to the engine, and nothing of the one before is done any more."""
+        self._link = link
+        self._under_way = 0
+        self._unsent.clear()
+        self._refused.clear()
+        self._reaping.clear()
+        if self._is_used:
+            self._begin(link)
+
+    def lost(self) -> None:
+        """There is none any more."""
+        self._link, self._is_synced = None, False
+        for news in tuple(self._questions):
+            news.changed()
+
+    def _begin(self, link: EngineLink) -> None:
+        if self._lease:
+            self._old_leases.append(self._lease)
+        self._number += 1
+        self._lease = f"{self._node}.{self._number}"
+        self._renew(link)
+        for topic, mirror in self._mirrors.items():
+            self._watch(link, topic, mirror)
+
+    def renew(self) -> None:
+        """Time has passed."""
+        if self._link is not None and self._is_used:
+            self._unsent.update(self._refused)
+            self._refused.clear()
+            self._renew(self._link)
+
+    def _renew(self, link: EngineLink) -> None:
+        link.send(Renew(self._lease, LEASE), partial(self._renewed, link))
+
+    @enable_ki_protection
+    def _renewed(self, link: EngineLink, answer: Answer) -> None:
+        if self._link is not link or not isinstance(answer, Renewed):
+            return  # if it was refused, perhaps not the next time
+        if answer.is_new:
+            for topic, here in self._mine.items():
+                self._unsent.update(((topic, key), None) for key in here)
+        if answer.expired and not self._reaping:
+            self._reaping.extend((topic, answer.expired) for topic in answer.topics)
+            self._reap(link, "0")
+        self._pump()
+
+    def _reap(self, link: EngineLink, cursor: str) -> None:
+        topic, lease = self._reaping[0]
+        link.send(Reap(topic, lease, cursor), partial(self._reaped, link))
+
+    @enable_ki_protection
+    def _reaped(self, link: EngineLink, answer: Answer) -> None:
+        if self._link is not link:
+            return
+        if not isinstance(answer, Reaped):
+            self._reaping.clear()  # whoever renews next goes on
+        elif answer.cursor != "0":
+            self._reap(link, answer.cursor)
+        else:
+            self._reaping.popleft()
+            if self._reaping:
+                self._reap(link, "0")
+            else:
+                self._renew(link)  # which tells of more, if there is any
+
+    def _send_soon(self, topic: str, key: str) -> None:
+        """*key* has come or gone."""
+        self._unsent[topic, key] = None
+        self._refused.pop((topic, key), None)
+        if not self._use():
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send what there is room for; once there is nothing left, all is known."""
+        link = self._link
+        if link is None:
+            return
+        while self._unsent and self._under_way < _WINDOW:
+            topic, key = next(iter(self._unsent))
+            del self._unsent[topic, key]
+            here = self._mine.get(topic, {})
+            entered = here.get(key)
+            command: Command
+            if entered is None:
+                command = Leave(topic, self._lease, key, not here)
+            else:
+                command = Enter(topic, self._lease, key, *entered.member)
+                entered.is_known = True
+            self._under_way += 1
+            link.send(command, partial(self._answered, link, topic, key, entered))
+        if not self._is_synced and not self._unsent and not self._under_way:
+            self._synced(link)
+
+    def _synced(self, link: EngineLink) -> None:
+        self._is_synced = True
+        for lease in self._old_leases:
+            link.send(Expire(lease), _ignore)
+        if self._old_leases:
+            self._old_leases.clear()
+            self._renew(link)  # which tells whom they have left behind
+        self._changed.changed()
+
+    @enable_ki_protection
+    def _answered(
+        self, link: EngineLink, topic: str, key: str, entered: _Entered | None, answer: Answer
+    ) -> None:
+        if self._link is not link:
+            return
+        self._under_way -= 1
+        if not isinstance(answer, Done):
+            self._refused[topic, key] = None
+        elif entered is not None:
+            entered.is_confirmed = True
+            entered.settle()
+        self._pump()
+        if not self._unsent and not self._under_way:
+            self._changed.changed()
+
+    # The end.
+
+    async def flush(self) -> None:
+        """Leave all topics, and wait until the engine knows.  Checkpoint: not always."""
+        if not self._has_entered:
+            return
+        for topic, here in tuple(self._mine.items()):
+            for key in tuple(here):
+                self.leave(topic, key)
+        while self._unsent or self._under_way or not self._is_synced:
+            await self._changed.wait_change()
+        if self._link is not None:
+            await self._ask(self._link, Expire(self._lease))
+
+    def close(self) -> None:
+        self._is_closed = True
+        for here in self._mine.values():
+            for entered in here.values():
+                entered.settle()
+        for mirror in tuple(self._mirrors.values()):
+            mirror.end(None)
+        self._changed.changed()
+        for news in tuple(self._questions):
+            news.changed()
+
+
+def _ignore(answer: Answer) -> None:
+    pass
