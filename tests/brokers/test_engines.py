@@ -52,6 +52,23 @@ async def publish_all(hub: Hub) -> dict[str, Position]:
     return {name: await hub.topic(name).publish_confirmed("a") for name in NAMES}
 
 
+async def test_who_is_there_is_kept_where_the_topic_is(servers: list[RedisServer]) -> None:
+    one, other = RedisBroker(urls(*servers)), RedisBroker(urls(*servers))
+    async with open_hub(broker=one) as first, open_hub(broker=other) as second:
+        with trio.fail_after(_SECONDS):
+            for name in NAMES:
+                await first.topic(name).enter(f"in {name}", user="ann")
+            for name in NAMES:
+                assert await second.topic(name).members() == {f"in {name}": b""}
+                assert (await second.topic(name).count_members()).users == 1
+            with second.topic(NAMES[0]).presence_changes() as changes:
+                await second.topic(NAMES[0]).members()
+                first.topic(NAMES[0]).leave(f"in {NAMES[0]}")
+                assert not (await anext(changes)).is_there
+        held = [len(server.ask("KEYS", "trioweb:{*}:p")) for server in servers]
+        assert sum(held) == len(NAMES) - 1 and all(held)
+
+
 async def test_topics_are_spread_over_servers_and_are_the_same_on_all_hubs(
     servers: list[RedisServer],
 ) -> None:

@@ -146,7 +146,7 @@ def test_the_scripts_come_with_the_package() -> None:
     names = ["count", "enter", "leave", "load", "members", "place", "publish", "reap", "renew"]
     assert sorted(read_scripts()) == names
     for script in read_scripts().values():
-        assert script.startswith("-- What all scripts begin with")
+        assert script.startswith("-- ")
 
 
 def test_who_lacks_hiredis_is_told_what_to_install() -> None:

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from trioweb import HubFull, PresenceCount, open_hub
+from trioweb._topics._presence import LocalPresence
 
 
 async def test_who_enters_is_there_until_they_leave() -> None:
@@ -36,8 +37,9 @@ async def test_who_enters_is_there_until_they_leave() -> None:
             assert (change.key, change.info, change.is_there) == ("cid", b"3", False)
         assert await topic.members() == {}
         assert await topic.count_members() == PresenceCount(0, 0)
-        assert hub._presence._topics == {}  # type: ignore[attr-defined]
-        assert hub._presence._followers == {}  # type: ignore[attr-defined]
+        presence = hub._presence
+        assert isinstance(presence, LocalPresence)
+        assert not presence._topics and not presence._followers
 
 
 async def test_whoever_follows_hears_nothing_more_when_the_hub_is_closed() -> None:

@@ -15,6 +15,7 @@ from .._policy import Retain
 from ._broker import LocalNode, Node
 from ._delivery import Counts
 from ._node import Broker, BrokerStatistics, EngineNode
+from ._presence import Presence
 from ._pump import Pump
 from ._retention import Retention
 from ._sink import Outlet
@@ -70,7 +71,7 @@ class Hub:
         self._pump = Pump(observer)
         self._node: Node = node or LocalNode()
         self._broker = node
-        self._presence = self._node.open_presence(self._retention)
+        self._presence: Presence = self._node.open_presence(self._retention)
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()
