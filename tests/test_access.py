@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -78,12 +78,16 @@ class Member:
 
 @asynccontextmanager
 async def house(
-    topics: dict[str, TopicRules] = TOPICS, *, secret: str | None = SECRET, **given: Any
+    topics: dict[str, TopicRules] = TOPICS,
+    *,
+    secret: str | None = SECRET,
+    origins: Collection[str] = (),
+    **given: Any,
 ) -> AsyncGenerator[House]:
     tokens = None if secret is None else Tokens(secret)
     access = Access(topics, tokens=tokens, **given)
     async with trioweb.open_hub() as hub, trio.open_nursery() as nursery:
-        broadcast = Broadcast(hub, access, history=10, echo=True)
+        broadcast = Broadcast(hub, access, history=10, echo=True, origins=origins)
         async with trioweb.open_topic_server(
             hub, topics=topics, tokens=tokens, on_connect=broadcast.welcome
         ) as broadcast.topic_server:
@@ -269,6 +273,88 @@ async def test_form_of_another_site_publishes_nothing_with_our_users_cookies() -
         assert await at_post(there, "open:x", {"Origin": "https://evil.example"}) == "403"
         assert there.published() == 0
         assert await at_post(there, "talk:x", {**cookie, "Origin": "http://server"}) == "all"
+
+
+PREFLIGHT = "Access-Control-Request-Method: POST"
+PAGE = "https://shop.example"
+
+
+@pytest.mark.parametrize(
+    ("path", "lines", "status"),
+    [
+        ("/talk:x", [f"Origin: {PAGE}", PREFLIGHT], 204),
+        ("/talk:x", ["Origin: https://evil.example", PREFLIGHT], 405),
+        ("/talk:x", [f"Origin: {PAGE}"], 405),
+        ("/talk:x", [PREFLIGHT], 405),
+        ("/stats", [f"Origin: {PAGE}", PREFLIGHT], 405),
+        ("/connection/websocket", [f"Origin: {PAGE}", PREFLIGHT], 405),
+    ],
+)
+async def test_preflight_is_answered_for_topics_and_listed_pages_alone(
+    path: str, lines: list[str], status: int
+) -> None:
+    async with house(origins=[PAGE]) as there:
+        head = [f"OPTIONS {path} HTTP/1.1", "Host: server", *lines, "", ""]
+        answer = await there.site.ask("\r\n".join(head).encode())
+        assert answer.status == status
+        told = {name for name in answer.headers if name.startswith("access-control-")}
+        if status != 204:
+            assert not told
+            return
+        assert answer.headers["access-control-allow-origin"] == PAGE
+        assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        assert "access-control-allow-credentials" not in told
+        assert answer.headers["vary"] == "Origin"
+        assert answer.body == b""
+
+
+@pytest.mark.parametrize(("given", "status"), [(signed(), 200), ("", 401)])
+async def test_page_that_is_listed_may_read_what_came_of_its_post(given: str, status: int) -> None:
+    async with house(origins=[PAGE]) as there:
+        head = [
+            "POST /talk:x HTTP/1.1", "Host: server", f"Origin: {PAGE}", "Content-Length: 2",
+            f"Authorization: Bearer {given}", "", "hi",
+        ]  # fmt: skip
+        answer = await there.site.ask("\r\n".join(head).encode())
+        assert answer.status == status
+        assert answer.headers["access-control-allow-origin"] == PAGE
+        assert answer.headers["vary"] == "Origin"
+
+
+async def test_key_of_a_post_is_its_users() -> None:
+    async with house(keys=[KEY.encode()]) as there:
+        ann, bob = [f"Authorization: Bearer {signed(sub=user)}" for user in ("ann", "bob")]
+        given = "Idempotency-Key: one"
+        for authorization in ann, bob, ann, f"Authorization: Bearer {KEY}":
+            line = await there.get("/talk:x", authorization, given, method="POST", body="hello")
+            assert line == 200
+        assert await there.get("/talk:x", ann, given, method="POST", body="other") == 422
+        assert await there.get("/talk:x", bob, given, method="POST", body="hello") == 200
+        topic = there.hub.topic("talk:x", retain=TOPICS["talk"].retain)
+        publishers = [publication.publisher for publication in topic.history()]
+        assert publishers == [trioweb.Publisher("ann"), trioweb.Publisher("bob"), None]
+
+
+async def test_members_are_told_who_has_published_at_the_other_doors() -> None:
+    async with house() as there:
+        member = await there.member()
+        await member.ask(connect={"token": signed(sub="bob")})
+        await member.ask(subscribe={"channel": "talk:x"})
+        ann = {"Authorization": f"Bearer {signed()}"}
+        for door in at_websocket, at_post:
+            assert await door(there, "talk:x", ann) == "all"
+            frame = await member.peer.frame()
+            assert frame is not None
+            told = json.loads(frame.payload)["push"]["pub"]
+            assert (told["data"], told["info"]["user"]) == ("hello", "ann")
+
+
+async def test_cookie_of_tokens_has_the_name_that_it_was_given() -> None:
+    async with house(cookie="__Host-session") as there:
+        good = signed()
+        assert await at_page(there, "talk:x", {"Cookie": f"__Host-session={good}"}) == "all"
+        assert await at_page(there, "talk:x", {"Cookie": f"trioweb_token={good}"}) == "401"
 
 
 async def test_numbers_are_for_who_has_a_token_and_health_is_for_all() -> None:

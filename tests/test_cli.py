@@ -721,6 +721,36 @@ async def test_topics_and_tokens_are_taken_from_files_and_sighup_reads_secrets_a
     assert SECRET not in server.stderr
 
 
+@pytest.mark.network
+async def test_tokens_for_others_are_refused_where_audience_and_issuer_are_given(
+    tmp_path: Path,
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.write_text(f"{SECRET}\n")
+    given = ("--token-audience", "chat", "--token-issuer", "desk")
+    async with serving("--token-secret-file", str(secrets), *given) as server:
+        right = {"sub": "ann", "aud": ["shop", "chat"], "iss": "desk"}
+        for claims, status in (
+            (right, b"HTTP/1.1 200 OK"),
+            (right | {"aud": "shop"}, b"HTTP/1.1 401 Unauthorized"),
+            (right | {"iss": "other"}, b"HTTP/1.1 401 Unauthorized"),
+            ({"sub": "ann"}, b"HTTP/1.1 401 Unauthorized"),
+        ):
+            assert await _post(server, jwt.encode(claims, SECRET, "HS256")) == status, claims
+
+
+@pytest.mark.parametrize("name", ["audience", "issuer"])
+def test_what_tokens_must_say_needs_a_key_to_check_them(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fails(capsys, "serve", f"--token-{name}", "chat")
+    assert line.startswith(f"trioweb: --token-{name} needs --token-secret-file")
+
+
+def test_name_that_no_cookie_can_have_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'a b' cannot be the name of a cookie" in fails(capsys, "serve", "--token-cookie", "a b")
+
+
 async def _post(server: Serving, key: str, topic: str = "lobby") -> bytes:
     """What a POST with *key* is answered with."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)

@@ -16,11 +16,12 @@ import trio
 
 from ._centrifuge._codes import ErrorCode
 from ._errors import Dismiss, Refuse, Reject
-from ._keys import Pace, bearer_of, is_one_of, token_of
+from ._keys import TOKEN_COOKIE, Pace, bearer_of, is_one_of, token_of
 from ._policy import Retain
 from ._protocol._http import Request
 from ._topic_server._rules import ConnectRequest, TopicRules, Welcome, rules_by_name
 from ._topic_server._tokens import Tokens
+from ._topics import Publisher
 
 FOR_EVER: Final = math.inf
 
@@ -45,10 +46,13 @@ class Permit:
     Attributes:
         rules: those of the topic.
         until: when it ends, in Trio's time.
+        publisher: whose is what it publishes: that of its token's user; None for whoever has none,
+            or an API key, which is the program's own.
     """
 
     rules: TopicRules
     until: float = FOR_EVER
+    publisher: Publisher | None = None
 
     @property
     def lifetime(self) -> float | None:
@@ -73,6 +77,7 @@ class Access:
         topics: the rules; as for `open_topic_server`.
         keys: API keys, whose holders publish to every topic, whatever its rules.
         tokens: what tokens are checked with; None if nobody needs one.
+        cookie: the name of the cookie in which pages have theirs.
 
     Attributes:
         keys: those that count from now on.
@@ -85,10 +90,12 @@ class Access:
         *,
         keys: Iterable[bytes] = (),
         tokens: Tokens | None = None,
+        cookie: str = TOKEN_COOKIE,
     ) -> None:
         self.keys = tuple(keys)
         self.tokens = tokens
         self.replace_topics(topics)
+        self._cookie = cookie
         self._pace = Pace()
 
     def replace_topics(self, topics: Mapping[str, TopicRules]) -> None:
@@ -110,7 +117,7 @@ class Access:
         """Who has sent *request*, by its token; None if there is no valid one."""
         if self.tokens is None:
             return None
-        token = token_of(request)
+        token = token_of(request, self._cookie)
         if not token:
             return None
         try:
@@ -135,7 +142,9 @@ class Access:
             raise Reject(404, "There is no such topic.\n")
         if not rules.subscribe and (caller is None or name not in caller.welcome.topics):
             raise Reject(403, "Subscribing to this topic is not allowed.\n")
-        return Permit(rules, FOR_EVER if caller is None else caller.until)
+        if caller is None:
+            return Permit(rules)
+        return Permit(rules, caller.until, Publisher(caller.welcome.user))
 
     async def publish(self, request: Request, name: str) -> Permit:
         """Likewise for somebody who wants to publish to it, and is not subscribed."""

@@ -13,7 +13,7 @@ import json
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
@@ -49,6 +49,20 @@ _PAGE_HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )
+# What a page of another, listed Origin is told before it sends a key, a token or JSON.  Without its
+# cookies: who may do what with those is said for WebSockets, by SameSite.
+_VARY: Final = ("Vary", "Origin")
+_PREFLIGHT: Final = (
+    ("Access-Control-Allow-Methods", "GET, POST"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"),
+    ("Access-Control-Max-Age", "600"),
+    _VARY,
+)
+
+
+def _allowing(request: Request) -> tuple[str, str]:
+    """The field that lets the page that has sent *request* read the answer."""
+    return ("Access-Control-Allow-Origin", request.origin or "")
 
 
 def _policy(page: str) -> str:
@@ -197,7 +211,7 @@ class Broadcast:
     async def _relay(self, connection: Connection) -> None:
         visit: _Visit = connection.user
         topic, permit = visit.topic, visit.permit
-        may_publish = permit.rules.publish
+        may_publish, publisher = permit.rules.publish, permit.publisher
         skip = None if self._echo else connection
         try:
             with topic.subscribe(connection, history=permit.history(self._history)):
@@ -207,12 +221,12 @@ class Broadcast:
                         await connection.aclose(CloseCode.POLICY_VIOLATION, reason)
                         return
                     try:
-                        topic.publish(message, skip)
+                        topic.publish(message, skip, publisher=publisher)
                     except BrokerFull:
                         # Whoever sends faster than the broker takes it is read more slowly.  What
                         # it refuses is in the log.
                         with suppress(Unpublished):
-                            await topic.publish_confirmed(message, skip)
+                            await topic.publish_confirmed(message, skip, publisher=publisher)
         except HubFull:
             # Others made topics between the request and now; or this peer has left, and with
             # it the topic, while its last messages were still to be read.
@@ -221,6 +235,8 @@ class Broadcast:
     async def http(self, request: Request) -> Response:
         if request.method == "POST" and self._access.takes_posts and _is_topic(request):
             return await self._publish(request)
+        if self._is_preflight(request):
+            return Response(204, b"", (*_PREFLIGHT, _allowing(request)))
         if request.method not in ("GET", "HEAD"):
             return Response(405, "only GET and HEAD are answered\n", [ALLOW])
         match request.path:
@@ -236,13 +252,36 @@ class Broadcast:
             case _:
                 return await self._show(request)
 
+    def _is_preflight(self, request: Request) -> bool:
+        """Whether the browser of a page that may connect asks what else it may send to a topic."""
+        return (
+            request.method == "OPTIONS"
+            and "access-control-request-method" in request.headers
+            and request.origin is not None
+            and self._origins.complaint(request) is None
+            and _is_topic(request)
+        )
+
     async def _publish(self, request: Request) -> Response:
         # A form of another site brings our users' cookies along.
         if self._origins.complaint(request):
             raise Reject(403, "This Origin may not publish.\n")
+        if request.origin is None:
+            return await self._publish_permitted(request)
+        # Its page may read what came of it.
+        added = (_allowing(request), _VARY)
+        try:
+            response = await self._publish_permitted(request)
+        except Reject as exc:
+            raise Reject(exc.status, exc.body, (*exc.headers, *added)) from None
+        assert isinstance(response.headers, tuple)
+        return replace(response, headers=(*response.headers, *added))
+
+    async def _publish_permitted(self, request: Request) -> Response:
         permit = await self._access.publish(request, self._name(request))
         try:
-            return await publish_posted(request, self._topic(request, permit))
+            topic = self._topic(request, permit)
+            return await publish_posted(request, topic, permit.publisher)
         except HubFull:
             raise _full() from None
 

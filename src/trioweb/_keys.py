@@ -18,7 +18,7 @@ from ._protocol._http import Address, Request
 
 MIN_KEY_CHARS: Final = 16
 # A page has it from whoever signs its users in, as an HttpOnly cookie: no script can read that.
-_COOKIE: Final = "trioweb_token"
+TOKEN_COOKIE: Final = "trioweb_token"
 # One guess a second for each host is no way to find a key.  A host that is further behind than this
 # is told at once.
 _PACE_SECONDS: Final = 1.0
@@ -57,8 +57,8 @@ def bearer_of(request: Request) -> str:
     return given.strip() if scheme.lower() == "bearer" else ""
 
 
-def token_of(request: Request) -> str:
-    """The token that *request* brings, in that header or else in its cookie; "" for none.
+def token_of(request: Request, cookie: str) -> str:
+    """The token that *request* brings, in that header or else in the *cookie*; "" for none.
 
     Never in the query: that stands in the logs of proxies and in the history of browsers.
     """
@@ -66,7 +66,7 @@ def token_of(request: Request) -> str:
         return given
     for part in request.headers.get("cookie", "").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == _COOKIE:
+        if name == cookie:
             return value
     return ""
 

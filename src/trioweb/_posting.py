@@ -15,7 +15,7 @@ import trio
 from ._errors import BrokerFull, HubFull, Reject, Unpublished
 from ._policy import Message
 from ._protocol._http import Request, Response
-from ._topics import Kind, Topic
+from ._topics import Kind, Publisher, Topic
 from ._topics._details import describe
 
 _JSON_LINES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -35,8 +35,8 @@ class _Item:
     key: str | None
 
 
-async def publish_posted(request: Request, topic: Topic) -> Response:
-    """Publish the body of *request*.
+async def publish_posted(request: Request, topic: Topic, publisher: Publisher | None) -> Response:
+    """Publish the body of *request* as *publisher*, to whom its key is confined.
 
     Raises:
         Reject: it cannot be: 400, 413, 415, 422 for a key that was used for something else, or 503.
@@ -46,11 +46,12 @@ async def publish_posted(request: Request, topic: Topic) -> Response:
     body = await request.body()
     items = await _lines(body, key) if kind in _JSON_LINES else [_message(body, kind, key)]
     for item in items:
-        _check_once(topic, item)
+        _check_once(topic, item, publisher)
     receipts = []
     try:
         for number, item in enumerate(items, 1):
-            receipts.append(topic.post(item.message, kind=item.kind, key=item.key))
+            posted = topic.post(item.message, kind=item.kind, key=item.key, publisher=publisher)
+            receipts.append(posted)
             if number % _LINES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
         for receipt in receipts:
@@ -124,11 +125,11 @@ def _check_json(text: str, where: str) -> None:
         raise Reject(400, f"{where} is not JSON\n") from None
 
 
-def _check_once(topic: Topic, item: _Item) -> None:
-    """Check that what was published with the same key, if that is still there, was the same."""
+def _check_once(topic: Topic, item: _Item, publisher: Publisher | None) -> None:
+    """Check that what *publisher* published with this key, if it is still there, is the same."""
     if item.key is None:
         return
-    message, details = describe(item.message, item.key, None, None, item.kind)
+    message, details = describe(item.message, item.key, None, publisher, item.kind)
     offset = topic._log.published(details)
     if offset is not None:
         before = topic._log[offset]

@@ -67,6 +67,13 @@ def proxy(text: str) -> str:
     return text
 
 
+def cookie_name(text: str) -> str:
+    # RFC 6265 section 4.1.1: a token of HTTP.
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a cookie")
+    return text
+
+
 def header(text: str) -> tuple[str, str]:
     name, colon, value = (part.strip() for part in text.partition(":"))
     if not colon:

@@ -90,8 +90,15 @@ def tokens(options: argparse.Namespace) -> Tokens | None:
         UsageError: keys cannot be had.
     """
     keys = _token_keys(options)
+    asked = {"audience": options.token_audience, "issuer": options.token_issuer}
+    if not keys:
+        for name, value in asked.items():
+            # Whoever checks tokens by it would let in everybody.
+            if value is not None:
+                raise UsageError(f"--token-{name} needs --token-secret-file or --token-key-file")
+        return None
     with _telling(options):
-        return Tokens(keys) if keys else None
+        return Tokens(keys, **asked)
 
 
 def again(access: Access) -> list[Part]:

@@ -64,7 +64,7 @@ def _topics(options: argparse.Namespace) -> dict[str, TopicRules]:
 def _access(options: argparse.Namespace) -> Access:
     """Who may do what."""
     keys, tokens = secrets.api_keys(options), secrets.tokens(options)
-    return Access(_topics(options), keys=keys, tokens=tokens)
+    return Access(_topics(options), keys=keys, tokens=tokens, cookie=options.token_cookie)
 
 
 @asynccontextmanager

@@ -6,8 +6,19 @@ import argparse
 from functools import partial
 from typing import Any
 
+from .._keys import TOKEN_COOKIE
 from .._policy import Limits
-from ._argument_types import address, app_heartbeat, broker, host, mode, origin, proxy, subprotocol
+from ._argument_types import (
+    address,
+    app_heartbeat,
+    broker,
+    cookie_name,
+    host,
+    mode,
+    origin,
+    proxy,
+    subprotocol,
+)
 from ._numbers import count, port, seconds, whole
 from ._parser import add_log_level
 from ._settings import Settings
@@ -158,6 +169,15 @@ def _add_access(add: Any) -> None:
         rereadable=True,
         metavar="FILE",
         help="likewise with these public keys (PEM; RSA or P-256)",
+    )
+    add("--token-audience", metavar="TEXT", help="what a token's aud must be; otherwise anything")
+    add("--token-issuer", metavar="TEXT", help="what a token's iss must be; otherwise anything")
+    add(
+        "--token-cookie",
+        type=cookie_name,
+        default=TOKEN_COOKIE,
+        metavar="NAME",
+        help="the cookie in which pages have their token",
     )
 
 
