@@ -209,8 +209,10 @@ def release(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site of `docs/`, whose links must lead somewhere, and run what stands in it."""
+    """Build the site of `docs/`, whose links must lead somewhere; run it, and ask its search."""
+    require(session, "node")
     session.install(".[cli]", *group("docs"), *group("tests"))
+    session.env["SITE"] = "build/docs"  # whose search is asked
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "build/docs")
     session.run("pytest", *HERE, "tests/docs", "tests/examples/test_readme.py", *session.posargs)
 

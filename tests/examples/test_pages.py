@@ -168,35 +168,7 @@ def note_urls(page: Page, urls: list[str]) -> None:
     page.on("websocket", lambda socket: urls.append(socket.url))
 
 
-# Of each answer so many words come before the test lets the others go, however long that takes.
-_HELD_AFTER = 15
-_HELD = f"""
-import sys
-from collections import Counter
-from pathlib import Path
-import trio
-sys.path.insert(0, {str(EXAMPLES)!r})
-import model_stream
-
-class Trio:
-    words = Counter()
-
-    def __getattr__(self, name):
-        return getattr(trio, name)
-
-    async def sleep(self, seconds):
-        task = trio.lowlevel.current_task()
-        self.words[task] += 1
-        while self.words[task] > {_HELD_AFTER} and not Path(__file__).with_name("go").exists():
-            await trio.sleep(0.02)
-        await trio.sleep(seconds)
-
-model_stream.trio = Trio()
-trio.run(model_stream.main, int(sys.argv[2]), 0.001)
-"""
-
-
-async def test_model_page_goes_on_where_it_was_when_reloaded(tmp_path: Path) -> None:
+async def test_model_page_goes_on_where_it_was_when_reloaded() -> None:
     def steps(browser: Browser) -> None:
         pages = {over: open_page(browser, runs.url) for over in ("events", "WebSocket")}
         asked: dict[str, list[str]] = {over: [] for over in pages}
@@ -208,7 +180,6 @@ async def test_model_page_goes_on_where_it_was_when_reloaded(tmp_path: Path) -> 
         for page in pages.values():
             page.get_by_text("Where was I?").wait_for()
             page.reload()
-        (tmp_path / "go").touch()
         for over, page in pages.items():
             page.get_by_text("done", exact=True).wait_for()
             answers.append(page.locator("#answer").text_content() or "")
@@ -223,8 +194,7 @@ async def test_model_page_goes_on_where_it_was_when_reloaded(tmp_path: Path) -> 
         answers.append(other.locator("#answer").text_content() or "")
 
     answers: list[str] = []
-    (tmp_path / "held.py").write_text(_HELD)
-    with running(str(tmp_path / "held.py")) as runs:
+    with running("model_stream.py") as runs:
         await drive(steps)
     assert answers[0].startswith("You ask: “Where was I?” A nursery")
     assert answers[0].endswith("and none twice.")

@@ -35,7 +35,7 @@ class PresenceCount:
 
     Attributes:
         members: keys.
-        users: different `user`s of theirs.
+        users: how many different ones these are of.
     """
 
     members: int
