@@ -12,10 +12,11 @@ from trioweb._topic_client._line import Line
 from trioweb._topic_server._calls import Calls
 from trioweb._topic_server._due import Due
 from trioweb._topic_server._member import Member
-from trioweb._topic_server._presence import LocalPresence
+from trioweb._topic_server._presence import Announcer
 from trioweb._topic_server._room import Room
 from trioweb._topic_server._seat import Seat
 from trioweb._topics import Since, Subscription
+from trioweb._topics._presence import LocalPresence
 
 from .mutants import Mutants
 
@@ -25,7 +26,7 @@ _subscribe = Room.subscribe
 _ping_next = Due._ping_next
 _put = Following._put
 _publish = Following._publish
-_leave = LocalPresence.leave
+_is_told = Announcer.is_told
 
 
 def _call_it_recovered(topic: Topic, since: Since | None, history: int = 0) -> Recovery:
@@ -47,18 +48,19 @@ def _subscribe_too_early(self: Room, member: Member, position: Position) -> Subs
 def _go_on_delivering(self: Seat, member: Member) -> None:
     if self.subscription is not None:
         self.subscription = None
-        member._server._leave(self.name, member)
+        member._server._presence.leave(self.name, member.client)
+        member._server._leave(self.name)
 
 
 def _ping_ever_later(self: Due, due: float) -> None:
     _ping_next(self, due + 0.25)
 
 
-def _leave_unheard(self: LocalPresence, topic: str, client: str, *, tell: bool) -> None:
-    _leave(self, topic, client, tell=False)
+def _tell_of_no_leaving(self: Announcer, name: str, *, has_left: bool) -> bool:
+    return not has_left and _is_told(self, name, has_left=False)
 
 
-def _stay_present(self: LocalPresence, topic: str, client: str, *, tell: bool) -> None:
+def _stay_present(self: LocalPresence, topic: str, key: str) -> None:
     pass
 
 
@@ -85,7 +87,7 @@ TOPIC_MUTANTS: Final[Mutants] = {
     "a subscription begins before its position": (Room, "subscribe", _subscribe_too_early),
     "a subscription outlives its end": (Seat, "leave", _go_on_delivering),
     "pings come ever later": (Due, "_ping_next", _ping_ever_later),
-    "nobody hears who leaves": (LocalPresence, "leave", _leave_unheard),
+    "nobody hears who leaves": (Announcer, "is_told", _tell_of_no_leaving),
     "who leaves stays present": (LocalPresence, "leave", _stay_present),
     "calls outlive their connection": (Calls, "cancel_all", _let_calls_go_on),
     "gaps are not told": (Following, "_put", _hide_gaps),

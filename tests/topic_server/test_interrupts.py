@@ -74,7 +74,8 @@ async def a_members_life() -> None:
         if server is not None and hub is not None:
             assert not server._rooms
             assert not server._members
-            assert not server._presence._topics  # type: ignore[attr-defined]
+            assert not server._announcer.listened
+            assert not hub._presence._topics  # type: ignore[attr-defined]
             assert hub.statistics().subscribers == 0
 
 

@@ -264,7 +264,7 @@ async def test_a_publication_is_encoded_once_for_each_encoding() -> None:
             peer = await web.connect(format)
             await peer.subscribe("chat:1", join_leave=True)
         assert len(web.hub.topic("chat:1")._members) == 2
-        assert len(web.server._presence.changes("chat:1")._members) == 2
+        assert len(web.server._announcer.changes("chat:1")._members) == 2
 
 
 async def test_who_does_not_read_is_not_read_from(

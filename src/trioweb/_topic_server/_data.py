@@ -65,6 +65,11 @@ def info_bytes(user: str, client: str, conn_info: Any, chan_info: Any) -> bytes:
     )
 
 
+def plain_info(user: str, client: str) -> bytes:
+    """As `info_bytes`, of somebody of whom nothing else is known."""
+    return _encoder.encode(ClientInfo(user, client))
+
+
 def _raw_or_unset(value: Any) -> Payload:
     return msgspec.UNSET if value is None else msgspec.Raw(to_json(value))
 

@@ -1,18 +1,25 @@
-"""Who is where: the seam behind which the members of topics are kept, and its form in memory.
+"""Who is where: what members are told of that, and of who comes and goes.
 
-A member's info is bytes that nobody here reads.
+Members are in the presence of their hub, as whoever calls `Topic.enter`, so that a broker has all
+of them.  What comes and goes is published in topics of a private hub, one for each topic that some
+member listens to, so that it is encoded once and written by a pump.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Final, Protocol
+import logging
+from typing import Final
 
-import trio
+import msgspec
 
+from .._centrifuge import Codec
+from .._centrifuge._schema import ClientInfo
 from .._policy import Retain
 from .._topics import Hub, Topic
+from .._topics._presence import Member, Presence
+from ._data import info_of, plain_info
+
+_logger = logging.getLogger("trioweb")
 
 # What somebody who is written to slowly may miss; nobody is promised to be told all.
 _RETAINED: Final = Retain(max_messages=256)
@@ -20,89 +27,80 @@ JOINED: Final = b"+"
 LEFT: Final = b"-"
 
 
-class Presence(Protocol):
-    """Who is in which topic."""
-
-    def enter(self, topic: str, client: str, user: str, info: bytes, *, tell: bool) -> None:
-        """*client* is there.  Args: tell: whether those who listen to `changes` hear of it."""
-
-    def leave(self, topic: str, client: str, *, tell: bool) -> None:
-        """*client* is not there any more; nothing if it was not."""
-
-    async def members(self, topic: str) -> Mapping[str, bytes]:
-        """The infos of all who are there, by client, as they are now."""
-
-    async def count(self, topic: str) -> tuple[int, int]:
-        """How many clients and how many users are there."""
-
-    def changes(self, topic: str) -> Topic:
-        """Who comes and goes: JOINED or LEFT and the info, from now on, at most once each."""
+def client_info(codec: Codec, key: str, member: Member) -> ClientInfo:
+    """What a peer is told of *member*, whom a program may have entered."""
+    try:
+        return info_of(codec, member.info)
+    except msgspec.DecodeError:
+        return info_of(codec, plain_info(member.user, key))
 
 
-class _There:
-    """Who is in one topic."""
+class _Listened:
+    """A topic to whose changes members listen; follows them, see `Follower`."""
 
-    __slots__ = ("infos", "users", "users_of")
+    __slots__ = ("_announcer", "name", "topic")
 
-    def __init__(self) -> None:
-        self.infos: dict[str, bytes] = {}
-        self.users_of: dict[str, str] = {}
-        self.users: Counter[str] = Counter()
+    def __init__(self, announcer: Announcer, name: str, topic: Topic) -> None:
+        self.name = name
+        self.topic = topic
+        self._announcer = announcer
+
+    def changed(self, key: str, old: Member | None, new: Member | None) -> None:
+        member = new or old
+        if member is None or (old is not None and new is not None):
+            return  # what is known of somebody is different, which the protocol cannot tell
+        if self._announcer.is_told(self.name, has_left=new is None):
+            try:
+                msgspec.json.decode(member.info, type=ClientInfo)
+                info = member.info
+            except msgspec.DecodeError:
+                info = plain_info(member.user, key)
+            self.topic.publish((LEFT if new is None else JOINED) + info, skip=key)
+
+    def ended(self, error: Exception | None) -> None:
+        if error is not None:
+            _logger.warning("nobody is told who comes to %r and who leaves: %s", self.name, error)
 
 
-class LocalPresence:
-    """Presence in this process.
+class Announcer:
+    """Tells members of one server who comes to a topic, and who leaves it.
 
     Args:
-        hub: for `changes`; nothing else is in it.
+        presence: of the server's hub.
+        hub: for the changes; nothing else is in it.
+        max_announced: members of a topic up to which it is told.
+
+    Attributes:
+        unannounced: how many have come or gone without those who listened being told.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, presence: Presence, hub: Hub, max_announced: int) -> None:
+        self.unannounced = 0
+        self.listened: dict[str, _Listened] = {}
+        self._presence = presence
         self._hub = hub
-        self._topics: dict[str, _There] = {}
-        # Topics whose changes somebody listens to, or has listened to since it last was empty.
-        self._changes: dict[str, Topic] = {}
+        self._max_announced = max_announced
 
-    def enter(self, topic: str, client: str, user: str, info: bytes, *, tell: bool) -> None:
-        there = self._topics.setdefault(topic, _There())
-        there.infos[client] = info
-        there.users_of[client] = user
-        there.users[user] += 1
-        if tell:
-            self._tell(topic, JOINED + info)
+    def changes(self, name: str) -> Topic:
+        """Who comes to the topic *name* and who leaves it: JOINED or LEFT and the info, from now
+        on, at most once each.  Until `rest` it is one topic."""
+        listened = self.listened.get(name)
+        if listened is None:
+            topic = self._hub.topic(name, retain=_RETAINED, slow="skip")
+            listened = self.listened[name] = _Listened(self, name, topic)
+            self._presence.follow(name, listened)
+        return listened.topic
 
-    def leave(self, topic: str, client: str, *, tell: bool) -> None:
-        there = self._topics.get(topic)
-        if there is None or client not in there.infos:
-            return
-        info = there.infos.pop(client)
-        user = there.users_of.pop(client)
-        there.users[user] -= 1
-        if not there.users[user]:
-            del there.users[user]
-        if tell:
-            self._tell(topic, LEFT + info)
-        if not there.infos:
-            del self._topics[topic]
-            self._changes.pop(topic, None)
+    def rest(self, name: str) -> None:
+        """Somebody listens no more to the changes of *name*."""
+        listened = self.listened.get(name)
+        if listened is not None and not listened.topic.subscribers:
+            del self.listened[name]
+            self._presence.unfollow(name, listened)
 
-    def _tell(self, topic: str, change: bytes) -> None:
-        changes = self._changes.get(topic)
-        if changes is not None and changes.subscribers:
-            changes.publish(change)
-
-    async def members(self, topic: str) -> Mapping[str, bytes]:
-        await trio.lowlevel.checkpoint()
-        there = self._topics.get(topic)
-        return {} if there is None else dict(there.infos)
-
-    async def count(self, topic: str) -> tuple[int, int]:
-        await trio.lowlevel.checkpoint()
-        there = self._topics.get(topic)
-        return (0, 0) if there is None else (len(there.infos), len(there.users))
-
-    def changes(self, topic: str) -> Topic:
-        known = self._changes.get(topic)
-        if known is None:
-            known = self._changes[topic] = self._hub.topic(topic, retain=_RETAINED, slow="skip")
-        return known
+    def is_told(self, name: str, *, has_left: bool) -> bool:
+        """Whether those who listen are told of somebody who has come or has left."""
+        if self._presence.size(name) + has_left <= self._max_announced:
+            return True
+        self.unannounced += 1
+        return False

@@ -22,11 +22,11 @@ from .._topics._publishing import PublishDetails
 from ._admission import refresh, renew, rules_of
 from ._data import (
     info_bytes,
-    info_of,
     message_of_peer,
     message_of_program,
     value_of,
 )
+from ._presence import client_info
 from ._room import wire_publication
 from ._seat import Seat
 
@@ -129,12 +129,15 @@ async def history(member: Member, request: wire.HistoryRequest) -> Result:
 
 async def presence(member: Member, request: wire.PresenceRequest) -> Result:
     _seat_for(member, request.topic, "presence")
-    members = await member._server._presence.members(request.topic)
-    if len(members) > member._server.limits.max_presence:
+    server = member._server
+    await trio.lowlevel.checkpoint()
+    count = await member._ask("count()", server._presence.count, request.topic)
+    if count.members > server.limits.max_presence:
         raise Refuse(ErrorCode.LIMIT_EXCEEDED, "too many to be told; their number can be")
+    members = await member._ask("members()", server._presence.members, request.topic)
     told = {}
-    for number, (client, info) in enumerate(members.items(), 1):
-        told[client] = info_of(member._codec, info)
+    for number, (client, there) in enumerate(members.items(), 1):
+        told[client] = client_info(member._codec, client, there)
         if number % _ENCODED_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
     return wire.PresenceResult(presence=told)
@@ -142,8 +145,10 @@ async def presence(member: Member, request: wire.PresenceRequest) -> Result:
 
 async def presence_stats(member: Member, request: wire.PresenceStatsRequest) -> Result:
     _seat_for(member, request.topic, "presence")
-    clients, users = await member._server._presence.count(request.topic)
-    return wire.PresenceStatsResult(num_clients=clients, num_users=users)
+    presence = member._server._presence
+    await trio.lowlevel.checkpoint()
+    count = await member._ask("count()", presence.count, request.topic)
+    return wire.PresenceStatsResult(num_clients=count.members, num_users=count.users)
 
 
 ANSWERS: Final[dict[type, Callable[[Member, Any], Awaitable[Result]]]] = {

@@ -71,7 +71,8 @@ class Room:
         encode = self._change_encoders.get(codec)
         if encode is None:
             encode = self._change_encoders[codec] = _change_encoder(codec, self.topic.name)
-        return changes.subscribe(member.connection, encode=encode)
+        # What one has done oneself need not be told.
+        return changes.subscribe(member.connection, encode=encode, peer=member.client)
 
 
 def _publication_encoder(codec: Codec, name: str) -> Callable[[Publication], Message]:

@@ -12,6 +12,7 @@ from .._centrifuge._schema import SubscribeRequest, SubscribeResult
 from .._centrifuge._values import optional_payload_of
 from .._errors import Refuse
 from .._topics import Position, Subscription, Topic
+from .._topics._presence import Member as Present
 from ._data import info_bytes
 from ._room import encoded_size, wire_publication
 from ._rules import GRANTED, Granted, TopicRules
@@ -102,10 +103,13 @@ class Seat:
         # Whom the program subscribes, the peer cannot ask for more than the rules have.
         tells = self.rules.join_leave and (request.join_leave or self.is_programs)
         self.subscription = room.subscribe(member, start)
-        server._enter(room, member, info)
+        server._enter(room)
         try:
+            if self._may_be_seen(member):
+                seen = Present(member.user, info)
+                server._presence.enter(self.name, member.client, seen)
             if tells:
-                self._changes = room.listen(member, server._presence.changes(self.name))
+                self._changes = room.listen(member, server._announcer.changes(self.name))
         except BaseException:
             self.leave(member)
             raise
@@ -122,10 +126,19 @@ class Seat:
         if subscription is None:
             return
         subscription.close()
+        server = member._server
         if self._changes is not None:
             self._changes.close()
-        member._server._timetable.cancel(self.expiry)
-        member._server._leave(self.name, member)
+            server._announcer.rest(self.name)
+        server._timetable.cancel(self.expiry)
+        server._presence.leave(self.name, member.client)
+        server._leave(self.name)
+
+    def _may_be_seen(self, member: Member) -> bool:
+        """Whether anybody may be told that *member* is there: by what it is granted itself, or by
+        what the program grants others."""
+        rules, decides = self.rules, member._server.callbacks.on_subscribe
+        return rules.presence or rules.join_leave or decides is not None
 
 
 def whole_seconds(ttl: float) -> int:

@@ -16,7 +16,7 @@ from .._connection import Connection
 from .._topics import Hub, Topic
 from ._data import message_of_program
 from ._member import Member
-from ._presence import LocalPresence, Presence
+from ._presence import Announcer
 from ._room import Room
 from ._rules import Callback, MemberLimits, TopicRules
 from ._seat import Seat
@@ -47,8 +47,8 @@ class TopicServerStatistics:
 
     Attributes:
         members, subscriptions, calls: now; calls are those at work.
-        unannounced: members who have come or gone without anybody being told, since there were
-            more than `MemberLimits.max_announced`, so far.
+        unannounced: members who have come or gone without those being told who wanted to be, since
+            there were more than `MemberLimits.max_announced`, so far.
     """
 
     members: int
@@ -95,9 +95,9 @@ class TopicServer:
         self._calls = calls
         self._members: dict[str, Member] = {}
         self._rooms: dict[str, Room] = {}
-        self._presence: Presence = LocalPresence(changes)
+        self._presence = hub._presence
+        self._announcer = Announcer(hub._presence, changes, limits.max_announced)
         self._timetable = Timetable()
-        self._unannounced = 0
 
     @property
     def is_closed(self) -> bool:
@@ -162,7 +162,11 @@ class TopicServer:
         return found.publish(message, kind=kind, tags=tags, key=key)
 
     def presence(self, topic: str) -> tuple[Member, ...]:
-        """The members of this server that are subscribed to *topic*."""
+        """The members of this server that are subscribed to *topic*.
+
+        Who is in the topic wherever a broker joins this hub with others is `Topic.members`' to say,
+        if its rules let clients see who is there; their keys are `Member.client`.
+        """
         return tuple(
             member
             for member in self._members.values()
@@ -175,7 +179,7 @@ class TopicServer:
             members=len(self._members),
             subscriptions=sum(room.size for room in self._rooms.values()),
             calls=sum(len(member._calls or ()) for member in self._members.values()),
-            unannounced=self._unannounced,
+            unannounced=self._announcer.unannounced,
         )
 
     # What members use.
@@ -202,28 +206,17 @@ class TopicServer:
     def _room(self, name: str, rules: TopicRules) -> Room:
         return self._rooms.get(name) or Room(self._topic(name, rules))
 
-    def _enter(self, room: Room, member: Member, info: bytes) -> None:
-        """*member* has subscribed to the topic of *room*."""
-        name = room.topic.name
-        self._rooms[name] = room
+    def _enter(self, room: Room) -> None:
+        """A member has subscribed to the topic of *room*."""
+        self._rooms[room.topic.name] = room
         room.size += 1
-        tell = self._tells(room)
-        self._presence.enter(name, member.client, member.user, info, tell=tell)
 
-    def _leave(self, name: str, member: Member) -> None:
-        """*member* has left the topic."""
+    def _leave(self, name: str) -> None:
+        """A member has left the topic."""
         room = self._rooms[name]
-        self._presence.leave(name, member.client, tell=self._tells(room))
         room.size -= 1
         if not room.size:
             del self._rooms[name]
-
-    def _tells(self, room: Room) -> bool:
-        """Whether others are told of who comes or goes."""
-        if room.size <= self.limits.max_announced:
-            return True
-        self._unannounced += 1
-        return False
 
     def _close(self) -> None:
         self._is_closed = True
