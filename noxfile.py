@@ -26,7 +26,9 @@ THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # With the one that runs nox, so that a Python newer than this list still gets its tests.
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", THIS_PYTHON]))
 # What needs nothing but Python; `interop` runs the others.
-_OTHERS = "browser or node or proxy or centrifuge or curl or front or systemd or promtool"
+_OTHERS = (
+    "brokers or browser or node or proxy or centrifuge or curl or front or systemd or promtool"
+)
 HERE = ("-m", f"not ({_OTHERS})")
 QUICK = ("-m", f"not ({_OTHERS} or slow)")
 
@@ -105,7 +107,8 @@ def interop(session: nox.Session) -> None:
     session.env["PROMTOOL"] = find_promtool(session)
     where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
     session.run("pytest", "--all-peers", *where, *session.posargs)
-    session.run("pytest", "--all-peers", "-m", "redis", "tests/brokers", *session.posargs)
+    redis = ("-m", "redis and not slow and not brokers", "tests/brokers")
+    session.run("pytest", "--all-peers", *redis, *session.posargs)
 
 
 def install_node_packages(session: nox.Session) -> None:
@@ -223,6 +226,14 @@ def simulation(session: nox.Session) -> None:
     session.install(".", *group("tests"))
     session.run("python", "-m", "tests.simulation.runner", *session.posargs)
     session.run("pytest", "-m", "slow", "tests/simulation")
+
+
+@nox.session
+def brokers(session: nox.Session) -> None:
+    """Break real servers of a broker in every way, again and again, while hubs publish a lot."""
+    require(session, "redis-server")
+    session.install(".", *group("tests"))
+    session.run("pytest", "-m", "redis", "tests/brokers", *session.posargs)
 
 
 @nox.session
