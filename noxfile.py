@@ -107,6 +107,7 @@ def interop(session: nox.Session) -> None:
     session.env["PROMTOOL"] = find_promtool(session)
     where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
     session.run("pytest", "--all-peers", *where, *session.posargs)
+    session.run("pytest", "--all-peers", "-m", "node or browser", "tests/docs", *session.posargs)
     redis = ("-m", "redis and not slow and not brokers", "tests/brokers")
     session.run("pytest", "--all-peers", *redis, *session.posargs)
 

@@ -22,6 +22,7 @@ import trio
 import trio_websocket
 
 import trioweb
+import trioweb.redis
 import trioweb.testing
 from tests.docs import settings
 from tests.docs.support import DOCS, PATIENCE, ROOT, blocks, program, read_line, wait_listening
@@ -34,6 +35,7 @@ BLOCKS = [
     for page in PAGES
     for number, code in enumerate(blocks(page), 1)
 ]
+MODULES = [trioweb, trioweb.testing, trioweb.redis]
 IS_TEST = re.compile(r"^\s*(?:async )?def test_", re.MULTILINE)
 PROGRAMS = [
     each
@@ -189,12 +191,12 @@ def public(module: Any) -> set[str]:
     return {*module.__all__}.union(*late)
 
 
-@pytest.mark.parametrize("module", [trioweb, trioweb.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_reference_has_every_public_name_once_and_no_other(module: Any) -> None:
     assert documented(module.__name__) == sorted(public(module))
 
 
-@pytest.mark.parametrize("module", [trioweb, trioweb.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_every_public_name_has_a_docstring(module: Any) -> None:
     names = [name for name in public(module) if callable(getattr(module, name))]
     aliases = {"Dial", "Event", "Rule", "Verdict"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,10 @@ def running(script: str, port: int = 0, *options: str) -> Iterator[Program]:
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         try:
+            deadline = threading.Timer(PATIENCE, process.kill)
+            deadline.start()
             url = process.stdout.readline().strip()
+            deadline.cancel()
             assert url.startswith("http://127.0.0.1:"), process.communicate()[1]
             program = Program(url, process)
             yield program

@@ -10,13 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import IO
 
 import pytest
 import trio
 
 import trioweb
-from tests.docs.support import blocks, program, wait_listening
+from tests.docs.support import blocks, program, read_line, wait_listening
 from tests.examples.support import PATIENCE, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -41,13 +40,11 @@ async def test_readme_server_and_client_talk_to_each_other(port: int) -> None:
     with program(SERVER, port) as server:
         await wait_listening(port)
         with program(CLIENT, port) as client:
-            assert client.stdout is not None
-            assert client.stdout.readline() == "Hello from Python\n"
+            assert await read_line(client) == "Hello from Python\n"
             with program(CLIENT, port) as second:
-                assert second.stdout is not None
                 # The first one's line is history to the second.
-                assert second.stdout.readline() == "Hello from Python\n"
-            assert client.stdout.readline() == "Hello from Python\n"
+                assert await read_line(second) == "Hello from Python\n"
+            assert await read_line(client) == "Hello from Python\n"
             server.send_signal(signal.SIGINT)
             assert client.communicate(timeout=PATIENCE) == ("closed: 1001 \n", "")
             assert client.returncode == 0
@@ -57,18 +54,17 @@ async def test_readme_server_and_client_talk_to_each_other(port: int) -> None:
 async def test_readme_client_outlives_its_server(port: int) -> None:
     hello = "Hello, as soon as you are there\n"
     with program(RESILIENT, port) as client:
-        assert client.stdout is not None
         with program(SERVER, port):
-            assert after_waiting(client.stdout) == "session 1\n"
-            assert client.stdout.readline() == hello
-        assert client.stdout.readline().startswith("lost: connection lost (1006")
+            assert await after_waiting(client) == "session 1\n"
+            assert await read_line(client) == hello
+        assert (await read_line(client)).startswith("lost: connection lost (1006")
         with program(SERVER, port):
-            assert after_waiting(client.stdout) == "session 2\n"
+            assert await after_waiting(client) == "session 2\n"
 
 
-def after_waiting(lines: IO[str]) -> str:
+async def after_waiting(client: subprocess.Popen[str]) -> str:
     """The first line that is about something else than the next attempt to connect."""
-    while (line := lines.readline()).startswith("trying again in "):
+    while (line := await read_line(client)).startswith("trying again in "):
         pass
     return line
 
