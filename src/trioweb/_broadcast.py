@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -34,6 +34,7 @@ from ._server._events import wants_events
 from ._server._origins import Origins
 from ._topic_server._rules import TopicRules, takes_anonymous
 from ._topics import Hub, Topic
+from ._topics._node import EngineLost
 
 if TYPE_CHECKING:
     from ._topic_server import ConnectRequest, Member, TopicServer, Welcome
@@ -110,10 +111,12 @@ class Broadcast:
     Attributes:
         server: whose health and numbers `http` tells; set it once it is started.
         topic_server: serves clients of the Centrifuge protocol; None: nobody does.
+        ask_all: has the numbers of all workers, where this is one.
     """
 
     server: Server
     topic_server: TopicServer | None = None
+    ask_all: Callable[[], Awaitable[dict[str, Any]]] | None = None
 
     def __init__(
         self,
@@ -245,7 +248,7 @@ class Broadcast:
                 return Response(503, "draining\n") if draining else Response(200, "ok\n")
             case "/stats":
                 await self._access.enter(request)
-                body = json.dumps(asdict(self.server.statistics()), indent=2) + "\n"
+                body = json.dumps(await self._statistics(), indent=2) + "\n"
                 return Response(200, body, [("Content-Type", "application/json")])
             case "/metrics":
                 return Response(404, "not here: see --metrics\n")
@@ -261,6 +264,12 @@ class Broadcast:
             and self._origins.complaint(request) is None
             and _is_topic(request)
         )
+
+    async def _statistics(self) -> dict[str, Any]:
+        if self.ask_all is not None:
+            with suppress(EngineLost):
+                return await self.ask_all()
+        return asdict(self.server.statistics())
 
     async def _publish(self, request: Request) -> Response:
         # A form of another site brings our users' cookies along.

@@ -91,6 +91,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
         SystemExit: something on it cannot be, or that was all.
     """
     options = _parser().parse_args(arguments)
+    options.command_line = sys.argv[1:] if arguments is None else arguments
     settings: Settings | None = getattr(options, "settings", None)
     return options if settings is None else settings.complete(options)
 

@@ -6,7 +6,7 @@ business but the operator's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ import trio
 
 from .._connection import Connection
 from .._errors import Reject
-from .._metrics import metrics
 from .._nursery import protected_block
 from .._policy import Limits
 from .._protocol._http import Request, Response
@@ -55,16 +54,15 @@ async def listen_for_metrics(
 
 async def serve_metrics(
     listeners: Sequence[trio.abc.Listener[Any]],
-    server: Server,
-    topics: Sequence[str],
+    tell: Callable[[], Awaitable[str]],
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Tell who asks for /metrics those of *server*, until cancelled."""
+    """Tell who asks for /metrics what *tell* returns, until cancelled."""
 
     async def answer(request: Request) -> Response:
         if request.path != "/metrics":
             return Response(404, "there is only /metrics here\n")
-        return Response(200, await metrics(server, topics=topics), [_CONTENT_TYPE])
+        return Response(200, await tell(), [_CONTENT_TYPE])
 
     async def refuse(request: Request) -> None:
         raise Reject(404, "There is no WebSocket here.\n")

@@ -11,13 +11,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
 
 import trio
 
 from .._access import Access, open_rules
 from .._broadcast import Broadcast
-from .._errors import CloseCode
+from .._metrics import metrics
 from .._policy import Limits, Message, Retain
 from .._server import Server, serve_listeners
 from .._topic_server._rules import TopicRules
@@ -26,22 +25,16 @@ from . import _secrets as secrets
 from ._broker import open_broker
 from ._metrics import listen_for_metrics, serve_metrics
 from ._notify import Notifier
+from ._parent import serve_with_workers
 from ._rereading import Part, Rereading
-from ._sockets import describe, listen
+from ._signals import CLOSE_CODES, SIGHUP
+from ._sockets import announce, describe, listen
 from ._terminal import UsageError
 from ._tls import load_certificate
 from ._topics_file import read_topics, shown
+from ._worker import Worker, open_worker_of
 
 _logger = logging.getLogger("trioweb")
-
-_SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
-# What each signal tells the peers: come back soon, or this server goes.
-_CLOSE_CODES: dict[int, CloseCode] = {
-    signal.SIGTERM: CloseCode.SERVICE_RESTART,
-    signal.SIGINT: CloseCode.GOING_AWAY,
-}
-if _SIGHUP is not None:
-    _CLOSE_CODES[_SIGHUP] = CloseCode.SERVICE_RESTART
 
 
 def _ssl_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
@@ -142,14 +135,24 @@ async def serve(options: argparse.Namespace) -> int:
     if options.check:
         _tell(options, prepared.access)
         return 0
+    if options.worker is None and options.workers is not None:
+        return await serve_with_workers(options)
+    async with open_worker_of(options) as worker:
+        return await _serve(options, prepared, worker)
+
+
+async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worker | None) -> int:
     context, access = prepared.ssl_context, prepared.access
+    broker = prepared.broker
+    if broker is None and worker is not None:
+        broker = worker.end.broker
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     async with (
-        open_hub(max_topics=options.max_topics, broker=prepared.broker) as hub,
-        listen_for_metrics(options.metrics) as watchers,
+        open_hub(max_topics=options.max_topics, broker=broker) as hub,
+        listen_for_metrics(options.metrics if worker is None else None) as watchers,
         _open_broadcast(hub, access, options) as broadcast,
     ):
-        listeners = await listen(options)
+        listeners = await listen(options) if worker is None else worker.listeners
         run = partial(
             serve_listeners,
             broadcast.handle,
@@ -164,32 +167,39 @@ async def serve(options: argparse.Namespace) -> int:
             limits=prepared.limits,
             hub=hub,
         )
-        with trio.open_signal_receiver(*_CLOSE_CODES) as signals, Notifier() as manager:
+        with trio.open_signal_receiver(*CLOSE_CODES) as signals, Notifier() as manager:
             async with trio.open_nursery() as nursery:
 
                 async def serve_and_end(task_status: trio.TaskStatus[Server]) -> None:
                     await run(task_status=task_status)
+                    if worker is not None:
+                        await worker.end.say_farewell()
                     nursery.cancel_scope.cancel()
 
                 broadcast.server = await nursery.start(serve_and_end)
                 topics: list[str] = [*options.metrics_topic]
+                if worker is not None:
+                    broadcast.ask_all = worker.end.ask_all
+                    await worker.serve(broadcast.server, signals, options)
+                    return 0
                 if watchers:
-                    await nursery.start(serve_metrics, watchers, broadcast.server, topics)
+                    tell = partial(metrics, broadcast.server, topics=topics)
+                    await nursery.start(serve_metrics, watchers, tell)
                     at, _ = describe(watchers[0], options.metrics[:1], secure=False)
                     _logger.info("metrics at %smetrics", at)
-                _announce(listeners[0], options.host, secure=context is not None)
+                announce(listeners[0], options.host, secure=context is not None)
                 manager.ready()
                 nursery.start_soon(manager.keep_alive)
                 rereading = _rereading(options, broadcast, access, topics)
                 # A terminal that is closed takes its programs along.
-                while (number := await signals.__anext__()) == _SIGHUP and not sys.stderr.isatty():
+                while (number := await signals.__anext__()) == SIGHUP and not sys.stderr.isatty():
                     manager.reloading()
                     await rereading.read_again()
                     manager.ready()
                 manager.stopping()
                 options = rereading.options
                 nursery.start_soon(
-                    broadcast.server.drain, options.grace, options.spread, _CLOSE_CODES[number]
+                    broadcast.server.drain, options.grace, options.spread, CLOSE_CODES[number]
                 )
                 async for number in signals:
                     if number == signal.SIGINT:
@@ -223,15 +233,3 @@ def _rereading(
         Part("rules of topics", ("topics",), load_topics),
     ]
     return Rereading(options, check=_check, parts=parts, put=put)
-
-
-def _announce(listener: trio.abc.Listener[Any], hosts: list[str] | None, *, secure: bool) -> None:
-    """Say where to go; the URL stands alone on standard output, for scripts."""
-    url, prefix = describe(listener, hosts, secure=secure)
-    print(url, flush=True)
-    print(
-        f"Every path is a topic, for browsers and for {prefix}/… alike. "
-        "Ctrl-C closes softly, a second one at once.",
-        file=sys.stderr,
-        flush=True,
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._keys import TOKEN_COOKIE
 from .._policy import Limits
+from .._workers._processes import Inheritance
 from ._argument_types import (
     address,
     app_heartbeat,
@@ -22,6 +23,7 @@ from ._argument_types import (
 from ._numbers import count, port, seconds, whole
 from ._parser import add_log_level
 from ._settings import Settings
+from ._worker import OPTION
 
 
 def add_options(command: argparse.ArgumentParser) -> Settings:
@@ -29,6 +31,9 @@ def add_options(command: argparse.ArgumentParser) -> Settings:
     settings = Settings(command)
     group = settings.group
     _add_places(group("where it listens"))
+    _add_workers(group("processes"))
+    # For a parent to say to its workers, and nothing for anybody else.
+    command.add_argument(OPTION, type=Inheritance.parse, help=argparse.SUPPRESS)
     _add_topics(group("topics"))
     _add_broker(group("joined with other servers"))
     _add_access(group("who may do what"))
@@ -85,6 +90,17 @@ def _add_places(add: Any) -> None:
         metavar="ADDRESS",
         help="believe what a proxy there says in X-Forwarded-For: an address, a network such as "
         "10.0.0.0/8, or unix for whoever comes over a Unix socket; may be repeated",
+    )
+
+
+def _add_workers(add: Any) -> None:
+    add(
+        "--workers",
+        type=whole,
+        metavar="N",
+        help="serve by so many processes, which share all topics; one that dies is replaced, and "
+        "SIGHUP replaces all of them, one by one, so that each reads everything again. Limits "
+        "are for each of them; otherwise one process serves",
     )
 
 

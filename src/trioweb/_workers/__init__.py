@@ -4,12 +4,18 @@ The parent is the engine of the hubs in its workers, over a socketpair to each. 
 another broker, it only starts, replaces and ends them.
 """
 
+from ._supervisor import Start, StartFailed, Supervisor, WorkerProcess
 from ._switchboard import Switchboard
-from ._worker_end import WorkerBroker, WorkerEnd, open_worker
+from ._worker_end import Order, WorkerBroker, WorkerEnd, open_worker
 
 __all__ = [
+    "Order",
+    "Start",
+    "StartFailed",
+    "Supervisor",
     "Switchboard",
     "WorkerBroker",
     "WorkerEnd",
+    "WorkerProcess",
     "open_worker",
 ]

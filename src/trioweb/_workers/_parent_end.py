@@ -95,7 +95,7 @@ class ParentEnd:
 
     def drain(self, code: int, *, handover: bool) -> None:
         """Have it end softly; see `Server.drain`."""
-        self._pipe.order((DRAIN, code, handover))
+        self._pipe.order((DRAIN, int(code), handover))
 
     def tell(self, question: int, *, with_page: bool) -> None:
         """Have it tell its numbers."""

@@ -1,0 +1,98 @@
+"""`trioweb serve --workers N`: the parent, which listens, and has its workers serve."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import trio
+
+from .._workers import StartFailed, Supervisor, Switchboard, WorkerProcess
+from .._workers._processes import python_command, start_process
+from ._metrics import listen_for_metrics, serve_metrics
+from ._notify import Notifier
+from ._signals import CLOSE_CODES, SIGHUP
+from ._sockets import Shares, announce, describe, listen_for_workers
+from ._terminal import UsageError
+from ._worker import OPTION, program
+
+_logger = logging.getLogger("trioweb")
+
+# Of what all topics together keep of their past, as the hub of a server without workers has it.
+_MAX_BYTES: Final = 64 * 2**20
+
+
+async def serve_with_workers(options: argparse.Namespace) -> int:
+    """Run the parent of as many workers as *options* ask for; return the exit code."""
+    if sys.platform == "win32":
+        raise UsageError("--workers: this system cannot pass sockets on to other processes")
+    command = [*python_command(), "-m", "trioweb", *options.command_line]
+    async with listen_for_workers(options) as shares:
+
+        async def start(place: int) -> WorkerProcess:
+            return await start_process(command, OPTION, place + 1, shares.of(place), program())
+
+        # With another broker, the workers have no use for this one.
+        switchboard = None
+        if not options.broker:
+            switchboard = Switchboard(max_topics=options.max_topics, max_bytes=_MAX_BYTES)
+        supervisor = Supervisor(
+            options.workers, start, grace=options.grace, switchboard=switchboard
+        )
+        async with listen_for_metrics(options.metrics) as watchers:
+            return await _run(supervisor, shares, watchers, options)
+
+
+async def _run(
+    supervisor: Supervisor,
+    shares: Shares,
+    watchers: Sequence[trio.abc.Listener[Any]],
+    options: argparse.Namespace,
+) -> int:
+    with trio.open_signal_receiver(*CLOSE_CODES) as signals, Notifier() as manager:
+        async with trio.open_nursery() as nursery:
+
+            async def supervise(task_status: trio.TaskStatus[None]) -> None:
+                await supervisor.run(task_status)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(_obey, signals, supervisor, shares, manager)
+            try:
+                await nursery.start(supervise)
+            except StartFailed as exc:
+                nursery.cancel_scope.cancel()
+                return max(exc.status, 1)
+            if watchers:
+                await nursery.start(serve_metrics, watchers, supervisor.metrics)
+                at, _ = describe(watchers[0], options.metrics[:1], secure=False)
+                _logger.info("metrics at %smetrics", at)
+            announce(shares.listener, options.host, secure=options.tls_cert is not None)
+            manager.ready()
+            nursery.start_soon(manager.keep_alive)
+    return 0
+
+
+async def _obey(
+    signals: AsyncIterator[int], supervisor: Supervisor, shares: Shares, manager: Notifier
+) -> None:
+    """Do what *signals* say, until a second one says to end."""
+
+    async def renew() -> None:
+        manager.reloading()
+        await supervisor.renew()
+        manager.ready()
+
+    async with trio.open_nursery() as nursery:
+        # A terminal that is closed takes its programs along.
+        while (number := await anext(signals)) == SIGHUP and not sys.stderr.isatty():
+            nursery.start_soon(renew)
+        nursery.cancel_scope.cancel()
+    manager.stopping()
+    await shares.give_up()
+    supervisor.stop(CLOSE_CODES[number])
+    async for number in signals:
+        if number != SIGHUP:
+            raise KeyboardInterrupt
