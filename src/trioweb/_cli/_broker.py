@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 from functools import partial
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import trio
 
 from .._topics import Broker
+from ._files import read_text
 from ._terminal import UsageError
 
 _FILE: Final = "--broker-password-file"
@@ -86,12 +86,7 @@ async def _credentials(user: str, path: str | None) -> tuple[str, str]:
 def _password(path: str | None) -> str | None:
     if path is None:
         return os.environ.get(_VARIABLE)
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except OSError as exc:
-        raise UsageError(f"{_FILE} {path}: {exc.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{_FILE} {path}: not UTF-8") from None
+    lines = read_text(_FILE, path).splitlines()
     if len(lines) != 1 or not lines[0]:
         raise UsageError(f"{_FILE} {path}: has to have one line, the password")
     return lines[0]

@@ -11,25 +11,16 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from .._access import Access
 from .._keys import MIN_KEY_CHARS, BadKeys, parse_keys
 from .._topic_server._tokens import MIN_SECRET_BYTES, Key, Tokens
+from ._files import read_text
 from ._rereading import Part
 from ._terminal import UsageError
 
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
-
-
-def _text(option: str, path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except OSError as exc:
-        raise UsageError(f"{option} {path}: {exc.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{option} {path}: not UTF-8") from None
 
 
 def _lines(option: str, path: str | None, variable: str, min_chars: int) -> tuple[bytes, ...]:
@@ -38,7 +29,7 @@ def _lines(option: str, path: str | None, variable: str, min_chars: int) -> tupl
     text = os.environ.get(variable)
     try:
         if path is not None:
-            keys += parse_keys(_text(option, path), f"{option} {path}", min_chars=min_chars)
+            keys += parse_keys(read_text(option, path), f"{option} {path}", min_chars=min_chars)
         if text is not None:
             keys += parse_keys(text, variable, min_chars=min_chars)
     except BadKeys as exc:
@@ -59,7 +50,7 @@ def _token_keys(options: argparse.Namespace) -> list[Key]:
     option, path = "--token-secret-file", options.token_secret_file
     keys: list[Key] = [*_lines(option, path, "TRIOWEB_TOKEN_SECRET", MIN_SECRET_BYTES)]
     if options.token_key_file is not None:
-        text = _text("--token-key-file", options.token_key_file)
+        text = read_text("--token-key-file", options.token_key_file)
         # A line that is none would be a secret, and a public one.
         found = [match[0] for match in _PEM.finditer(text)]
         if not found:

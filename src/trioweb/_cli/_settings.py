@@ -12,14 +12,13 @@ import argparse
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from ._files import read_toml
 from ._numbers import Number
 from ._terminal import UsageError
 
@@ -241,14 +240,7 @@ class Settings:
 
     def _read_file(self, path: str) -> Mapping[str, object]:
         where = f"--config {path}"
-        try:
-            file = tomllib.loads(Path(path).read_text("utf-8"))
-        except OSError as exc:
-            raise UsageError(f"{where}: {exc.strerror}") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"{where}: not UTF-8") from None
-        except (tomllib.TOMLDecodeError, RecursionError) as exc:
-            raise UsageError(f"{where}: not TOML: {exc}") from None
+        file = read_toml("--config", path)
         names = [setting.name for setting in self.table]
         for key in file:
             if key not in names:

@@ -10,13 +10,12 @@ the fields of `TopicRules`, and of `retain` those of `Retain`.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from .._policy import Retain
 from .._topic_server._rules import TopicRules
+from ._files import read_toml
 from ._terminal import UsageError
 
 T = TypeVar("T", TopicRules, Retain)
@@ -35,14 +34,7 @@ def read_topics(path: str, retain: Retain) -> dict[str, TopicRules]:
         UsageError: there is something wrong with it, and where.
     """
     where = f"--topics {path}"
-    try:
-        tables = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as exc:
-        raise UsageError(f"{where}: {exc.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{where}: not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise UsageError(f"{where}: not TOML: {exc}") from None
+    tables = read_toml("--topics", path)
     if not tables:
         raise UsageError(f"{where}: nothing in it, so that there would be no topic")
     rules = {}
