@@ -25,7 +25,7 @@ async def test_what_is_said_at_one_node_is_heard_at_the_other(tmp_path: Path) ->
         assert all(line[0] == "trioweb" for line in lines)
         return [[sys.executable, "-m", *line] for line in lines]
 
-    serve, connect = map(commands, blocks(DOCS / "nodes.md", "console"))
+    serve, connect = map(commands, blocks(DOCS / "processes.md", "console"))
     redis = ["redis-server", "--port", ports["6379"], "--bind", "127.0.0.1", "--save", ""]
     async with running([*redis, "--dir", str(tmp_path)]):
         await wait_listening(int(ports["6379"]))
