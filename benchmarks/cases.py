@@ -44,6 +44,13 @@ UNITS = {
     "idle-client": "KiB of private memory for each",
     "stalled": "KiB of private memory more for each stalled one",
     "evicted": "KiB in use more for each, once they are evicted",
+    "json ÷ plain": "CPU of a delivery to a member in JSON ÷ to a plain subscriber",
+    "protobuf ÷ plain": "CPU of a delivery to a member in Protobuf ÷ to a plain subscriber",
+    "events ÷ plain": "CPU of a delivery over Server-Sent Events ÷ to a plain subscriber",
+    "json ÷ opening": "CPU of a member in JSON that comes back ÷ of opening its connection",
+    "protobuf ÷ opening": "CPU of a member in Protobuf that comes back ÷ of opening its connection",
+    "json beyond plain": "KiB of private memory more for a member in JSON",
+    "protobuf beyond plain": "KiB of private memory more for a member in Protobuf",
     "p99 beside": "p99 beside stalled ones ÷ p99 without",
 }
 
@@ -136,6 +143,24 @@ def _fan_out(connections: int, size: int) -> Case:
         else "",
         bound="Python adds about 0.7 µs to each delivery (measured beside a bare loop in one "
         "process), so the ratio to the floor depends on what the kernel takes at the time.",
+    )
+
+
+_DOORS = ("json ÷ plain", "protobuf ÷ plain", "events ÷ plain")
+_RETURNS = ("json ÷ opening", "protobuf ÷ opening")
+_BEYOND = ("json beyond plain", "protobuf beyond plain")
+
+
+def _members(burst: int) -> Case:
+    how = "one publication at a time" if burst == 1 else f"bursts of {burst} publications"
+    return Case(
+        "Members of a topic server, streams of events, and plain subscribers: 500 of each, frames"
+        f" of 128 bytes, {how}",
+        Task("members", connections=500, size=128, burst=burst),
+        _DOORS,
+        (OURS,),
+        tuple(_ours("≤", 1.15, figure) for figure in _DOORS),
+        took=5,
     )
 
 
@@ -316,6 +341,23 @@ CASES = {
         ),
         took=3,
         headline="1,000 peers come back at once: until the last has caught up",
+    ),
+    **{f"members-{burst}": _members(burst) for burst in (1, 10, 100)},
+    "herd": Case(
+        "1,000 members come back at once and recover 100 publications of 128 bytes each",
+        Task("herd", returning=1000, publications=100, size=128),
+        _RETURNS,
+        (OURS,),
+        tuple(_ours("≤", 1.5, figure) for figure in _RETURNS),
+        took=6,
+    ),
+    "member-memory": Case(
+        "A member with one subscription, beside a plain subscriber",
+        Task("member-memory", connections=1000, size=128),
+        _BEYOND,
+        (OURS,),
+        tuple(_ours("≤", 3, figure) for figure in _BEYOND),
+        took=7,
     ),
     "hub-memory": Case(
         "A hub of 1,000 topics, filled three times over with publications of 64 bytes",

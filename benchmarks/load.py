@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from . import wire
+from .doors import open_all, return_at_once
 from .readers import (
     PAUSE,
     READ_BYTES,
@@ -63,12 +64,14 @@ def _open(task: Task, port: int) -> list[tuple[socket.socket, bytes]]:
 
 def publish(task: Task, port: int) -> None:
     """Tell whenever a burst has arrived everywhere, until the server ends."""
-    opened = _open(task, port)
     due = task.connections * task.burst
     total = 0
-    if task.deflate:  # frames of any length
-        readers = {sock.fileno(): frames_reader(sock, rest) for sock, rest in opened}
+    if task.door:
+        readers = {each.sock.fileno(): each.read for each in open_all(task, port, task.connections)}
+    elif task.deflate:  # frames of any length
+        readers = {sock.fileno(): frames_reader(sock, rest) for sock, rest in _open(task, port)}
     else:
+        opened = _open(task, port)
         due *= len(wire.text_frame(bytes(task.size)))
         total = sum(len(rest) for _, rest in opened)
         reader = tls_reader if task.tls else bytes_reader
@@ -191,6 +194,19 @@ def storm(task: Task, port: int) -> None:
     during = stamped.figures()["p99"]
     tell_figures(caught_up=caught_up * 1e3, during=during, alone=alone)
     stay(opened)
+
+
+def herd(task: Task, port: int) -> None:
+    """Tell when the first are open, and when as many as were asked for have come back."""
+    first = [reader.sock for reader in open_all(task, port, SETTLED_CONNECTIONS)]
+    tell()
+    time.sleep(_SETTLE_SECONDS)
+    tell()
+    returned = return_at_once(task, port)
+    time.sleep(_SETTLE_SECONDS)
+    tell()
+    tell_figures(count=task.returning)
+    stay([*first, *returned])
 
 
 def echo(task: Task, port: int) -> None:
@@ -320,7 +336,11 @@ def memory(task: Task, port: int) -> None:
     """Open connections in steps and tell at each, then keep them."""
     opened: list[socket.socket] = []
     for step in memory_steps(task.connections):
-        opened += [sock for sock, _ in wire.connect(port, step - len(opened))]
+        more = step - len(opened)
+        if task.door:
+            opened += [reader.sock for reader in open_all(task, port, more)]
+        else:
+            opened += [sock for sock, _ in wire.connect(port, more)]
         time.sleep(_SETTLE_SECONDS)
         tell()
         time.sleep(_SETTLE_SECONDS)  # for the server to look
@@ -348,7 +368,10 @@ def send(task: Task) -> None:
 
 def _main() -> None:
     task = Task.from_json(sys.argv[1])
-    loads = (publish, latency, stalled, storm, echo, receive, connections, heartbeats, memory)
+    loads = (
+        *(publish, latency, stalled, storm, herd),
+        *(echo, receive, connections, heartbeats, memory),
+    )
     try:
         if task.kind == "client":
             send(task)

@@ -133,6 +133,8 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
             "p99": beside["p99"],
             "p99 alone": alone["p99"],
         }
+    if task.kind in DOORS:
+        return _through_doors(peer, cores, task)
     found = _serve(peer, cores, task)
     match task.kind:
         case "publish":
@@ -166,6 +168,45 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
                 f"at {step}": each / 1024 for step, each in bytes_each.items()
             }
     raise ValueError(f"no such kind: {task.kind}")
+
+
+# The doors that are compared with that of a plain subscriber, by the kind of measurement.
+DOORS = {
+    "members": ("json", "protobuf", "events"),
+    "member-memory": ("json", "protobuf"),
+    "herd": ("json", "protobuf"),
+}
+
+
+def _through_doors(peer: str, cores: Cores, task: Task) -> Figures:
+    """Measure ours through one door after the other, within one round."""
+
+    def cost(**given: Any) -> float:
+        found = _serve(peer, cores, replace(task, **given))
+        if task.kind == "member-memory":
+            steps = {int(step): grown for step, grown in found.items()}
+            return float(steps[max(steps)] / max(steps) / 1024)
+        _warn(found["busy"])
+        return float(found["cpu"] if task.kind == "members" else found["spent"] / found["count"])
+
+    figures: Figures = {}
+    match task.kind:
+        case "members":
+            plain = cost(kind="publish", door="plain")
+            for door in DOORS[task.kind]:
+                figures[f"{door} ÷ plain"] = cost(kind="publish", door=door) / plain
+            figures["plain"] = plain * 1e6
+        case "member-memory":
+            plain = cost(kind="memory", door="plain")
+            for door in DOORS[task.kind]:
+                figures[f"{door} beyond plain"] = cost(kind="memory", door=door) - plain
+            figures["plain"] = plain
+        case "herd":
+            for door in DOORS[task.kind]:
+                opening = cost(door=door, publications=0)
+                figures[f"{door} ÷ opening"] = cost(door=door) / opening
+                figures[f"{door}, opening"] = opening * 1e6
+    return figures
 
 
 def _measure_client(peer: str, cores: Cores, task: Task) -> Figures:

@@ -193,6 +193,9 @@ its pictures and the README's table from that file.
   writes: what Trio's loop leaves to be had.
 - Those who come back at once ask for a history that the topic has, or that the peer's handler sends
   message by message; meanwhile the load reads what is live as in the case of latency.
+- Members connect and subscribe in one message, as stock clients do. Frames are as long for members
+  and events as for plain subscribers: what they have around the data is taken off it. The
+  connections of those who come back are opened once without asking for anything, to compare with.
 - A hub is filled with publications that are all different objects, as received ones are.
 - Each import is that of a fresh interpreter with its bytecode at hand, less Python's own start.
 - The connections with their heartbeat are watched for one interval, 20 s, in which each has its

@@ -296,6 +296,8 @@ def _main() -> None:
     kind, serve = SERVERS[peer]
     if task.kind == "stalled":
         from .stalled import serve_beside_stalled as serve
+    if task.door:
+        from .members import serve_doors as serve
     if task.kind == "storm":
         from .storm import STORM
 

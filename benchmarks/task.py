@@ -16,6 +16,9 @@ class Task:
         echo: each connection waits for the echo of its message, then sends the next
         connections: the load opens connections, and closes them again
         heartbeats: the load answers pings
+        members: publish, through one of our doors after the other
+        herd: the load's members come back at once, and recover what they missed
+        member-memory: memory, likewise
         storm: likewise, while very many ask for another topic's history at once
         hub-memory: no load; a hub is filled beyond its bound
         memory: the load opens connections in steps, the server looks at its memory at each
@@ -29,12 +32,14 @@ class Task:
     burst: int = 1  # publications at once
     seconds: float = 0.3  # of CPU time for a cost, of the clock's for everything else
     rate: int = 100  # bursts in a second, of those on a schedule
-    publications: int = 0  # in all, of `stalled` and `hub-memory`; of the history, of `storm`
-    returning: int = 0  # peers that come back at once
+    # In all, of `stalled` and `hub-memory`; of the history, of `storm` and `herd`.
+    publications: int = 0
+    returning: int = 0  # peers that come back at once, of `storm` and `herd`
     stalled: int = 0  # subscribers
     tls: bool = False
     deflate: bool = False  # and messages are JSON
     resilient: bool = False  # our client with a supervisor
+    door: str = ""  # to ours: plain, json, protobuf or events; "" where that is not the question
     many: bool = False  # messages are received all at once, with what that needs of ours
     # Where things are on this machine; the measurement fills it in.
     scratch: str = ""  # a directory, with certificate.pem and authority.pem if it is TLS

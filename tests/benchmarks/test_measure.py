@@ -21,6 +21,8 @@ def _smallest(task: Task) -> Task:
         case "stalled":
             # Large messages, so that they stall although they are few.
             return replace(small, stalled=4, publications=200, size=16 * 1024, rate=200)
+        case "herd":
+            return replace(small, returning=8)
         case "storm":
             return replace(small, returning=8, publications=5, seconds=0.05)
         case "hub-memory":
