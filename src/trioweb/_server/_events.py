@@ -10,11 +10,8 @@ told in such an answer when to come back.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from base64 import b64encode
-from dataclasses import dataclass
 from random import Random
 from typing import Final, TypedDict
 
@@ -22,16 +19,13 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_kind, check_sync
-from .._chance import new_random, random_name
-from .._errors import CloseCode, ConnectionLost
-from .._link import SendQueue, Spawn
-from .._policy import Limits, Message
+from .._chance import new_random
+from .._link import Spawn
+from .._policy import Limits
 from .._protocol._http import Address, Request, Response, Streamed
-from .._tls import TlsStream
-from .._topics import Encode, Publication, Subscription, Topic
-from .._wire._choice import wire_to
-from .._wire._kernel import kernel_fileno
+from .._topics import Encode, Subscription, Topic
 from ._drain import Stop
+from ._event_sink import EventForm, EventSink, block, retry_line
 from ._leaving import Presence
 
 _HEADERS: Final = (
@@ -47,7 +41,6 @@ _RETRY_SECONDS: Final = (1.0, 5.0)
 # Those who lag at the end are looked at so often.
 _LOOK_SECONDS: Final = 0.05
 
-_LINES: Final = re.compile(r"\r\n|\r|\n")
 _POSITION: Final = re.compile(r"(?P<epoch>[^:\r\n\0]{1,64}):(?P<offset>[0-9]{1,18})")
 # What comes back with anything else has the topic up to nobody knows where.
 _NOWHERE: Final = ("", 0)
@@ -70,7 +63,7 @@ def wants_events(request: Request) -> bool:
 def come_back(random: Random | None = None) -> Response:
     """The answer to whoever asks for events that cannot be had now, after which it comes back."""
     seconds = (random or new_random()).uniform(*_COME_BACK_SECONDS)
-    return Response(200, f"{_retry(seconds)}\n", _HEADERS)
+    return Response(200, f"{retry_line(seconds)}\n", _HEADERS)
 
 
 def event_stream(
@@ -149,115 +142,6 @@ def _since(given: str | None) -> tuple[str, int] | None:
     return (match["epoch"], int(match["offset"])) if match else _NOWHERE
 
 
-def _retry(seconds: float) -> str:
-    """The line that says when to come back."""
-    return f"retry: {round(seconds * 1000)}\n"
-
-
-def _block(position: str, data: str | None = None, event: str | None = None) -> str:
-    """An event, or without *data* what only tells where the stream is."""
-    lines = [] if event is None else [f"event: {event}"]
-    if data is not None:
-        lines += [f"data: {line}" for line in _LINES.split(data)]
-    return "\n".join([*lines, f"id: {position}", "", ""])
-
-
-@dataclass(frozen=True, slots=True)
-class EventForm:
-    """What publications look like in streams; see `PublicationForm`."""
-
-    epoch: str
-    chunked: bool
-
-    def encode(self, publication: Publication, message: Message) -> bytes:
-        position = f"{self.epoch}:{publication.offset}"
-        if isinstance(message, str):
-            return self.frame(_block(position, message))
-        return self.frame(_block(position, b64encode(message).decode("ascii"), "binary"))
-
-    def gap(self, offset: int, skipped: int) -> bytes:
-        data = json.dumps({"skipped": skipped})
-        return self.frame(_block(f"{self.epoch}:{offset}", data, "gap"))
-
-    def frame(self, text: str | bytes) -> bytes:
-        data = text.encode() if isinstance(text, str) else text
-        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
-
-    @property
-    def end(self) -> bytes:
-        return b"0\r\n\r\n" if self.chunked else b""
-
-
-class EventSink:
-    """Where the events of one stream go; a subscriber, a sink, and the owner of its queue.
-
-    Attributes:
-        woken: set when the stream is to end.
-    """
-
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        form: EventForm,
-        spawn: Spawn,
-        limits: Limits,
-        *,
-        peer: str | None,
-        remote: Address,
-    ) -> None:
-        self.form = form
-        self.remote = remote
-        self.id = random_name()
-        self.peer = self.id if peer is None else peer
-        self.woken = trio.Event()
-        tls = None
-        if isinstance(stream, TlsStream) and kernel_fileno(stream.transport_stream) is not None:
-            tls, stream = stream.tls, stream.transport_stream
-        self.queue = SendQueue(
-            wire_to(stream, tls, limits.write_timeout),
-            owner=self,
-            spawn=spawn,
-            send_bytes=limits.send_bytes,
-        )
-        # How far the stream goes on behind what was passed over, and how much was so far.
-        self._gap: tuple[int, int] | None = None
-        self.queue.set_hooks(self, closed=self.woken.set, drained=self._tell_gap)
-
-    @property
-    def _sink(self) -> EventSink:
-        return self
-
-    def __repr__(self) -> str:
-        return f"<event stream {self.id}>"
-
-    def check_writable(self) -> None:
-        if not self.queue.is_open:
-            raise ConnectionLost(CloseCode.ABNORMAL, "the stream is over")
-
-    def close(self, code: int, reason: str) -> None:
-        self.queue.shut()
-
-    def missed(self, cursor: int, skipped: int) -> None:
-        # Where there is no room, nothing can get ahead of it, and later ones take its place.
-        self._gap = cursor, skipped
-        if self.queue.is_free:
-            self._tell_gap()
-
-    def _tell_gap(self) -> None:
-        if self._gap is not None:
-            gap, self._gap = self._gap, None
-            self.queue.put(self.form.gap(*gap))
-
-    def heard(self) -> None:
-        pass
-
-    def on_broken(self) -> None:
-        self.woken.set()
-
-    def on_stalled(self) -> None:
-        pass
-
-
 class EventStream(Streamed):
     """The body of such an answer."""
 
@@ -334,7 +218,7 @@ class EventStream(Streamed):
     def _beginning(self, form: EventForm, subscription: Subscription) -> bytes:
         retry = new_random().uniform(*_RETRY_SECONDS) if self._retry is None else self._retry
         offset = subscription.cursor
-        first = form.frame(_retry(retry) + _block(f"{form.epoch}:{offset}"))
+        first = form.frame(retry_line(retry) + block(f"{form.epoch}:{offset}"))
         if subscription.recovered and not self._has_lost:
             return first
         return first + form.gap(offset, subscription.skipped)
@@ -358,4 +242,4 @@ async def _follow(
         await trio.sleep(_LOOK_SECONDS)
     if sink.queue.is_open:
         seconds = new_random().uniform(*_COME_BACK_SECONDS)
-        sink.queue.put(sink.form.frame(f"{_retry(seconds)}\n") + sink.form.end)
+        sink.queue.put(sink.form.frame(f"{retry_line(seconds)}\n") + sink.form.end)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, overload
+from typing import Any, Literal, overload
 
 import trio
 
 from .._arguments import check_kind, is_count
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import ErrorCode
-from .._centrifuge._values import payload_of, to_json
+from .._centrifuge._values import payload_of
 from .._chance import random_bytes
 from .._client import Client
-from .._errors import ConnectionClosed, Refused
+from .._errors import Refused
 from .._link import State
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import Position
+from . import _requests as requests
 from ._following import Following
 from ._granted_stream import ServerSubscriptions
 from ._items import (
@@ -29,17 +29,13 @@ from ._items import (
     ServerItem,
     TopicHistory,
     TopicPublication,
-    member_of,
-    publication_of,
-    value_of,
 )
 from ._messages import ServerMessages
+from ._requests import check_position, check_value
 from ._session import Session
 from ._subscription import TopicSubscription
 from ._token import Token, TokenArgument
 from ._upkeep import Upkeep
-
-_MOST_MILLISECONDS: Final = 2**32 - 1
 
 
 class TopicClient:
@@ -161,8 +157,8 @@ class TopicClient:
             raise ValueError("subscription(topic=''): a topic has a name")
         if not is_count(max_messages, least=1):
             raise ValueError(f"subscription(max_messages={max_messages!r}): must be 1 or more")
-        position = _position("subscription", since)
-        _check_value(data)
+        position = check_position("subscription", since)
+        check_value(data)
         session = self._session
         of_topic = Token("subscription", token, self._timeout)
         following = Following(
@@ -202,26 +198,8 @@ class TopicClient:
         Cancellation: it may have been published.  Checkpoint: always.
         """
         check_kind("publish", "topic", topic, str)
-        _check_value(data)
-        key = f"{self._name}-{next(self._keys)}"
-        lost: ConnectionClosed | None = None
-        line = None
-        while True:
-            line = await self._session.line_for(topic, line)
-            if lost is not None and not line.is_extended:
-                raise lost
-            payload = payload_of(line.codec, data)
-            request = wire.PublishRequest(
-                topic=topic, data=payload, x_key=key if line.is_extended else ""
-            )
-            try:
-                await line.ask(request)
-            except ConnectionClosed as exc:
-                if not line.is_extended:
-                    raise
-                lost = exc
-            else:
-                return
+        check_value(data)
+        await requests.publish(self._session, topic, data, key=f"{self._name}-{next(self._keys)}")
 
     async def call(self, method: str, data: Any = None) -> Any:
         """Have the server do something, and return what comes of it.
@@ -238,16 +216,8 @@ class TopicClient:
         Cancellation: it may have been done.  Checkpoint: always.
         """
         check_kind("call", "method", method, str)
-        _check_value(data)
-        line = await self._session.line_for()
-        seconds = trio.current_effective_deadline() - trio.current_time()
-        left = 0
-        if line.is_extended and seconds < math.inf:
-            left = min(max(math.ceil(seconds * 1000), 1), _MOST_MILLISECONDS)
-        payload = payload_of(line.codec, data)
-        request = wire.RPCRequest(method=method, data=payload, x_timeout=left)
-        result = await line.ask(request, is_call=True)
-        return value_of(line.codec, result.data)
+        check_value(data)
+        return await requests.call(self._session, method, data)
 
     async def send(self, data: Any) -> None:
         """Send *data* outside of all topics, once.  There is no answer.
@@ -262,7 +232,7 @@ class TopicClient:
         Cancellation: a cancelled `send` has sent nothing.  Checkpoint: a cancellation point
         always; lets others run whenever it waits and every 16 messages.
         """
-        _check_value(data)
+        check_value(data)
         line = await self._session.line_for()
         await line.send(wire.SendRequest(data=payload_of(line.codec, data)))
 
@@ -322,8 +292,6 @@ class TopicClient:
         self._session.granted.streams.add(stream)
         return stream
 
-    # What changes nothing is asked again after a connection that was lost.
-
     async def history(
         self,
         topic: str,
@@ -346,57 +314,25 @@ class TopicClient:
 
         Cancellation, Checkpoint: always, and nothing is lost.
         """
-        position = _position("history", since)
+        check_kind("history", "topic", topic, str)
+        position = check_position("history", since)
         check_kind("history", "limit", limit, int)
         if not -(2**31) <= limit < 2**31:
             raise ValueError(f"history(limit={limit!r}): must be a number of 32 bits")
-        where = None
-        if position is not None:
-            where = wire.StreamPosition(offset=position.offset, epoch=position.epoch)
-        request = wire.HistoryRequest(topic=topic, limit=limit, since=where, reverse=bool(reverse))
-        codec, result = await self._ask("history", topic, request)
-        publications = [publication_of(codec, each) for each in result.publications]
-        return TopicHistory(publications, Position(result.epoch, result.offset))
+        return await requests.history(self._session, topic, limit, position, reverse=bool(reverse))
 
     async def presence(self, topic: str) -> dict[str, MemberInfo]:
         """Ask who is subscribed to *topic*, by client.
 
         Raises, Cancellation, Checkpoint: as `history`.
         """
-        codec, result = await self._ask("presence", topic, wire.PresenceRequest(topic=topic))
-        return {client: member_of(codec, info) for client, info in result.presence.items()}
+        check_kind("presence", "topic", topic, str)
+        return await requests.presence(self._session, topic)
 
     async def presence_stats(self, topic: str) -> PresenceStatistics:
         """Ask how many are subscribed to *topic*.
 
         Raises, Cancellation, Checkpoint: as `history`.
         """
-        request = wire.PresenceStatsRequest(topic=topic)
-        _, result = await self._ask("presence_stats", topic, request)
-        return PresenceStatistics(result.num_clients, result.num_users)
-
-    async def _ask(self, owner: str, topic: str, request: Any) -> tuple[Any, Any]:
-        check_kind(owner, "topic", topic, str)
-        line = None
-        while True:
-            line = await self._session.line_for(topic, line)
-            try:
-                return line.codec, await line.ask(request)
-            except ConnectionClosed:
-                pass
-
-
-def _position(owner: str, since: object) -> Position | None:
-    match since:
-        case None:
-            return None
-        case (str() as epoch, int() as offset) if is_count(offset):
-            return Position(epoch, offset)
-        case _:
-            raise ValueError(f"{owner}(since={since!r}): must be (epoch, offset)")
-
-
-def _check_value(data: object) -> None:
-    """Raise TypeError or ValueError unless *data* can be said."""
-    if not isinstance(data, bytes):
-        to_json(data)
+        check_kind("presence_stats", "topic", topic, str)
+        return await requests.presence_stats(self._session, topic)

@@ -1,4 +1,4 @@
-"""Who a member is, and where it may be: connecting, subscribing, and what has to be renewed.
+"""Who a member is, and where it may be: connecting and subscribing.
 
 A token says so, or the program's callables, or the rules.
 """
@@ -11,7 +11,6 @@ from trio.lowlevel import enable_ki_protection
 
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import DisconnectCode, ErrorCode
-from .._centrifuge._replies import Result
 from .._centrifuge._values import optional_payload_of
 from .._errors import Dismiss, Refuse
 from .._topics import Position
@@ -25,7 +24,7 @@ from ._rules import (
     Welcome,
     check_answer,
 )
-from ._seat import Seat, whole_seconds
+from ._seat import Seat, told_ttl
 
 if TYPE_CHECKING:
     from ._member import Member
@@ -113,17 +112,13 @@ def begin(member: Member, request: wire.ConnectRequest, welcome: Welcome) -> wir
         client=member.client,
         version=server.version,
         expires=welcome.ttl is not None,
-        ttl=_whole(welcome.ttl),
+        ttl=told_ttl(welcome.ttl),
         data=data,
         subs=subs,
         ping=server.ping if member._is_pinged else 0,
         pong=member._is_pinged,
         x_trioweb=1 if member._is_extended else 0,
     )
-
-
-def _whole(ttl: float | None) -> int:
-    return 0 if ttl is None else whole_seconds(ttl)
 
 
 def _since(request: wire.SubscribeRequest | None) -> Position | None:
@@ -196,59 +191,3 @@ def rules_of(member: Member, name: str) -> TopicRules:
     if rules is None:
         raise Refuse(ErrorCode.UNKNOWN_TOPIC)
     return rules
-
-
-# Tokens.
-
-
-async def refresh(member: Member, request: wire.RefreshRequest) -> Result:
-    server = member._server
-    on_refresh = server.callbacks.on_refresh
-    if on_refresh is None and server.tokens is None:
-        raise Refuse(ErrorCode.NOT_AVAILABLE)
-    if not request.token:
-        raise Refuse(ErrorCode.BAD_REQUEST, "no token")
-    if on_refresh is not None:
-        call = "on_refresh(member, token)"
-        answer = await member._ask(call, on_refresh, member, request.token)
-        check_answer(call, answer, Welcome)
-    else:
-        assert server.tokens is not None
-        answer = server.tokens.of_connection(request.token)
-        if answer.user != member.user:
-            raise Dismiss(DisconnectCode.INVALID_TOKEN)
-    ttl: float | None = answer.ttl
-    if ttl is not None and ttl <= 0:
-        raise Refuse(ErrorCode.EXPIRED)
-    member._due.refresh(ttl)
-    return wire.RefreshResult(
-        client=member.client, version=server.version, expires=ttl is not None, ttl=_whole(ttl)
-    )
-
-
-async def renew(member: Member, request: wire.SubRefreshRequest) -> Result:
-    seat = member._seats.get(request.topic)
-    if seat is None or seat.subscription is None:
-        raise Refuse(ErrorCode.PERMISSION_DENIED)
-    server = member._server
-    on_renew = server.callbacks.on_renew
-    if (on_renew is None and server.tokens is None) or request.type:
-        raise Refuse(ErrorCode.NOT_AVAILABLE)
-    if not request.token:
-        raise Refuse(ErrorCode.BAD_REQUEST, "no token")
-    if on_renew is not None:
-        call = "on_renew(member, topic, token)"
-        answer = await member._ask(call, on_renew, member, request.topic, request.token)
-        check_answer(call, answer, Granted)
-    else:
-        assert server.tokens is not None
-        answer = server.tokens.of_subscription(
-            request.token, user=member.user, client=member.client, topic=request.topic
-        )
-    ttl: float | None = answer.ttl
-    if ttl is not None and ttl <= 0:
-        raise Refuse(ErrorCode.EXPIRED)
-    if seat.subscription is None:  # it was unsubscribed meanwhile
-        raise Refuse(ErrorCode.PERMISSION_DENIED)
-    member._due.renew(seat, ttl)
-    return wire.SubRefreshResult(expires=ttl is not None, ttl=_whole(ttl))

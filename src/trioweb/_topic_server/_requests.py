@@ -19,7 +19,7 @@ from .._centrifuge._replies import Result
 from .._errors import BrokerFull, Refuse
 from .._topics import Publisher
 from .._topics._publishing import PublishDetails
-from ._admission import refresh, renew, rules_of
+from ._admission import rules_of
 from ._data import (
     info_bytes,
     message_of_peer,
@@ -27,6 +27,7 @@ from ._data import (
     value_of,
 )
 from ._presence import client_info
+from ._renewal import refresh, renew
 from ._room import wire_publication
 from ._seat import Seat
 

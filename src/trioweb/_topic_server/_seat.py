@@ -115,7 +115,7 @@ class Seat:
             raise
         ttl = self.ttl
         if ttl is not None:
-            told.update(expires=True, ttl=whole_seconds(ttl))
+            told.update(expires=True, ttl=told_ttl(ttl))
             member._due.renew(self, ttl)
         return SubscribeResult(data=data, **told)
 
@@ -141,9 +141,9 @@ class Seat:
         return rules.presence or rules.join_leave or decides is not None
 
 
-def whole_seconds(ttl: float) -> int:
-    """*ttl* as the protocol has it; a client that is told 0 would ask again at once."""
-    return min(max(1, int(ttl)), 2**32 - 1)
+def told_ttl(ttl: float | None) -> int:
+    """*ttl* as the protocol has it: 0 for ever, so a client that is told 0 would never ask."""
+    return 0 if ttl is None else min(max(1, int(ttl)), 2**32 - 1)
 
 
 def _start(
