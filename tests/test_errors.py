@@ -31,6 +31,7 @@ from trioweb import (
     Refuse,
     Refused,
     Reject,
+    StoreError,
     TriowebError,
     TryAgain,
     Unpublished,
@@ -71,6 +72,7 @@ _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     BrokerFull: (TriowebError, trio.WouldBlock),
     Unpublished: (TriowebError,),
     HubFull: (TriowebError,),
+    StoreError: (TriowebError,),
     Lagged: (TriowebError,),
     FrameError: (TriowebError,),
 }
@@ -155,6 +157,11 @@ _ERRORS: list[tuple[TriowebError, dict[str, Any], str]] = [
         "2 accepted messages were not handed over",
     ),
     (Reject(), {"status": 403, "headers": (), "body": b""}, "403"),
+    (
+        StoreError("topics.db", "it is no store"),
+        {"path": "topics.db", "reason": "it is no store"},
+        "cannot open the store topics.db: it is no store",
+    ),
     (
         HubFull("max_topics=1"),
         {"limit": "max_topics=1"},

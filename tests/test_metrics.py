@@ -376,8 +376,28 @@ async def test_bad_argument_is_an_error(options: dict[str, Any], error: str) -> 
         await trioweb.metrics(**options)
 
 
-async def test_documentation_lists_what_a_page_has() -> None:
-    page = await full_page()
+async def test_page_of_a_hub_with_a_store_tells_how_that_does(tmp_path: Path) -> None:
+    async with trioweb.open_hub(store=tmp_path / "topics.db", max_bytes=2**20) as hub:
+        hub.topic("lobby").publish("news")
+        found = await numbers(hub=hub)
+        gauges = "failing", "waiting", "waiting_bytes_limit", "topics", "replayed", "ended"
+        # The topic is a record, too.
+        assert [found(f"store_{name}") for name in gauges] == [0, 2, 2**18, 1, 0, 0]
+        assert hub.store is not None and found("store_waiting_bytes") == hub.store.waiting_bytes
+    (tmp_path / "topics.db-pending").unlink()
+    async with trioweb.open_hub(store=tmp_path / "topics.db") as hub:
+        found = await numbers(hub=hub)
+        assert (found("store_ended"), found("store_waiting")) == (1, 0)
+        assert found("store_bytes") == 214
+        assert hub.broker is None
+    async with trioweb.open_hub() as hub:
+        assert hub.store is None
+        assert (await numbers(hub=hub))("store_topics") is None
+
+
+async def test_documentation_lists_what_a_page_has(tmp_path: Path) -> None:
+    async with trioweb.open_hub(store=tmp_path / "topics.db") as hub:
+        page = await full_page() + await trioweb.metrics(hub=hub)
     text = Path("docs/operating.md").read_text("utf-8")
     for line in page.splitlines():
         if line.startswith("# TYPE "):

@@ -24,6 +24,7 @@
     ├── BrokerFull                  too much waits for the broker (also trio.WouldBlock)
     ├── Unpublished                 .reason: what was posted was not published, as far as is known
     ├── HubFull                     .limit: nothing can go to make room
+    ├── StoreError                  .path .reason: the store of a hub cannot be opened
     ├── Lagged                      .skipped: publications or messages were lost unread
     ├── FrameError                  .code .reason: bytes that break RFC 6455; never leaves
     └── BadMessage                  no message of the Centrifuge protocol; never leaves
@@ -422,7 +423,7 @@ class NotReceiving(TriowebError):
 
 class HubFull(TriowebError):
     """The hub is at a bound, and holds nothing that could go: topics that are used, and the newest
-    publication of each."""
+    publication of each; or what its store has not committed yet."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
@@ -430,6 +431,23 @@ class HubFull(TriowebError):
 
     def __str__(self) -> str:
         return f"the hub is full ({self.limit}), and nothing in it can go"
+
+
+class StoreError(TriowebError):
+    """The store of a hub cannot be opened: another hub has it, it is none, or the disk refuses it.
+
+    Attributes:
+        path: of the store.
+        reason: what is wrong.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot open the store {self.path}: {self.reason}"
 
 
 class BrokerFull(TriowebError, trio.WouldBlock):

@@ -19,7 +19,7 @@ from ._effort import A_TURN
 from ._histogram import Histogram
 from ._link import State
 from ._server import Server
-from ._topics import BrokerStatistics, Hub
+from ._topics import BrokerStatistics, Hub, StoreStatistics
 
 _Samples: TypeAlias = Iterable[tuple[str, float]]
 
@@ -257,6 +257,8 @@ class _Page:
         self._histogram("turn_seconds", "For how long delivery held the loop.", pump.turns)
         if hub.broker is not None:
             self._tell_broker(hub.broker)
+        if hub.store is not None:
+            self._tell_store(hub.store)
         if names:
             self._tell_topics(hub, furthest)
 
@@ -267,6 +269,16 @@ class _Page:
         self._counter("broker_connects", "Connections made to it.", told.connects)
         self._counter("broker_refused", "Publications that it has refused.", told.refused)
         self._counter("broker_restarts", "Epochs that have ended here.", told.restarts)
+
+    def _tell_store(self, told: StoreStatistics) -> None:
+        self._gauge("store_failing", "1 while nothing can be committed.", int(bool(told.failing)))
+        self._gauge("store_waiting", "Records in the journal alone.", told.waiting)
+        self._gauge("store_waiting_bytes", "Bytes of them.", told.waiting_bytes)
+        self._gauge("store_waiting_bytes_limit", "Bytes of the journal.", told.max_waiting_bytes)
+        self._gauge("store_topics", "Topics whose position is known.", told.topics)
+        self._gauge("store_bytes", "Memory that what is committed would take.", told.bytes)
+        self._gauge("store_replayed", "Records replayed at the start.", told.replayed)
+        self._gauge("store_ended", "1 if the start ended all epochs.", int(bool(told.ended)))
 
     def _tell_topics(self, hub: Hub, furthest: dict[str, int]) -> None:
         topics = hub._retention.topics

@@ -10,6 +10,7 @@ from ._presence import PresenceChange, PresenceCount
 from ._presence_changes import PresenceChanges
 from ._reader import Publications
 from ._shape import Encode
+from ._store._statistics import StoreStatistics
 from ._subscription import Slow, Subscription
 from ._topic import Topic
 
@@ -32,6 +33,7 @@ __all__ = [
     "Recovery",
     "Since",
     "Slow",
+    "StoreStatistics",
     "Subscription",
     "Topic",
     "open_hub",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from .._chance import random_bytes
 from .._effort import EFFORT
 from .._errors import Unpublished
 from .._waitable import Waitable, wrong_thread
@@ -22,7 +23,9 @@ from ._publishing import accept
 from ._shape import COST_OF_WRITE
 
 if TYPE_CHECKING:
+    from ._node import BrokerStatistics
     from ._retention import Retention
+    from ._store._statistics import StoreStatistics
     from ._topic import Topic
     from ._window import Window
 
@@ -102,6 +105,15 @@ class Node(Protocol):
         """Who is in which topic, for its hub, whose *retention* counts what that takes."""
         ...
 
+    def begin(self, topic: Topic) -> tuple[str, int]:
+        """Epoch and head with which a life of *topic* begins, or goes on; "" if that is not
+        known yet."""
+        ...
+
+    def statistics(self) -> BrokerStatistics | StoreStatistics | None:
+        """What it has had to do; None where that is nothing."""
+        ...
+
 
 class LocalNode:
     """The broker of a hub that is alone: what is published is in the log at once."""
@@ -136,3 +148,10 @@ class LocalNode:
 
     def open_presence(self, retention: Retention) -> LocalPresence:
         return LocalPresence(retention)
+
+    def begin(self, topic: Topic) -> tuple[str, int]:
+        position = topic._hub._retention.position(topic.name)
+        return position or (random_bytes(8).hex(), 0)
+
+    def statistics(self) -> None:
+        return None

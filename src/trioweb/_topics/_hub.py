@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -14,12 +15,13 @@ from .._observer import Observer
 from .._policy import Retain
 from ._broker import LocalNode, Node
 from ._delivery import Counts
-from ._node import Broker, BrokerStatistics, EngineNode
+from ._node import Broker, BrokerStatistics
 from ._presence import Presence
 from ._pump import Pump
 from ._retention import Retention
 from ._sink import Outlet
-from ._spread import SpreadNode, open_node
+from ._spread import open_node
+from ._store._statistics import StoreStatistics
 from ._subscription import Slow, Subscription, check_slow
 from ._topic import Topic
 
@@ -36,7 +38,7 @@ class HubStatistics:
         evicted: subscribers closed with 1013 for being too slow, so far.
         skipped: publications passed over for subscribers that may skip, so far.
         forgotten: topics that went to make room for others, so far.
-        broker: the same of its part in a broker; None without one.
+        broker, store: the same of its part in a broker, and of its store; None without one.
     """
 
     topics: int
@@ -48,6 +50,7 @@ class HubStatistics:
     skipped: int
     forgotten: int
     broker: BrokerStatistics | None = None
+    store: StoreStatistics | None = None
 
 
 class Hub:
@@ -63,14 +66,13 @@ class Hub:
         max_bytes: int,
         linger: float,
         observer: Observer | None,
-        node: EngineNode | SpreadNode | None = None,
+        node: Node | None = None,
     ) -> None:
         self.closed = False
         self._observer = observer
         self._retention = Retention(max_topics, max_bytes, linger)
         self._pump = Pump(observer)
         self._node: Node = node or LocalNode()
-        self._broker = node
         self._presence: Presence = self._node.open_presence(self._retention)
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
@@ -132,7 +134,14 @@ class Hub:
     @property
     def broker(self) -> BrokerStatistics | None:
         """Its part in a broker, as it is now; None without one."""
-        return None if self._broker is None else self._broker.statistics()
+        told = self._node.statistics()
+        return told if isinstance(told, BrokerStatistics) else None
+
+    @property
+    def store(self) -> StoreStatistics | None:
+        """What its store holds now; None without one."""
+        told = self._node.statistics()
+        return told if isinstance(told, StoreStatistics) else None
 
     def statistics(self) -> HubStatistics:
         """What the topics hold, and what has happened to them, up to now."""
@@ -147,6 +156,7 @@ class Hub:
             skipped=self._skipped,
             forgotten=retention.forgotten,
             broker=self.broker,
+            store=self.store,
         )
 
     async def wait_caught_up(self) -> None:
@@ -205,6 +215,7 @@ async def open_hub(
     linger: float = 300,
     observer: Observer | None = None,
     broker: Broker | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> AsyncGenerator[Hub]:
     """Open a hub for the length of the block.
 
@@ -225,12 +236,22 @@ async def open_hub(
         broker: what joins this hub with others, so that a topic is one log for all of them; None
             for none.  Then a publication is delivered as soon as the broker has given it its place,
             here as elsewhere, and `publish` returns 0.
+        store: the path of a file that keeps the topics when this process ends, made now if there is
+            none; None for none.  What `publish` has returned for survives a SIGKILL, with its
+            epoch, offset, details and key.  After a loss of power, on another machine, or where
+            something is damaged, every topic begins a new epoch with what is left, which the log
+            and `HubStatistics.store` say.  *max_topics*, *max_bytes* and *linger* hold for what is
+            stored as for what is in memory.  One hub at a time can have it.  Not together with
+            *broker*, which keeps topics itself.
 
     Leaving the block ends every subscription (the connections stay open).  With a broker, it waits
     for the answers to what was published, but not for long; leaving it by an exception does not.
+    With a store, it waits until everything is committed, for 10 seconds at most, also when it is
+    cancelled; what is not committed then is kept, too.
 
     Raises:
         TypeError, ValueError: an argument cannot work.
+        StoreError: the store cannot be opened.
     """
     for name, value in (("max_topics", max_topics), ("max_bytes", max_bytes)):
         if not is_count(value, least=1):
@@ -238,17 +259,31 @@ async def open_hub(
     if not isinstance(linger, (int, float)) or isinstance(linger, bool) or not linger >= 0:
         raise ValueError(f"open_hub(linger={linger!r}): must be a number of seconds from 0 on")
     check_kind("open_hub", "observer", observer, Observer, optional=True)
-    node = None if broker is None else open_node(broker)
-    hub = Hub(max_topics, max_bytes, linger, observer, node)
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(hub._pump.run)
-        if node is not None:
-            nursery.start_soon(node.run)
-        try:
-            yield hub
+    check_kind("open_hub", "store", store, str, os.PathLike, optional=True)
+    if broker is not None and store is not None:
+        raise ValueError("open_hub(broker=…, store=…): a broker keeps the topics itself")
+    engine = None if broker is None else open_node(broker)
+    stored = None
+    if store is not None:
+        # Whoever has no store needs no SQLite.
+        from ._store._node import open_stored_node
+
+        stored = await open_stored_node(os.fsdecode(store), max_topics, max_bytes, linger)
+    try:
+        node = engine or stored
+        hub = Hub(max_topics, max_bytes, linger, observer, node)
+        async with open_hidden_nursery() as nursery:
+            nursery.start_soon(hub._pump.run)
             if node is not None:
-                await node.flush()
-        finally:
-            hub._close()
-            if node is not None:
-                node.close()
+                nursery.start_soon(node.run)
+            try:
+                yield hub
+                if engine is not None:
+                    await engine.flush()
+            finally:
+                hub._close()
+                if engine is not None:
+                    engine.close()
+    finally:
+        if stored is not None:
+            await stored.aclose()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .._chance import random_bytes
 from .._errors import CloseCode
 from ._delivery import COST_OF_CLOSE
 from ._details import Details
@@ -21,12 +20,8 @@ if TYPE_CHECKING:
 
 
 def begin(topic: Topic) -> None:
-    """Begin a life, unless the hub remembers one that goes on."""
-    if topic._window is None:
-        position = topic._hub._retention.position(topic.name)
-        topic._epoch, head = position or (random_bytes(8).hex(), 0)
-    else:
-        topic._epoch, head = "", 0
+    """Begin a life, unless one is remembered that goes on."""
+    topic._epoch, head = topic._hub._node.begin(topic)
     topic._log = Log(topic.retain, head)
     topic._forgotten = False
     topic._passed = head
@@ -41,7 +36,6 @@ def forget(topic: Topic) -> None:
     topic._hub._retention.bury(topic)
     if topic._window is not None:
         topic._window.detach()
-        topic._epoch = ""
     topic._log = Log(topic.retain, topic._log.head)
     topic._forgotten = True
     topic._size_number = None

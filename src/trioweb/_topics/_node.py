@@ -171,12 +171,14 @@ class EngineNode:
 
     Attributes:
         restarts: see `BrokerStatistics`.
+        lingers: see `Keeper`.
     """
 
     _presence: NodePresence
 
     def __init__(self, broker: Broker) -> None:
         self.restarts = 0
+        self.lingers = True
         self._broker = broker
         self._policy = broker.policy
         self._id = random_name()
@@ -288,6 +290,9 @@ class EngineNode:
     def window(self, topic: Topic) -> Window:
         return Window(topic, self)
 
+    def begin(self, topic: Topic) -> tuple[str, int]:
+        return "", 0
+
     def attach(self, window: Window) -> None:
         """Receive the topic of *window*, and tell it where that stands."""
         self._windows[window.topic.name] = window
@@ -298,6 +303,7 @@ class EngineNode:
         """Do not receive it any more."""
         self._lingering.pop(window, None)
         del self._windows[window.topic.name]
+        window.topic._epoch = ""
         if self._link is not None:
             self._link.send(Unsubscribe(window.topic.name), _ignore)
 

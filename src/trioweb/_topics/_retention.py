@@ -30,8 +30,8 @@ _SHAPES_PART: Final = 8
 _SPARE_PART: Final = 256
 # Positions are remembered of so many times the topics that there may be, while they take no more
 # than this part of the hub's bound; each is some 250 bytes and a name, which peers may choose.
-_POSITIONS_PER_TOPIC: Final = 2
-_POSITIONS_PART: Final = 8
+POSITIONS_PER_TOPIC: Final = 2
+POSITIONS_PART: Final = 8
 _POSITION_BYTES: Final = 250
 # Members of topics take at most this part of the hub's bound: peers make them, and must not be able
 # to take all that there is for publications.
@@ -110,7 +110,7 @@ class Retention:
             return
         if not topic._is_idle:
             self._idle.pop(topic, None)
-        elif not topic.retained and not (topic._window and topic._window.is_attached):
+        elif not topic.retained and not (topic._window and topic._window.lingers):
             self.forget(topic)
         elif topic not in self._idle:
             self._idle[topic] = None
@@ -220,11 +220,11 @@ class Retention:
         self.messages -= topic.retained
         now = trio.current_time()
         self._positions[topic.name] = (now + self._linger, topic.epoch, topic.head)
-        self._positions_size += _size_of_position(topic.name)
+        self._positions_size += size_of_position(topic.name)
         while (oldest := next(iter(self._positions))) != topic.name and (
             self._positions[oldest][0] <= now
-            or len(self._positions) > _POSITIONS_PER_TOPIC * self.max_topics
-            or self._positions_size > self.max_bytes // _POSITIONS_PART
+            or len(self._positions) > POSITIONS_PER_TOPIC * self.max_topics
+            or self._positions_size > self.max_bytes // POSITIONS_PART
         ):
             self._forget_position(oldest)
         forget(topic)
@@ -256,8 +256,8 @@ class Retention:
 
     def _forget_position(self, name: str) -> None:
         del self._positions[name]
-        self._positions_size -= _size_of_position(name)
+        self._positions_size -= size_of_position(name)
 
 
-def _size_of_position(name: str) -> int:
+def size_of_position(name: str) -> int:
     return _POSITION_BYTES + sys.getsizeof(name)

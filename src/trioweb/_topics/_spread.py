@@ -60,9 +60,14 @@ class SpreadNode:
     def window(self, topic: Topic) -> Window:
         return self._nodes[self._broker.engine_of(topic.name)].window(topic)
 
+    def begin(self, topic: Topic) -> tuple[str, int]:
+        return self._of(topic).begin(topic)
+
     def _of(self, topic: Topic) -> EngineNode:
         assert topic._window is not None
-        return topic._window.node
+        node = topic._window.node
+        assert isinstance(node, EngineNode)
+        return node
 
     def open_presence(self, retention: Retention) -> SpreadPresence:
         parts = {engine: node.open_presence(retention) for engine, node in self._nodes.items()}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -26,7 +26,6 @@ from ._position import Since
 from ._publishing import accept
 
 if TYPE_CHECKING:
-    from ._node import EngineNode
     from ._topic import Topic
 
 
@@ -41,6 +40,42 @@ class State(Enum):
 DETACHED: Final = State.DETACHED
 ASKING: Final = State.ASKING
 LIVE: Final = State.LIVE
+
+
+class Keeper(Protocol):
+    """What a window needs of the node that it is one of.
+
+    Attributes:
+        restarts: lives of topics that have ended while they were attached.
+        lingers: whether a topic that nobody uses is received for a while.
+    """
+
+    restarts: int
+    lingers: bool
+
+    def attach(self, window: Window) -> None:
+        """Receive the topic of *window*, and tell it where that stands."""
+        ...
+
+    def detach(self, window: Window) -> None:
+        """Do not receive it any more."""
+        ...
+
+    def ask(self, window: Window) -> None:
+        """Tell *window* where its topic stands."""
+        ...
+
+    def load(self, window: Window, after: int, upto: int) -> None:
+        """Give *window* what lies there."""
+        ...
+
+    def in_use(self, window: Window) -> None:
+        """Somebody uses it again."""
+        ...
+
+    def unused(self, window: Window) -> None:
+        """Nobody does."""
+        ...
 
 
 class Window:
@@ -65,7 +100,7 @@ class Window:
         "waiting",
     )
 
-    def __init__(self, topic: Topic, node: EngineNode) -> None:
+    def __init__(self, topic: Topic, node: Keeper) -> None:
         self.topic = topic
         self.begin = 0
         self.restarts = 0
@@ -83,6 +118,11 @@ class Window:
     @property
     def is_attached(self) -> bool:
         return self._state is not DETACHED
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the topic stays, though nobody uses it and there is nothing of it."""
+        return self.is_attached and self.node.lingers
 
     def use(self) -> None:
         """Somebody uses the topic, which is one of its hub's."""
