@@ -24,8 +24,8 @@ def table() -> str:
     """The table that should."""
     settings = _serve_options.add_options(argparse.ArgumentParser()).table
     rows = [
-        "| in the file | in the environment | takes | otherwise | SIGHUP | |",
-        "|---|---|---|---|---|---|",
+        "| in the file; in the environment | takes | otherwise | SIGHUP | |",
+        "|---|---|---|---|---|",
         *map(_row, settings),
     ]
     return "\n".join([*rows, ""])
@@ -38,7 +38,7 @@ def _row(setting: Setting) -> str:
     again = "yes" if setting.is_rereadable else ""
     about = re.sub(r"(?<!\w)(--[a-z-]+|TRIOWEB_\w+|[a-z_]+ = \w+)", r"`\1`", setting.about)
     about = about.replace("|", "\\|").replace("<", "&lt;").replace("'*'", "`*`")
-    cells = f"`{setting.name}`", f"`{setting.variable}`", takes, otherwise, again, about
+    cells = f"`{setting.name}` `{setting.variable}`", takes, otherwise, again, about
     return f"| {' | '.join(cells)} |"
 
 
