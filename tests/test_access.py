@@ -152,7 +152,7 @@ async def at_page(house: House, topic: str, given: dict[str, Any]) -> str:
     answer = await house.site.ask(head.encode())
     if answer.status != 200:
         return str(answer.status)
-    return "all" if b'data-publish="yes">' in answer.body else "read"
+    return "all" if b'<html lang="en" data-echo="yes" data-publish="yes"' in answer.body else "read"
 
 
 async def at_post(house: House, topic: str, given: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ class Permit:
 
 def open_rules(retain: Retain) -> dict[str, TopicRules]:
     """The rules where nobody has said any: everybody may do everything."""
-    rules = TopicRules(retain=retain, publish=True, history=True, presence=True)
+    rules = TopicRules(retain=retain, publish=True, history=True, presence=True, join_leave=True)
     return {"": rules, "*": rules}
 
 

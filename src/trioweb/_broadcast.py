@@ -23,6 +23,7 @@ import trio
 from ._access import FOR_EVER, Access, Caller, Permit
 from ._centrifuge import SUBPROTOCOLS
 from ._centrifuge._codes import DisconnectCode
+from ._chance import random_bytes
 from ._connection import Connection
 from ._errors import BrokerFull, CloseCode, HubFull, Reject, Unpublished
 from ._policy import Retain
@@ -32,14 +33,17 @@ from ._server import Accept, Server, event_stream
 from ._server._answering import ALLOW
 from ._server._events import wants_events
 from ._server._origins import Origins
-from ._topic_server._rules import TopicRules, takes_anonymous
+from ._topic_server._rules import Granted, TopicRules, takes_anonymous
 from ._topics import Hub, Topic
 from ._topics._node import EngineLost
+from ._topics._presence import Member as Present
 
 if TYPE_CHECKING:
-    from ._topic_server import ConnectRequest, Member, TopicServer, Welcome
+    from ._topic_server import ConnectRequest, Member, SubscribeRequest, TopicServer, Welcome
 
 MAX_TOPIC_BYTES: Final = 255
+# Of what peers call themselves; as the page has it.
+_MAX_NAME: Final = 32
 _TAKEN: Final = ("/healthz", "/metrics", "/stats")
 # Where Centrifugo has it, and so the addresses that clients are configured with.
 _PROTOCOL_PATH: Final = "/connection/websocket"
@@ -136,9 +140,7 @@ class Broadcast:
         if not echo:
             # Or it would wait for what it sent to come back.
             page = page.replace('data-echo="yes"', 'data-echo="no"')
-        self._page = page.encode()
-        # For those who may only read.
-        self._silent_page = page.replace('data-publish="yes"', 'data-publish="no"').encode()
+        self._page = page.replace('data-history="0"', f'data-history="{history}"')
         self._headers = (*_PAGE_HEADERS, ("Content-Security-Policy", _policy(page)))
 
     def replace_rules(self, topics: Mapping[str, TopicRules]) -> None:
@@ -182,6 +184,17 @@ class Broadcast:
         caller: Caller | None = member.connection.user
         return None if caller is None else self._access.welcome(caller, asked)
 
+    async def grant(self, member: Member, asked: SubscribeRequest) -> Granted | None:
+        """The topic server's `on_subscribe`: others are told the name that a peer gives itself,
+        where nobody can know a better one."""
+        name = asked.data.get("name") if isinstance(asked.data, dict) else None
+        rules = self._access.rules_of(asked.topic)
+        if self._access.tokens is not None or rules is None or not rules.subscribe:
+            return None
+        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+            return None
+        return Granted(info={"name": name})
+
     def _name(self, request: Request) -> str:
         """The name of the topic at the path."""
         if not _is_topic(request):
@@ -216,8 +229,13 @@ class Broadcast:
         topic, permit = visit.topic, visit.permit
         may_publish, publisher = permit.rules.publish, permit.publisher
         skip = None if self._echo else connection
+        presence = self._hub._presence if permit.rules.presence else None
+        key = random_bytes(8).hex()
         try:
             with topic.subscribe(connection, history=permit.history(self._history)):
+                if presence is not None:
+                    user = "" if publisher is None else publisher.id
+                    presence.enter(topic.name, key, Present(user, b""))
                 async for message in connection:
                     if not may_publish:
                         reason = "publishing to this topic is not allowed"
@@ -234,6 +252,9 @@ class Broadcast:
             # Others made topics between the request and now; or this peer has left, and with
             # it the topic, while its last messages were still to be read.
             await connection.aclose(CloseCode.TRY_AGAIN_LATER, "too many topics")
+        finally:
+            if presence is not None:
+                presence.leave(topic.name, key)
 
     async def http(self, request: Request) -> Response:
         if request.method == "POST" and self._access.takes_posts and _is_topic(request):
@@ -305,6 +326,9 @@ class Broadcast:
                 resume=permit.rules.recover == "all",
                 lifetime=permit.lifetime,
             )
-        return Response(
-            200, self._page if permit.rules.publish else self._silent_page, self._headers
-        )
+        page = self._page
+        if not permit.rules.publish:
+            page = page.replace('data-publish="yes"', 'data-publish="no"', 1)
+        if self.topic_server is not None:
+            page = page.replace('data-protocol="no"', 'data-protocol="yes"', 1)
+        return Response(200, page.encode(), self._headers)

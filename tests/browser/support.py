@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -14,6 +14,30 @@ class Window(Protocol):
     """
 
     def __call__(self, url: str | None = None, **options: Any) -> Page: ...
+
+
+# Before the page's own script looks.
+_WITHOUT_PROTOCOL: Final = """
+    new MutationObserver(() => {
+        if (document.documentElement) document.documentElement.dataset.protocol = "no";
+    }).observe(document, {childList: true, subtree: true});
+"""
+
+
+def without_protocol(page: Page) -> None:
+    """Have the page be as where the server has no msgspec: it speaks as a terminal does."""
+    page.add_init_script(_WITHOUT_PROTOCOL)
+
+
+def people(page: Page) -> Locator:
+    return page.locator("#people summary")
+
+
+def names(page: Page) -> Locator:
+    """Who is here; opens the list."""
+    if page.locator("#people").get_attribute("open") is None:
+        people(page).click()
+    return page.get_by_label("Who is here").get_by_role("listitem")
 
 
 def state(page: Page) -> Locator:

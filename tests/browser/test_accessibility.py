@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from websockets.sync.client import connect
 
-from tests.browser.support import Window, expect_open, log, say, state, waiting
+from tests.browser.support import Window, expect_open, log, names, say, state, waiting
 from tests.examples.support import running
 from tests.interop.javascript import axe_path
 from tests.interop.serving import PATIENCE, Server, serving
@@ -129,6 +129,14 @@ def test_chat_page_is_accessible_in_each_of_its_states(
         expect_open(page)
         assert complaints(page) == []
         log(page).first.scroll_into_view_if_needed()
+        assert complaints(page) == []
+        page.evaluate(
+            """() => {
+                for (let n = 0; n < 90; n++) people.set(n, `name ${n}`);
+                showPeople(200);
+            }"""
+        )
+        expect(names(page).last).to_have_text("109 without a name")
         assert complaints(page) == []
         server.kill()
     expect(state(page)).to_have_text("CLOSED")

@@ -23,6 +23,7 @@ from tests.browser.support import (
     say,
     state,
     waiting,
+    without_protocol,
 )
 from tests.interop.serving import PATIENCE, Server, serving, wait_until
 
@@ -140,9 +141,6 @@ def test_page_does_not_reconnect_when_it_was_disconnected_by_hand(
     expect_texts(waiting(page), ["typed meanwhile"])
     page.get_by_role("button", name="Connect", exact=True).click()
     expect_open(page)
-    # First it looks whether the server's history has it.
-    expect(waiting(page).get_by_text("waiting")).to_be_visible()
-    page.clock.run_for(1_000)
     expect_texts(log(page), ["typed meanwhile"])
 
 
@@ -185,8 +183,9 @@ def test_page_sends_again_what_a_dying_server_took_but_never_published(window: W
         expect(waiting(page)).to_have_count(0)
 
 
+@pytest.mark.parametrize("speaks", [True, False], ids=["protocol", "plain"])
 def test_page_neither_repeats_the_history_nor_sends_again_what_is_in_it(
-    shared: Server, window: Window
+    shared: Server, window: Window, speaks: bool
 ) -> None:
     """The connection dies behind a network that took the page's message and kept its echo."""
     routes: list[WebSocketRoute] = []
@@ -198,10 +197,13 @@ def test_page_neither_repeats_the_history_nor_sends_again_what_is_in_it(
         routes.append(page_side)
 
     page = window()
-    page.route_web_socket(re.compile("/history$"), route)
-    page.goto(f"{shared.url}history")
+    topic = f"history-{speaks}"
+    page.route_web_socket(re.compile("/connection/websocket$" if speaks else f"/{topic}$"), route)
+    if not speaks:
+        without_protocol(page)
+    page.goto(f"{shared.url}{topic}")
     expect_open(page)
-    with terminal(shared, "/history") as other:
+    with terminal(shared, f"/{topic}") as other:
         for text in ("one", "two"):
             say(page, text)
         expect_texts(log(page), ["one", "two"])
@@ -214,9 +216,8 @@ def test_page_neither_repeats_the_history_nor_sends_again_what_is_in_it(
         expect_texts(waiting(page), ["three"])
         deaf = False
         routes[0].close(code=4000, reason="the network fails")
-        expect(notes(page)).to_contain_text(
-            ["Connection closed (4000: the network fails).", "Connected again."]
-        )
+        again = "Connected again. 2 missed, 2 recovered." if speaks else "Connected again."
+        expect(notes(page)).to_contain_text(["Connection closed (4000: the network fails).", again])
         expect(notes(page).get_by_text("missing")).to_have_count(0)
         expect_texts(log(page), ["one", "two", "three", "four"])
         expect(waiting(page)).to_have_count(0)
@@ -226,7 +227,9 @@ def test_page_neither_repeats_the_history_nor_sends_again_what_is_in_it(
 
 def test_page_says_that_messages_may_be_missing_without_a_history(window: Window) -> None:
     with serving("--history", "0") as server:
-        page = window(f"{server.url}lobby")
+        page = window()
+        without_protocol(page)
+        page.goto(f"{server.url}lobby")
         expect_open(page)
         say(page, "seen")
         expect_texts(log(page), ["seen"])
@@ -261,13 +264,13 @@ def test_page_shows_1012_when_the_server_is_terminated_in_mid_chat(window: Windo
 def test_page_shows_code_and_reason_and_gives_up_a_message_that_is_too_large(
     window: Window,
 ) -> None:
-    with serving("--max-message-bytes", "64") as server:
+    with serving("--max-message-bytes", "200") as server:
         page = window(f"{server.url}lobby")
         expect_open(page)
-        large = "x" * 65
+        large = "x" * 201
         say(page, large)
         expect(notes(page)).to_contain_text(
-            ["Connection closed (1009: message over 64 bytes).", "Connected again."]
+            ["Connection closed (1009: message over 200 bytes).", "Connected again."]
         )
         expect(waiting(page).get_by_text("too large")).to_be_visible()
         say(page, "small")
@@ -275,10 +278,16 @@ def test_page_shows_code_and_reason_and_gives_up_a_message_that_is_too_large(
         expect_texts(waiting(page), [large])
 
 
-def test_page_shows_its_own_messages_once_when_the_server_does_not_echo(window: Window) -> None:
+@pytest.mark.parametrize("speaks", [True, False], ids=["protocol", "plain"])
+def test_page_shows_its_own_messages_once_when_the_server_does_not_echo(
+    window: Window, speaks: bool
+) -> None:
     with serving("--no-echo") as server:
-        pages = [window(f"{server.url}lobby") for _ in range(2)]
+        pages = [window(), window()]
         for page in pages:
+            if not speaks:
+                without_protocol(page)
+            page.goto(f"{server.url}lobby")
             expect_open(page)
         say(pages[0], "mine")
         expect_texts(log(pages[1]), ["mine"])

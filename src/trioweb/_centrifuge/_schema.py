@@ -45,6 +45,8 @@ class Publication(Positioned, frozen=True):
     time: Annotated[Int64, 9] = 0
     topic: Annotated[str, 10] = ""
     key: Annotated[str, 11] = ""
+    # In JSON: the data is base64 of bytes, and not what somebody has written.
+    x_bytes: Annotated[bool, 1000] = False
 
 
 class StreamPosition(Positioned, frozen=True):

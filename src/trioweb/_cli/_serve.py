@@ -74,7 +74,11 @@ async def _open_broadcast(
         yield broadcast
         return
     async with open_topic_server(
-        hub, topics=access.rules_of, tokens=access.tokens, on_connect=broadcast.welcome
+        hub,
+        topics=access.rules_of,
+        tokens=access.tokens,
+        on_connect=broadcast.welcome,
+        on_subscribe=broadcast.grant,
     ) as broadcast.topic_server:
         broadcast.replace_rules(access.topics)
         yield broadcast

@@ -33,6 +33,7 @@ def wire_publication(codec: Codec, publication: Publication) -> WirePublication:
         info=publication_info(codec, publication.publisher),
         offset=publication.offset,
         tags=dict(publication.tags),
+        x_bytes=publication.kind == "bytes" and isinstance(codec.PING, str),
     )
 
 
