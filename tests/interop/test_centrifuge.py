@@ -171,15 +171,23 @@ async def test_javascript_understands_how_we_close() -> None:
 
 @pytest.mark.centrifuge
 @pytest.mark.slow
-async def test_javascript_comes_back_to_a_server_that_was_ended() -> None:
-    """Softly, at once, or by standing still; what was lost with the old process is told."""
+@pytest.mark.parametrize("is_stored", [False, True], ids=["in memory", "stored"])
+async def test_javascript_comes_back_to_a_server_that_was_ended(
+    is_stored: bool, tmp_path: Path
+) -> None:
+    """Softly, at once, or by standing still; what was lost with the old process is told.
+
+    With a store nothing is lost, and everybody is recovered.
+    """
     port = str(free_port())
     command = [*_SERVER, "--port", port, "--ping", "1"]
+    if is_stored:
+        command += ["--store", str(tmp_path / "topics.db")]
     with trio.fail_after(_PATIENCE):
         lines = await lines_of("node", str(_SCRIPTS / "restart.cjs"), port, *command)
     assert [json.loads(line) for line in lines] == [
-        ["SIGTERM", 3001, "shutdown", True, False],
-        ["SIGKILL", 1, "transport closed", True, False],
+        ["SIGTERM", 3001, "shutdown", True, is_stored],
+        ["SIGKILL", 1, "transport closed", True, is_stored],
         ["idle", []],
         ["SIGSTOP", 2, "no ping", True, True],
     ]

@@ -16,6 +16,7 @@ import trio
 
 from .._access import Access, open_rules
 from .._broadcast import Broadcast
+from .._errors import StoreError
 from .._metrics import metrics
 from .._policy import Limits, Message, Retain
 from .._server import Server, serve_listeners
@@ -91,6 +92,11 @@ def _check(options: argparse.Namespace) -> None:
             f"--spread {options.spread:g}: must not be more than --grace {options.grace:g}, the "
             "seconds for the whole soft close"
         )
+    if options.store is not None:
+        if options.broker:
+            raise UsageError("--store: a --broker keeps the topics itself")
+        if options.workers is not None:
+            raise UsageError("--store: is for one process, and --workers are several")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +147,11 @@ async def serve(options: argparse.Namespace) -> int:
         return 0
     if options.worker is None and options.workers is not None:
         return await serve_with_workers(options)
-    async with open_worker_of(options) as worker:
-        return await _serve(options, prepared, worker)
+    try:
+        async with open_worker_of(options) as worker:
+            return await _serve(options, prepared, worker)
+    except StoreError as exc:
+        raise UsageError(f"--store {exc.path}: {exc.reason}") from exc
 
 
 async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worker | None) -> int:
@@ -152,7 +161,7 @@ async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worke
         broker = worker.end.broker
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     async with (
-        open_hub(max_topics=options.max_topics, broker=broker) as hub,
+        open_hub(max_topics=options.max_topics, broker=broker, store=options.store) as hub,
         listen_for_metrics(options.metrics if worker is None else None) as watchers,
         _open_broadcast(hub, access, options) as broadcast,
     ):

@@ -35,6 +35,7 @@ def add_options(command: argparse.ArgumentParser) -> Settings:
     # For a parent to say to its workers, and nothing for anybody else.
     command.add_argument(OPTION, type=Inheritance.parse, help=argparse.SUPPRESS)
     _add_topics(group("topics"))
+    _add_store(group("what outlives it"))
     _add_broker(group("joined with other servers"))
     _add_access(group("who may do what"))
     _add_messages(group("what is agreed with peers"))
@@ -114,6 +115,16 @@ def _add_topics(add: Any) -> None:
         metavar="FILE",
         help="what may be done with which topics: TOML, a table for each namespace; otherwise "
         "everybody may do everything",
+    )
+
+
+def _add_store(add: Any) -> None:
+    add(
+        "--store",
+        metavar="FILE",
+        help="keep the topics in this file, made if there is none, so that whoever comes back "
+        "after a restart, or a kill, goes on where they were; one server at a time can have it; "
+        "otherwise topics end with the process",
     )
 
 

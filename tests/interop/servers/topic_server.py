@@ -167,8 +167,10 @@ def _ttl_of(token: str) -> float | None:
     return float(seconds) if kind == "ttl" else None
 
 
-async def main(port: int, ping: int, compression: trioweb.Deflate | None) -> None:
-    async with trioweb.open_hub() as hub:
+async def main(
+    port: int, ping: int, compression: trioweb.Deflate | None, store: str | None
+) -> None:
+    async with trioweb.open_hub(store=store) as hub:
         app = Application(hub)
         calls = {
             "echo": app.echo,
@@ -221,5 +223,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ping", type=int, default=25)
     parser.add_argument("--compression", action="store_true")
+    parser.add_argument("--store")
     given = parser.parse_args()
-    trio.run(main, given.port, given.ping, trioweb.Deflate() if given.compression else None)
+    compression = trioweb.Deflate() if given.compression else None
+    trio.run(main, given.port, given.ping, compression, given.store)

@@ -120,6 +120,7 @@ def _open(path: str, capacity: int, lock: int) -> Opened:
     os.chmod(path, 0o600)
     with ExitStack() as undo:
         ended: str | None = None
+        aside = ""
         try:
             database = Database(path)
         except sqlite3.OperationalError:
@@ -128,7 +129,8 @@ def _open(path: str, capacity: int, lock: int) -> Opened:
             if not os.path.exists(journal_path(path)):
                 # It may be anything.
                 raise Foreign(f"it is no store, or is damaged ({exc})") from exc
-            ended = f"the database is damaged ({exc}); it is now {_set_aside(path)}"
+            ended = f"the database is damaged ({exc})"
+            aside = f"; it is now {_set_aside(path)}"
             database = Database(path)
         undo.callback(database.close)
         boot = boot_id()
@@ -138,7 +140,7 @@ def _open(path: str, capacity: int, lock: int) -> Opened:
             journal.close()
             journal = None
         if ended is not None:
-            logger.warning("%s: every topic begins a new epoch: %s", path, ended)
+            logger.warning("%s: every topic begins a new epoch: %s%s", path, ended, aside)
         if journal is None:
             journal = _create(path, database, capacity, boot, is_over=ended is not None)
         undo.callback(journal.close)
