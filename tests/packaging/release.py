@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +14,12 @@ _ROOT: Final = Path(__file__).parents[2]
 _RELEASE: Final = re.compile(r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?")
 
 
-def faults(version: str, changelog: str) -> list[str]:
+def faults(version: str, changelog: str, urls: Mapping[str, str]) -> list[str]:
     """What keeps this version from being released, in words."""
     found = []
+    if not urls:
+        # The README's own links lead nowhere on an index, see setup.py.
+        found.append("pyproject.toml has no [project.urls], so that nobody finds the project")
     if not _RELEASE.fullmatch(version):
         found.append(f"version {version} in pyproject.toml is none of a release")
     sections = dict(re.findall(r"(?ms)^## \[(.+?)\](.*?)(?=^## |\Z)", changelog))
@@ -31,7 +36,8 @@ def faults(version: str, changelog: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    told = faults(sys.argv[1], (_ROOT / "CHANGELOG.md").read_text())
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    told = faults(sys.argv[1], (_ROOT / "CHANGELOG.md").read_text(), project.get("urls", {}))
     for fault in told:
         print(fault, file=sys.stderr)
     sys.exit(bool(told))

@@ -6,6 +6,7 @@ import pytest
 
 from tests.packaging.release import faults
 
+URLS = {"Documentation": "https://docs.example"}
 READY = """# Changelog
 
 ## [Unreleased]
@@ -21,7 +22,7 @@ READY = """# Changelog
 
 
 def test_version_with_a_dated_section_is_ready() -> None:
-    assert faults("1.2.0", READY) == []
+    assert faults("1.2.0", READY, URLS) == []
 
 
 @pytest.mark.parametrize(
@@ -43,4 +44,9 @@ def test_version_with_a_dated_section_is_ready() -> None:
     ],
 )
 def test_fault_is_told(version: str, changelog: str, fault: str) -> None:
-    assert fault in faults(version, changelog)
+    assert fault in faults(version, changelog, URLS)
+
+
+def test_project_that_nobody_finds_is_told() -> None:
+    [fault] = faults("1.2.0", READY, {})
+    assert "[project.urls]" in fault
