@@ -324,6 +324,32 @@ async def test_signal_ends_all_workers_softly(number: signal.Signals, code: int 
         await wait_gone(workers)
 
 
+async def test_signal_while_it_begins_ends_it_softly() -> None:
+    command = [sys.executable, "-m", "trioweb", "serve", "--workers", "2", "--port", "0"]
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    parent = Parent(process, "")
+    try:
+        # They are there, and do not serve yet.
+        await until(lambda: len(parent.workers) == 2)
+        workers = parent.workers
+        process.send_signal(signal.SIGTERM)
+        assert await parent.wait() == 0
+        await wait_gone(workers)
+        assert process.stderr is not None
+        async for data in process.stderr:
+            parent.said += data.decode()
+        assert "Traceback" not in parent.said
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            for stream in process.stdout, process.stderr:
+                assert stream is not None
+                await trio.aclose_forcefully(stream)
+
+
 async def test_soft_end_takes_no_longer_than_the_grace_and_a_second_signal_ends_it_at_once() -> (
     None
 ):

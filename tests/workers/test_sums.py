@@ -25,7 +25,7 @@ def server_statistics(factor: int) -> dict[str, Any]:
         return {name: factor * number for number, name in enumerate(names, 1)}
 
     broker = BrokerStatistics(connected=True, **numbers(BrokerStatistics, "connected"))
-    hub = HubStatistics(broker=broker, **numbers(HubStatistics, "broker"))
+    hub = HubStatistics(broker=broker, **numbers(HubStatistics, "broker", "store"))
     counts = numbers(ServerStatistics, "refused", "answered", "closed", "hub")
     closed = {1000: factor, 1012 + factor: 1}
     return asdict(
@@ -41,7 +41,7 @@ def test_statistics_are_added_field_by_field() -> None:
     assert total["refused"] == {503: 3}
     assert total["closed"] == {1000: 3, 1013: 1, 1014: 1}
     for field in fields(HubStatistics):
-        if field.name != "broker":
+        if field.name not in ("broker", "store"):
             assert total["hub"][field.name] == 3 * one["hub"][field.name]
     assert total["hub"]["broker"]["waiting"] == 3
     assert total["hub"]["broker"]["connected"] is True
@@ -53,7 +53,8 @@ def test_statistics_are_added_field_by_field() -> None:
 def test_what_was_counted_remains_and_what_there_was_does_not() -> None:
     left = counted_so_far(server_statistics(1))
     assert set(left) == {"opened", "refused", "answered", "closed", "handler_errors", "hub"}
-    assert set(left["hub"]) == {"published", "evicted", "skipped", "forgotten", "broker"}
+    kept = {"published", "evicted", "skipped", "forgotten", "broker", "store"}
+    assert set(left["hub"]) == kept
     assert set(left["hub"]["broker"]) == {"refused", "restarts", "connects"}
     known = {
         field.name

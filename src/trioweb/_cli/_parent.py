@@ -65,6 +65,8 @@ async def _run(
             except StartFailed as exc:
                 nursery.cancel_scope.cancel()
                 return max(exc.status, 1)
+            if supervisor.is_stopping:
+                return 0  # told to end before it had begun
             if watchers:
                 await nursery.start(serve_metrics, watchers, supervisor.metrics)
                 at, _ = describe(watchers[0], options.metrics[:1], secure=False)

@@ -137,6 +137,7 @@ class Supervisor:
     Attributes:
         changed: whenever something has become of a worker.
         restarts: workers that were replaced since they had died.
+        is_stopping: `stop` was called.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Supervisor:
         self._random = new_random()
         self._places: list[_Worker | None] = [None] * count
         self._workers: dict[_Worker, None] = {}
-        self._is_stopping = False
+        self.is_stopping = False
         # Renewals that were asked for, and those that are done.
         self._asked = self._renewed = 0
         self._questions = 0
@@ -181,16 +182,16 @@ class Supervisor:
                 self._places[number] = await self._begin(number)
             for worker in self._places:
                 assert worker is not None
-                if not await self._wait_serving(worker) and not self._is_stopping:
+                if not await self._wait_serving(worker) and not self.is_stopping:
                     failure = StartFailed(worker.status or 1)
-                    self._is_stopping = True
+                    self.is_stopping = True
                     nursery.cancel_scope.cancel()
             if failure is None:
                 for number in range(len(self._places)):
                     nursery.start_soon(self._keep, number)
                 nursery.start_soon(self._renew)
                 task_status.started()
-                while self._workers or not self._is_stopping:
+                while self._workers or not self.is_stopping:
                     await self.changed.wait_change()
                 nursery.cancel_scope.cancel()
         if failure is not None:
@@ -209,7 +210,7 @@ class Supervisor:
 
     def stop(self, code: int) -> None:
         """End all workers softly; `run` returns when they have gone."""
-        self._is_stopping = True
+        self.is_stopping = True
         for worker in self._workers:
             worker.leave(code, handover=False)
         self.changed.changed()
@@ -219,7 +220,7 @@ class Supervisor:
     async def _begin(self, number: int) -> _Worker:
         assert self._nursery is not None
         worker: _Worker = await self._nursery.start(self._attend, number)
-        if self._is_stopping:
+        if self.is_stopping:
             worker.leave(CloseCode.SERVICE_RESTART, handover=False)
         return worker
 
@@ -297,7 +298,7 @@ class Supervisor:
     async def _keep(self, number: int) -> None:
         """See that there is a worker at the place."""
         deaths = 0
-        while not self._is_stopping:
+        while not self.is_stopping:
             worker = self._places[number]
             assert worker is not None
             if worker.status is None:
@@ -310,7 +311,7 @@ class Supervisor:
                 await trio.sleep(self._random.uniform(0, bound))
             deaths += 1
             # One that is renewed meanwhile is there already.
-            if self._places[number] is worker and not self._is_stopping:
+            if self._places[number] is worker and not self.is_stopping:
                 self.restarts += 1
                 new = await self._begin(number)
                 if self._places[number] is worker:
@@ -332,7 +333,7 @@ class Supervisor:
 
     async def _renew_all(self) -> bool:
         for number in range(len(self._places)):
-            if self._is_stopping:
+            if self.is_stopping:
                 break
             new = await self._begin(number)
             if not await self._wait_serving(new):
