@@ -44,6 +44,9 @@ from ._topics._position import Position
 
 # What a publication takes beside its place in a log: its id, and that one's place in a table.
 _ID_BYTES: Final = 192
+# A log may have so much more than retention keeps, as a power of two of its parts: to look at each
+# publication costs more than to publish it.
+_SLACK: Final = 4
 
 
 class _Topic:
@@ -171,9 +174,17 @@ class Engine:
             offset = log.append(entry.frame, entry.skip, now)
         else:
             offset = log.append_detailed(entry.frame, entry.skip, now, entry.details)
-        topic.ids[offset] = entry.id
+        ids = topic.ids
+        ids[offset] = entry.id
         topic.numbers[node] = number
-        self._trim(topic)
+        # What retention does not keep goes when somebody asks, or when there is so much of it.
+        count, size = len(ids), log.size
+        if count - (count >> _SLACK) > retain.max_messages or (
+            size - (size >> _SLACK) > retain.max_bytes
+        ):
+            self._drop(topic, log.floor(now))
+        else:
+            self._count(topic)
         self._push(Push(name, topic.epoch, Stored(offset, entry, 0)))
         return Published(Position(topic.epoch, offset))
 

@@ -119,6 +119,25 @@ async def test_what_can_never_fit_is_refused_and_costs_nobody_else_anything() ->
     assert isinstance(desk.publish("e", 20_000), Refusal)
 
 
+async def test_a_log_has_hardly_more_than_retention_keeps_and_shows_no_more() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=2**30)
+    desk = Desk(switchboard)
+    most = 0
+    for _ in range(5000):
+        desk.publish("many")
+        most = max(most, len(switchboard.engine.topics["many"].ids))
+    assert RETAIN.max_messages < most <= RETAIN.max_messages * 16 // 15 + 1
+    standing = desk.ask("many")
+    assert standing.head - standing.oldest + 1 == RETAIN.max_messages
+    most = 0
+    for _ in range(100):
+        desk.publish("large", 100_000)
+        most = max(most, switchboard.engine.topics["large"].log.size)
+    assert RETAIN.max_bytes < most < RETAIN.max_bytes * 16 // 15 + 200_000
+    desk.ask("large")
+    assert switchboard.engine.topics["large"].log.size <= RETAIN.max_bytes
+
+
 async def test_size_is_what_the_logs_take_whatever_happens_to_them() -> None:
     switchboard = Switchboard(max_topics=100, max_bytes=2**20)
     engine = switchboard.engine

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._topics._commands import Subscribe, Unsubscribe, Unwatch, Watch
+from .._topics._commands import Publish, Subscribe, Unsubscribe, Unwatch, Watch
 from ._pipe import Pipe
 from ._switchboard import Switchboard
 from ._words import (
@@ -32,6 +32,8 @@ from ._words import (
 
 # What may wait for a worker before it is not listened to until it has taken some of it.
 _MAX_ANSWERS: Final = 256 * 2**10
+# Read at a time: a parent has no peers that would wait for its turn.
+_READ_BYTES: Final = 64 * 2**10
 # What may wait for it of what others have published, beside answers: a burst that a busy worker
 # takes within seconds.
 MAX_PUSHED: Final = 16 * 2**20
@@ -70,7 +72,7 @@ class ParentEnd:
         max_pushed: int = MAX_PUSHED,
     ) -> None:
         self.losses = 0
-        self._pipe = Pipe(stream, _MAX_ANSWERS)
+        self._pipe = Pipe(stream, _MAX_ANSWERS, read_bytes=_READ_BYTES)
         self._switchboard = switchboard
         self._listener = listener
         self._max_pushed = max_pushed
@@ -134,6 +136,8 @@ class ParentEnd:
         command = hear_command(words)
         answer = switchboard.execute(self, self._node, command)
         match command:
+            case Publish():
+                pass
             case Subscribe(topic):
                 self._topics.add(topic)
             case Unsubscribe(topic):

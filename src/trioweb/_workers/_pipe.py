@@ -59,17 +59,25 @@ class Pipe:
     Args:
         max_waiting: while more bytes than this wait to be written, nothing is read: so what the
             other end asks for cannot fill this one's memory.  None for reading always.
+        read_bytes: read at a time, and dealt with before others run.
 
     Attributes:
         waiting: bytes that wait to be written.
         splitter: what was read, up to where its last words end.
     """
 
-    def __init__(self, stream: trio.abc.Stream, max_waiting: int | None = None) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        max_waiting: int | None = None,
+        *,
+        read_bytes: int = _READ_BYTES,
+    ) -> None:
         self.waiting = 0
         self.splitter = Splitter()
         self._stream = stream
         self._max_waiting = max_waiting
+        self._read_bytes = read_bytes
         self._orders: deque[bytes] = deque()
         self._unsent: deque[bytes] = deque()
         self._changed = Waitable()
@@ -133,7 +141,7 @@ class Pipe:
 
     async def _read(self, receive: Callable[[Words], None]) -> None:
         bound = self._max_waiting
-        while data := await self._stream.receive_some(_READ_BYTES):
+        while data := await self._stream.receive_some(self._read_bytes):
             for words in self.splitter.feed(data):
                 receive(words)
                 while bound is not None and self.waiting > bound:

@@ -14,10 +14,10 @@ import trio
 from .._engine import Engine
 from .._topics._commands import (
     Answer,
+    Ask,
     Command,
     Done,
-    Ping,
-    PresenceCommand,
+    Load,
     Publish,
     Push,
     Pushed,
@@ -62,28 +62,25 @@ class Switchboard:
     def execute(self, reader: Reader, node: str, command: Command) -> Answer:
         """Do what *node* asks, which hears of it by *reader*."""
         match command:
-            case Ping():
-                return Done()
+            case Publish(topic, entry=entry):
+                size = size_of(entry.frame, entry.skip) + entry.details.size
+                if self.engine.size + size > self._max_bytes and not self._make_room(topic, size):
+                    return Refusal(f"there is no room: {self._max_bytes} bytes are taken")
+            case Subscribe(topic):
+                self._readers.setdefault(topic, {})[reader] = None
+                self._idle.pop(topic, None)
+            case Unsubscribe(topic):
+                self.leave(reader, topic)
             case Watch(topic):
                 self._watchers.setdefault(topic, {})[reader] = None
                 return Done()
             case Unwatch(topic):
                 self.unwatch(reader, topic)
                 return Done()
-        if isinstance(command, PresenceCommand):
-            return self.engine.execute(node, command)
-        topic = command.topic
-        match command:
-            case Subscribe():
-                self._readers.setdefault(topic, {})[reader] = None
-                self._idle.pop(topic, None)
-            case Unsubscribe():
-                self.leave(reader, topic)
-            case Publish():
-                entry = command.entry
-                size = size_of(entry.frame, entry.skip) + entry.details.size
-                if self.engine.size + size > self._max_bytes and not self._make_room(topic, size):
-                    return Refusal(f"there is no room: {self._max_bytes} bytes are taken")
+            case Ask(topic) | Load(topic):
+                pass
+            case _:
+                return self.engine.execute(node, command)
         answer = self.engine.execute(node, command)
         if topic not in self._readers:
             self._rest(topic)
