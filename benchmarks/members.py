@@ -23,22 +23,19 @@ async def serve_doors(job: Job) -> None:
     text = "x" * (task.size - _AROUND[task.door])
     rules = trioweb.TopicRules(retain=trioweb.Retain(max_messages=max(task.publications, 1000)))
 
-    async def on_subscribe(member: trioweb.Member, request: trioweb.SubscribeRequest) -> None:
-        job.connected()
-
     async with (
         trioweb.open_hub() as hub,
-        trioweb.open_topic_server(hub, topics={"": rules}, on_subscribe=on_subscribe) as topics,
+        trioweb.open_topic_server(hub, topics={"": rules}) as topics,
         trio.open_nursery() as nursery,
     ):
         topic = hub.topic(TOPIC, retain=rules.retain)
 
         async def handler(connection: trioweb.Connection) -> None:
+            job.connected()  # the load says when all of them are subscribed
             if connection.subprotocol is not None:
                 await topics.handle(connection)
                 return
             with topic.subscribe(connection):
-                job.connected()
                 async for _ in connection:
                     pass
 

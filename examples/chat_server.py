@@ -9,6 +9,10 @@ Open the address that it prints in some browser windows, or use any WebSocket cl
 Whoever comes without a free `?name=` is asked for one.  A line goes to everybody, `/msg NAME
 TEXT` to one member, `/who` tells who is here.  Ctrl-C or SIGTERM ends the chat softly.
 
+It speaks plain text, so that whatever has a WebSocket is a client of it, down to `websocat`, and
+the page needs no SDK.  What clients of the Centrifuge protocol bring by themselves (who is here,
+what was missed) is written out here instead: `scores.py` has a page that has it from there.
+
 One handler runs for each connection, and what it registers it registers for the length of a
 `with` block: however a connection ends, its member has left.
 """
