@@ -140,7 +140,7 @@ def in_words(name: str, value: object) -> str:
         ("`Retry`", trioweb.Retry, {"worth"}),
         ("`Outbox`", trioweb.Outbox, set()),
         ("`Retain`, for each topic", trioweb.Retain, set()),
-        ("`open_hub`", trioweb.open_hub, {"broker", "observer"}),
+        ("`open_hub`", trioweb.open_hub, {"broker", "observer", "store"}),
     ],
 )
 def test_page_table_tells_every_default(
