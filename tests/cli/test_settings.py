@@ -199,9 +199,16 @@ def test_strange_variables_are_told_and_those_of_keys_are_not() -> None:
     assert settings.strange_variables(environment) == ["TRIOWEB_HISTROY"]
 
 
-def test_passwords_in_urls_are_not_shown() -> None:
-    text = "redis://me:SECRET@a:1/0 and 'https://SECRET@b'"
-    assert without_secrets(text) == "redis://…@a:1/0 and 'https://…@b'"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://me:SECRET@a:1/0 and 'https://SECRET@b'", "redis://…@a:1/0 and 'https://…@b'"),
+        ("redis://:SE@CR'ET\"@a", "redis://…@a"),
+        ("unix:///run/a@b, redis://a/0?x=@", "unix:///run/a@b, redis://a/0?x=@"),
+    ],
+)
+def test_passwords_in_urls_are_not_shown(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
 
 
 # --check.

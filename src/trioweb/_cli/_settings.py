@@ -30,8 +30,8 @@ _WORDS: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
-# A user and password in a URL.
-_USER_INFO: Final = re.compile(r"(?<=://)[^/\s'\"@]*@")
+# A user and password in a URL: up to the last "@" before its path, as readers of URLs have it.
+_USER_INFO: Final = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def without_secrets(text: str) -> str:
