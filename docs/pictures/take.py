@@ -1,11 +1,12 @@
 """Take the README's pictures of the pages that the running programs serve.
 
-    python docs/pictures/take.py [chat] [chat_server] [dashboard]
+    python docs/pictures/take.py [chat] [chat_server] [dashboard] [admin]
 
 Needs Playwright and an installed Chromium.  The dashboard's takes two minutes: as long as its
-chart is.  Each is taken twice, for readers in light and in dark.
+chart is, and so does the admin page's.  Each is taken twice, for readers in light and in dark.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -23,6 +24,9 @@ import trioweb
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+# Topics of the admin page's picture, and the seconds between two messages.
+SPOKEN = {"prices:eur": 0.02, "prices:usd": 0.05, "lobby": 2, "news": 9}
 
 
 @contextmanager
@@ -141,10 +145,53 @@ async def dashboard() -> None:
             nursery.cancel_scope.cancel()
 
 
+async def admin() -> None:
+    """With topics that differ in how much is said, and a subscriber that does not read."""
+    dice = random.Random(5)
+
+    async def talk(url: str, seconds: float) -> None:
+        async with trioweb.open_connection(url) as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_closed)
+            while True:
+                await connection.send(f"{dice.uniform(90, 110):.2f}")
+                await trio.sleep(dice.expovariate(1 / seconds))
+
+    async def listen(url: str, after: float) -> None:
+        await trio.sleep(after)
+        with trio.move_on_after(dice.uniform(20, 200)):
+            async with trioweb.open_connection(url) as connection:
+                await connection.wait_closed()
+
+    def take(url: str) -> None:
+        with chromium() as browser, ExitStack() as stack:
+            page = open_page(stack, browser, f"{url}admin", 1040, 900)
+            page.fill("#key", os.environ["TRIOWEB_ADMIN_KEY"])
+            page.press("#key", "Enter")
+            page.wait_for_timeout(121_000)
+            shoot(page, "admin")
+
+    os.environ["TRIOWEB_ADMIN_KEY"] = random.Random(6).randbytes(16).hex()
+    with running("-m", "trioweb", "serve") as url:
+        socket_url = url.replace("http", "ws")
+        async with trio.open_nursery() as nursery:
+            for topic, seconds in (
+                ("prices:eur", 0.02),
+                ("prices:usd", 0.05),
+                ("lobby", 2),
+                ("news", 9),
+            ):
+                nursery.start_soon(talk, socket_url + topic, seconds)
+                for _ in range(8):
+                    nursery.start_soon(listen, socket_url + topic, dice.uniform(0, 90))
+            await trio.to_thread.run_sync(take, url)
+            nursery.cancel_scope.cancel()
+
+
 PICTURES: dict[str, Callable[[], object]] = {
     "chat": chat,
     "chat_server": chat_server,
     "dashboard": partial(trio.run, dashboard),
+    "admin": partial(trio.run, admin),
 }
 
 if __name__ == "__main__":

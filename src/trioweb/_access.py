@@ -38,6 +38,9 @@ class Caller:
     welcome: Welcome
     until: float
 
+    def __str__(self) -> str:
+        return self.welcome.user
+
 
 @dataclass(frozen=True, slots=True)
 class Permit:
@@ -82,6 +85,7 @@ class Access:
     Attributes:
         keys: those that count from now on.
         tokens, topics: as given.
+        pace: how fast one may guess.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class Access:
         self.tokens = tokens
         self.replace_topics(topics)
         self._cookie = cookie
-        self._pace = Pace()
+        self.pace = Pace()
 
     def replace_topics(self, topics: Mapping[str, TopicRules]) -> None:
         """Go by *topics* from now on; as for `Access`."""
@@ -191,6 +195,6 @@ class Access:
         return self.tokens is None or (rules is not None and rules.anonymous)
 
     async def _refuse(self, request: Request) -> None:
-        await self._pace.wait(request.remote)
+        await self.pace.wait(request.remote)
         what = "an API key" if self.tokens is None else "a valid token"
         raise Reject(401, f"{what} is needed\n", [("WWW-Authenticate", "Bearer")])

@@ -10,12 +10,9 @@ NOTE: At each of them `Access` says what a peer may do, and nothing here decides
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -26,6 +23,7 @@ from ._centrifuge._codes import DisconnectCode
 from ._chance import random_bytes
 from ._connection import Connection
 from ._errors import BrokerFull, CloseCode, HubFull, Reject, Unpublished
+from ._pages import page_headers, read_page
 from ._policy import Retain
 from ._posting import publish_posted
 from ._protocol._http import Request, Response
@@ -39,21 +37,17 @@ from ._topics._node import EngineLost
 from ._topics._presence import Member as Present
 
 if TYPE_CHECKING:
+    from ._admin import Admin
     from ._topic_server import ConnectRequest, Member, SubscribeRequest, TopicServer, Welcome
 
 MAX_TOPIC_BYTES: Final = 255
 # Of what peers call themselves; as the page has it.
 _MAX_NAME: Final = 32
-_TAKEN: Final = ("/healthz", "/metrics", "/stats")
+_TAKEN: Final = ("/admin", "/healthz", "/metrics", "/stats")
 # Where Centrifugo has it, and so the addresses that clients are configured with.
 _PROTOCOL_PATH: Final = "/connection/websocket"
-_RESERVED: Final = "/connection/"
-_PAGE_HEADERS: Final = (
-    ("Content-Type", "text/html; charset=utf-8"),
-    ("Cache-Control", "no-cache"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-)
+_ADMIN: Final = "/admin/"
+_RESERVED: Final = ("/connection/", _ADMIN)
 # What a page of another, listed Origin is told before it sends a key, a token or JSON.  Without its
 # cookies: who may do what with those is said for WebSockets, by SameSite.
 _VARY: Final = ("Vary", "Origin")
@@ -68,22 +62,6 @@ _PREFLIGHT: Final = (
 def _allowing(request: Request) -> tuple[str, str]:
     """The field that lets the page that has sent *request* read the answer."""
     return ("Access-Control-Allow-Origin", request.origin or "")
-
-
-def _policy(page: str) -> str:
-    """The page is one file: nothing may be loaded, only its own code runs, and it may talk to its
-    own host only."""
-
-    def digest(tag: str) -> str:
-        _, _, rest = page.partition(f"<{tag}>")
-        body = rest.partition(f"</{tag}>")[0].encode()
-        return f"'sha256-{b64encode(sha256(body).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; style-src {digest('style')}; script-src {digest('script')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
 
 
 def _full() -> Reject:
@@ -101,6 +79,10 @@ class _Visit:
     topic: Topic
     permit: Permit
 
+    def __str__(self) -> str:
+        publisher = self.permit.publisher
+        return "" if publisher is None else publisher.id
+
 
 class Broadcast:
     """The callables that `serve` wants: `admit`, `handle` and `http`.
@@ -116,11 +98,13 @@ class Broadcast:
         server: whose health and numbers `http` tells; set it once it is started.
         topic_server: serves clients of the Centrifuge protocol; None: nobody does.
         ask_all: has the numbers of all workers, where this is one.
+        admin: answers below `/admin`, and tells the metrics; None: nobody does here.
     """
 
     server: Server
     topic_server: TopicServer | None = None
     ask_all: Callable[[], Awaitable[dict[str, Any]]] | None = None
+    admin: Admin | None = None
 
     def __init__(
         self,
@@ -136,12 +120,12 @@ class Broadcast:
         self._history = history
         self._echo = echo
         self._origins = Origins(origins)
-        page = files(__package__).joinpath("_page.html").read_text("utf-8")
+        page = read_page(__package__, "_page.html")
         if not echo:
             # Or it would wait for what it sent to come back.
             page = page.replace('data-echo="yes"', 'data-echo="no"')
         self._page = page.replace('data-history="0"', f'data-history="{history}"')
-        self._headers = (*_PAGE_HEADERS, ("Content-Security-Policy", _policy(page)))
+        self._headers = page_headers(page)
 
     def replace_rules(self, topics: Mapping[str, TopicRules]) -> None:
         """Go by *topics* from now on; members of a topic server, from when they subscribe again."""
@@ -162,6 +146,10 @@ class Broadcast:
 
     async def admit(self, request: Request) -> Accept:
         """Let a peer in at the door that it asks for, or refuse it."""
+        if request.path.startswith(_ADMIN):
+            if self.admin is None:
+                raise Reject(404, "not here: see --admin\n")
+            return await self.admin.admit(request)
         spoken = next((name for name in SUBPROTOCOLS if name in request.subprotocols), None)
         if spoken is not None or request.path == _PROTOCOL_PATH:
             return self._admit_member(request, spoken)
@@ -209,6 +197,10 @@ class Broadcast:
 
     async def handle(self, connection: Connection) -> None:
         user: _Visit | Caller | None = connection.user
+        if connection.request.path.startswith(_ADMIN):
+            assert self.admin is not None
+            await self.admin.handle(connection)
+            return
         if isinstance(user, _Visit):
             run, until = self._relay, user.permit.until
         else:
@@ -271,8 +263,10 @@ class Broadcast:
                 await self._access.enter(request)
                 body = json.dumps(await self._statistics(), indent=2) + "\n"
                 return Response(200, body, [("Content-Type", "application/json")])
-            case "/metrics":
-                return Response(404, "not here: see --metrics\n")
+            case "/admin" | "/metrics":
+                if self.admin is None:
+                    return Response(404, f"not here: see --{request.path[1:]}\n")
+                return await self.admin.http(request)
             case _:
                 return await self._show(request)
 

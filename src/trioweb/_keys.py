@@ -73,7 +73,7 @@ def token_of(request: Request, cookie: str) -> str:
 
 def is_one_of(given: str, keys: Iterable[bytes]) -> bool:
     """Whether *given* is one of *keys*."""
-    offered = given.encode("latin-1")
+    offered = given.encode("utf-8", "replace")
     # All of them, so that how long it takes does not tell which it was.
     known = [hmac.compare_digest(offered, key) for key in keys]
     return any(known)

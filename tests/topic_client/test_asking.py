@@ -151,6 +151,17 @@ async def test_a_calls_deadline_and_cancellation_reach_the_function(
         assert ends[1:] == [pytest.approx(began + 2, abs=0.1)]
 
 
+async def test_a_call_in_a_scope_that_is_cancelled_already_is_cancelled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(calls={}) as web, client_of(web) as client:
+        await client.wait_open()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.call("anything")
+        assert scope.cancelled_caught
+
+
 async def test_a_call_is_sent_once(autojump_clock: trio.testing.MockClock) -> None:
     calls: list[Any] = []
 

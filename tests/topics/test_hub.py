@@ -482,7 +482,7 @@ async def test_wait_caught_up_ends_when_the_hub_is_cancelled(
 
 async def test_statistics_add_up(hub: Hub, peers: Peers) -> None:
     """Invariant 4: what was dropped is counted where somebody looks."""
-    assert hub.statistics() == HubStatistics(0, 0, 0, 0, 0, 0, 0, 0)
+    assert hub.statistics() == HubStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0)
     news = hub.topic("news", retain=Retain(max_messages=3, patience=0))
     chat = hub.topic("chat")
     slow = [peers.open(reading=False) for _ in range(3)]
@@ -502,6 +502,7 @@ async def test_statistics_add_up(hub: Hub, peers: Peers) -> None:
         retained_messages=4,
         retained_bytes=3 * 100 + 50 + 4 * OVERHEAD_BYTES,
         published=6,
+        deliveries=0,
         evicted=1,
         skipped=2,
         forgotten=0,

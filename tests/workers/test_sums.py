@@ -53,7 +53,7 @@ def test_statistics_are_added_field_by_field() -> None:
 def test_what_was_counted_remains_and_what_there_was_does_not() -> None:
     left = counted_so_far(server_statistics(1))
     assert set(left) == {"opened", "refused", "answered", "closed", "handler_errors", "hub"}
-    kept = {"published", "evicted", "skipped", "forgotten", "broker", "store"}
+    kept = {"published", "deliveries", "evicted", "skipped", "forgotten", "broker", "store"}
     assert set(left["hub"]) == kept
     assert set(left["hub"]["broker"]) == {"refused", "restarts", "connects"}
     known = {

@@ -27,10 +27,10 @@ _LIMITS: Final = Limits(max_connections=32, max_request_bytes=4096)
 
 
 @protected_block
-async def listen_for_metrics(
-    where: tuple[str, int] | None,
+async def listen_apart(
+    option: str, where: tuple[str, int] | None
 ) -> AsyncGenerator[Sequence[trio.abc.Listener[Any]]]:
-    """Listen there, if anywhere, for the length of the block.
+    """Listen where *option* says, if anywhere, for the length of the block.
 
     Raises:
         UsageError: that cannot be.
@@ -40,9 +40,9 @@ async def listen_for_metrics(
         if where is not None:
             listeners = await open_listeners(where[1], [where[0]])
     except OSError as exc:
-        raise UsageError(f"{exc.strerror}; choose another --metrics") from exc
+        raise UsageError(f"{exc.strerror}; choose another {option}") from exc
     except UnicodeError as exc:  # a name that no host can have
-        raise UsageError(f"--metrics: {exc}; choose another") from exc
+        raise UsageError(f"{option}: {exc}; choose another") from exc
     try:
         yield listeners
     finally:

@@ -12,7 +12,7 @@ import trio
 
 from .._workers import StartFailed, Supervisor, Switchboard, WorkerProcess
 from .._workers._processes import python_command, start_process
-from ._metrics import listen_for_metrics, serve_metrics
+from ._metrics import listen_apart, serve_metrics
 from ._notify import Notifier
 from ._signals import CLOSE_CODES, SIGHUP
 from ._sockets import Shares, announce, describe, listen_for_workers
@@ -42,7 +42,7 @@ async def serve_with_workers(options: argparse.Namespace) -> int:
         supervisor = Supervisor(
             options.workers, start, grace=options.grace, switchboard=switchboard
         )
-        async with listen_for_metrics(options.metrics) as watchers:
+        async with listen_apart("--metrics", options.metrics) as watchers:
             return await _run(supervisor, shares, watchers, options)
 
 

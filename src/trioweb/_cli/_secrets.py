@@ -46,6 +46,11 @@ def api_keys(options: argparse.Namespace) -> tuple[bytes, ...]:
     return _lines("--api-key-file", options.api_key_file, "TRIOWEB_API_KEY", MIN_KEY_CHARS)
 
 
+def admin_keys(options: argparse.Namespace) -> tuple[bytes, ...]:
+    """Likewise those of admins."""
+    return _lines("--admin-key-file", options.admin_key_file, "TRIOWEB_ADMIN_KEY", MIN_KEY_CHARS)
+
+
 def _token_keys(options: argparse.Namespace) -> list[Key]:
     option, path = "--token-secret-file", options.token_secret_file
     keys: list[Key] = [*_lines(option, path, "TRIOWEB_TOKEN_SECRET", MIN_SECRET_BYTES)]

@@ -7,7 +7,7 @@ import logging
 import signal
 import ssl
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,9 @@ from .._server import Server, serve_listeners
 from .._topic_server._rules import TopicRules
 from .._topics import Broker, Hub, open_hub
 from . import _secrets as secrets
+from ._admin import Office, open_office
 from ._broker import open_broker
-from ._metrics import listen_for_metrics, serve_metrics
+from ._metrics import listen_apart, serve_metrics
 from ._notify import Notifier
 from ._parent import serve_with_workers
 from ._rereading import Part, Rereading
@@ -97,6 +98,8 @@ def _check(options: argparse.Namespace) -> None:
             raise UsageError("--store: a --broker keeps the topics itself")
         if options.workers is not None:
             raise UsageError("--store: is for one process, and --workers are several")
+    if options.workers is not None and options.admin is not None:
+        raise UsageError("--admin: one address leads to one worker; with --workers leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class _Prepared:
 
     ssl_context: ssl.SSLContext | None
     access: Access
+    admin_keys: tuple[bytes, ...]
     limits: Limits
     broker: Broker | None
 
@@ -119,6 +123,7 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     return _Prepared(
         _ssl_context(options.tls_cert, options.tls_key),
         _access(options),
+        secrets.admin_keys(options),
         Limits(
             max_message_bytes=options.max_message_bytes,
             max_messages_per_second=options.max_messages_per_second,
@@ -128,11 +133,12 @@ def _prepare(options: argparse.Namespace) -> _Prepared:
     )
 
 
-def _tell(options: argparse.Namespace, access: Access) -> None:
+def _tell(options: argparse.Namespace, access: Access, admin_keys: Sequence[bytes]) -> None:
     """Print what would be used: the lines of a file that says the same."""
     for used in options.used:
         print(used.line)
     print(f"# API keys: {len(access.keys)}")
+    print(f"# admin keys: {len(admin_keys)}")
     print(f"# keys of tokens: {0 if access.tokens is None else len(access.tokens)}")
     names = ", ".join(f"[{shown(name)}]" for name in access.topics)
     print(f"# rules of topics: {names}")
@@ -143,7 +149,7 @@ async def serve(options: argparse.Namespace) -> int:
         _logger.warning("%s in the environment is no setting", name)
     prepared = _prepare(options)
     if options.check:
-        _tell(options, prepared.access)
+        _tell(options, prepared.access, prepared.admin_keys)
         return 0
     if options.worker is None and options.workers is not None:
         return await serve_with_workers(options)
@@ -160,9 +166,11 @@ async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worke
     if broker is None and worker is not None:
         broker = worker.end.broker
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
+    topics: list[str] = [*options.metrics_topic]
     async with (
         open_hub(max_topics=options.max_topics, broker=broker, store=options.store) as hub,
-        listen_for_metrics(options.metrics if worker is None else None) as watchers,
+        listen_apart("--metrics", options.metrics if worker is None else None) as watchers,
+        open_office(hub, access, prepared.admin_keys, options, topics) as office,
         _open_broadcast(hub, access, options) as broadcast,
     ):
         listeners = await listen(options) if worker is None else worker.listeners
@@ -190,7 +198,7 @@ async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worke
                     nursery.cancel_scope.cancel()
 
                 broadcast.server = await nursery.start(serve_and_end)
-                topics: list[str] = [*options.metrics_topic]
+                await office.start(broadcast, nursery, options, context)
                 if worker is not None:
                     broadcast.ask_all = worker.end.ask_all
                     await worker.serve(broadcast.server, signals, options)
@@ -203,7 +211,7 @@ async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worke
                 announce(listeners[0], options.host, secure=context is not None)
                 manager.ready()
                 nursery.start_soon(manager.keep_alive)
-                rereading = _rereading(options, broadcast, access, topics)
+                rereading = _rereading(options, broadcast, access, topics, office)
                 # A terminal that is closed takes its programs along.
                 while (number := await signals.__anext__()) == SIGHUP and not sys.stderr.isatty():
                     manager.reloading()
@@ -221,7 +229,11 @@ async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worke
 
 
 def _rereading(
-    options: argparse.Namespace, broadcast: Broadcast, access: Access, metrics_topics: list[str]
+    options: argparse.Namespace,
+    broadcast: Broadcast,
+    access: Access,
+    metrics_topics: list[str],
+    office: Office,
 ) -> Rereading:
     """What a SIGHUP reads again, and where that is put."""
     server = broadcast.server
@@ -230,7 +242,13 @@ def _rereading(
         context = _ssl_context(options.tls_cert, options.tls_key)
         if (context is None) != (server._ssl_context is None):
             raise UsageError("--tls-cert: whether there is one: takes a restart")
-        return partial(setattr, server, "_ssl_context", context)
+
+        def put() -> None:
+            for each in (server, office.server):
+                if each is not None:
+                    each._ssl_context = context
+
+        return put
 
     def load_topics(options: argparse.Namespace) -> Callable[[], None]:
         return partial(broadcast.replace_rules, _topics(options))
@@ -238,11 +256,13 @@ def _rereading(
     def put(options: argparse.Namespace) -> None:
         broadcast.replace_origins(options.origin)
         metrics_topics[:] = options.metrics_topic
+        office.use(server, options)
         logging.getLogger().setLevel(options.log_level.upper())
 
     parts = [
         Part("certificate", ("tls_cert", "tls_key"), load_certificate),
         *secrets.again(access),
+        *office.again(),
         Part("rules of topics", ("topics",), load_topics),
     ]
     return Rereading(options, check=_check, parts=parts, put=put)

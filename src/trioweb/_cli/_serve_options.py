@@ -41,6 +41,7 @@ def add_options(command: argparse.ArgumentParser) -> Settings:
     _add_messages(group("what is agreed with peers"))
     _add_limits(group("limits"))
     _add_metrics(group("numbers for Prometheus"))
+    _add_admin(group("the admin page"))
     _add_ending(group("how it ends"))
     _add_logs(group("logs"))
     return settings
@@ -265,6 +266,23 @@ def _add_metrics(add: Any) -> None:
         default=[],
         metavar="NAME",
         help="tell those of this topic there, too; may be repeated",
+    )
+
+
+def _add_admin(add: Any) -> None:
+    add(
+        "--admin-key-file",
+        rereadable=True,
+        metavar="FILE",
+        help="whoever has one of these keys, one a line and of at least 16 characters, gets in at "
+        "/admin, and told the numbers at /metrics; SIGHUP reads them again. TRIOWEB_ADMIN_KEY has "
+        "some, too; without any, nobody is",
+    )
+    add(
+        "--admin",
+        type=address,
+        metavar="HOST:PORT",
+        help="have all of that there alone, and nothing of it where everybody comes",
     )
 
 

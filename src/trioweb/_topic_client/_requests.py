@@ -75,7 +75,8 @@ async def call(session: Session, method: str, data: Any) -> Any:
     seconds = trio.current_effective_deadline() - trio.current_time()
     left = 0
     if line.is_extended and seconds < math.inf:
-        left = min(max(math.ceil(seconds * 1000), 1), _MOST_MILLISECONDS)
+        # In a scope that is cancelled already it is minus infinity.
+        left = math.ceil(min(max(seconds * 1000, 1), _MOST_MILLISECONDS))
     payload = payload_of(line.codec, data)
     request = wire.RPCRequest(method=method, data=payload, x_timeout=left)
     result = await line.ask(request, is_call=True)

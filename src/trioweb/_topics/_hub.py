@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 import trio
 
 from .._arguments import check_kind, is_count
+from .._connection import Connection
 from .._nursery import open_hidden_nursery, protected_block
 from .._observer import Observer
 from .._policy import Retain
@@ -35,6 +37,7 @@ class HubStatistics:
         retained_messages, retained_bytes: publications in the logs of all topics, and the memory
             that they take, now.
         published: publications so far.
+        deliveries: publications written to subscribers, so far.
         evicted: subscribers closed with 1013 for being too slow, so far.
         skipped: publications passed over for subscribers that may skip, so far.
         forgotten: topics that went to make room for others, so far.
@@ -46,6 +49,7 @@ class HubStatistics:
     retained_messages: int
     retained_bytes: int
     published: int
+    deliveries: int
     evicted: int
     skipped: int
     forgotten: int
@@ -152,12 +156,27 @@ class Hub:
             retained_messages=retention.messages,
             retained_bytes=retention.size,
             published=self._published,
+            deliveries=self._counts.deliveries,
             evicted=self._evicted,
             skipped=self._skipped,
             forgotten=retention.forgotten,
             broker=self.broker,
             store=self.store,
         )
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """The topics that have a log or subscribers, by name: a view of those that there are, which
+        makes none.  To go over it while others run, take a copy first."""
+        return MappingProxyType(self._retention.topics)
+
+    def subscriptions(self, connection: Connection) -> tuple[Subscription, ...]:
+        """The subscriptions of *connection* to topics of this hub.
+
+        Checkpoint: never.
+        """
+        check_kind("subscriptions", "connection", connection, Connection)
+        return self._pump.subscriptions_of(connection._sink.queue)
 
     async def wait_caught_up(self) -> None:
         """Wait until everything published has been written to every subscriber, or until nothing

@@ -137,6 +137,11 @@ class Pump:
         """The turns of all links that have subscriptions."""
         return self._turns.values()
 
+    def subscriptions_of(self, queue: Outlet) -> tuple[Subscription, ...]:
+        """The subscriptions of *queue*."""
+        turns = self._turns.get(queue)
+        return () if turns is None else tuple(turns.subscriptions)
+
     def lagging(self, queue: Outlet) -> list[Subscription]:
         """The subscriptions of *queue* that have not been written all that was published."""
         turns = self._turns.get(queue)

@@ -125,6 +125,13 @@ class Topic:
         return sum(map(len, self._members.values()))
 
     @property
+    def lag(self) -> int:
+        """How many publications the subscriber lacks that is furthest behind; of those that are
+        content with the newest (`slow="latest"`) none is."""
+        cursors = (members.furthest_back()[0] for members in self._members.values())
+        return max((self.head - cursor for cursor in cursors if cursor is not None), default=0)
+
+    @property
     def size(self) -> int:
         """Bytes of memory that the publications retained take."""
         return self._log.size
