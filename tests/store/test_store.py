@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.store.support import copy_as_killed, journal_of, node_of
 from tests.topics.support import open_peers
@@ -424,12 +425,14 @@ async def test_something_else_is_left_as_it_is(path: Path) -> None:
             connection.close()
         else:
             path.write_bytes(content)
+        path.chmod(0o644)
         before = path.read_bytes()
         with pytest.raises(StoreError, match="no store, or is damaged") as caught:
             async with open_hub(store=path):
                 pass  # pragma: no cover - it cannot be opened
         assert caught.value.path == str(path)
         assert path.read_bytes() == before
+        assert path.stat().st_mode & 0o777 == 0o644
 
 
 async def test_store_of_another_version_is_refused(path: Path) -> None:
@@ -464,6 +467,44 @@ async def test_second_hub_is_told_that_the_store_is_in_use(path: Path) -> None:
         assert b"another hub has it open" in other.stderr
     async with open_hub(store=path):
         pass
+
+
+async def test_link_to_a_store_leads_to_the_same_lock_and_journal(
+    path: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    epoch = await publish_some(path)
+    async with open_hub(store=link) as hub:
+        assert (hub.topic("news").epoch, told(hub).ended) == (epoch, None)
+        with pytest.raises(StoreError, match="another hub has it open"):
+            async with open_hub(store=path):
+                pass  # pragma: no cover - it cannot be opened
+
+
+async def test_hub_with_a_store_works_in_virtual_time(
+    path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a thread does takes no virtual time, and a jump of the clock ends none of it."""
+    for count in (1, 2):
+        async with open_hub(store=path) as hub:
+            topic = hub.topic("news")
+            topic.publish(f"{count}")
+            await trio.sleep(3600)
+            await topic.load(since=(topic.epoch, 0))
+            assert [one.message for one in topic.history()] == ["1", "2"][:count]
+    assert not caplog.records
+
+
+async def test_store_that_idles_writes_nothing(path: Path) -> None:
+    async with open_hub(store=path) as hub:
+        hub.topic("news").publish("x")
+        await committed(hub)
+        log = path.with_name(f"{path.name}-wal")
+        before = log.stat().st_size, log.stat().st_mtime_ns
+        for _ in range(3):
+            await node_of(hub)._commit()
+        assert (log.stat().st_size, log.stat().st_mtime_ns) == before
 
 
 async def test_files_belong_to_their_user_alone(path: Path) -> None:

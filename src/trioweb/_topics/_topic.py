@@ -319,7 +319,7 @@ class Topic:
 
     async def load(self, *, since: Since | None = None, history: int = 0) -> None:
         """Bring to this process what `recovery` and `history` then tell, and `subscribe` starts
-        with.  Without a broker all of a topic is here, so it only lets others run.
+        with.  Without a broker or a store all of a topic is here, so it only lets others run.
 
         Who answers a peer first and delivers then calls this, and without an await after it:
         `recovery`, whatever sends the answer, `subscribe(since=recovery.position)`.

@@ -13,6 +13,7 @@ to.
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ CREATE TABLE publications (
     topic INTEGER NOT NULL, offset INTEGER NOT NULL, total INTEGER NOT NULL, size INTEGER NOT NULL,
     time REAL NOT NULL, once INTEGER, flags INTEGER NOT NULL, sum INTEGER NOT NULL,
     data BLOB NOT NULL, PRIMARY KEY (topic, offset)) WITHOUT ROWID;
+CREATE INDEX aging ON topics (id) WHERE max_age IS NOT NULL;
 CREATE INDEX keys ON publications (topic, offset, once) WHERE once IS NOT NULL;
 """
 # Beyond so much, the log of SQLite is cut when it is written back.
@@ -164,6 +166,8 @@ class Database:
             raise sqlite3.DatabaseError("another program has made it")
         if tables and version != _VERSION:
             raise Foreign(f"it was written by another version of trioweb (its format is {version})")
+        # Now that it is ours; SQLite gives what it puts beside the file the same mode.
+        os.chmod(self.path, 0o600)
         execute("PRAGMA journal_mode = WAL")
         # What the kernel has outlives the process; for a loss of power nothing is promised.
         execute("PRAGMA synchronous = NORMAL")
@@ -250,7 +254,8 @@ class Database:
             ]
             for name in dropped:
                 self._drop(self._find(name).id)
-            self._set_applied(number)
+            if number != self.applied:
+                self._set_applied(number)
         self.applied = number
         return standings
 

@@ -72,6 +72,8 @@ def open_store(path: str, capacity: int) -> Opened:
     Raises:
         StoreError: it cannot be used.
     """
+    # One store has one lock and one journal, whatever links lead there.
+    path = os.path.realpath(path)
     try:
         with ExitStack() as undo:
             lock = _lock(path)
@@ -115,9 +117,7 @@ def _lock(path: str) -> int:
 
 
 def _open(path: str, capacity: int, lock: int) -> Opened:
-    # SQLite gives what it puts beside the file the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    os.chmod(path, 0o600)
     with ExitStack() as undo:
         ended: str | None = None
         aside = ""

@@ -66,8 +66,11 @@ def encode_name(name: str) -> bytes:
 
 
 def decode_name(encoded: object) -> str:
-    """The name that `encode_name` has made this of; of what is damaged, any."""
-    return encoded.decode("utf-8", "surrogatepass") if isinstance(encoded, bytes) else repr(encoded)
+    """The name of which `encode_name` has made this; of what is damaged, another one."""
+    try:
+        return bytes.decode(encoded, "utf-8", "surrogatepass")  # type: ignore[arg-type]
+    except (TypeError, UnicodeDecodeError):
+        return repr(encoded)
 
 
 def write_place(name: str, epoch: str) -> bytes:
