@@ -38,8 +38,7 @@ from ._topics._commands import (
     Unwatch,
     Watch,
 )
-from ._topics._details import NOTHING
-from ._topics._log import Log, Publication
+from ._topics._log import Log
 from ._topics._position import Position
 
 # What a publication takes beside its place in a log: its id, and that one's place in a table.
@@ -84,8 +83,10 @@ class _Topic:
         old = self.log
         head = max(old.first - 1, old.head - count)
         self.log = Log(old.retain, old.first - 1)
-        for entry in old.between(old.first - 1, head):
-            self.log.append_detailed(entry.frame, entry.skip, entry.time, entry._details)
+        for offset in range(old.first, head + 1):
+            self.log.append(
+                old.frame(offset), old.skip(offset), old.time(offset), old.details(offset)
+            )
         gone = [self.ids.pop(offset) for offset in range(head + 1, old.head + 1)]
         for id in gone:
             node, _, number = id.rpartition(":")
@@ -170,10 +171,7 @@ class Engine:
         if self.refusal is not None:
             return Refusal(self.refusal)
         now = self._clock()
-        if entry.details is NOTHING:
-            offset = log.append(entry.frame, entry.skip, now)
-        else:
-            offset = log.append_detailed(entry.frame, entry.skip, now, entry.details)
+        offset = log.append(entry.frame, entry.skip, now, entry.details)
         ids = topic.ids
         ids[offset] = entry.id
         topic.numbers[node] = number
@@ -208,12 +206,12 @@ class Engine:
 
     def _between(self, topic: _Topic, cursor: int, end: int) -> list[Stored]:
         cursor = max(cursor, topic.log.first - 1)
-        entries = topic.log.between(cursor, end) if cursor < end else ()
-        return [self._stored(topic, entry) for entry in entries]
+        return [self._stored(topic, offset) for offset in range(cursor + 1, end + 1)]
 
-    def _stored(self, topic: _Topic, one: Publication) -> Stored:
-        entry = Entry(topic.ids[one.offset], one.frame, one.skip, one._details)
-        return Stored(one.offset, entry, self._clock() - one.time)
+    def _stored(self, topic: _Topic, offset: int) -> Stored:
+        log = topic.log
+        entry = Entry(topic.ids[offset], log.frame(offset), log.skip(offset), log.details(offset))
+        return Stored(offset, entry, self._clock() - log.time(offset))
 
     def _trim(self, topic: _Topic) -> None:
         first = topic.log.floor(self._clock())

@@ -207,5 +207,5 @@ class Backend:
     def _encode(self, topic: Topic, publication: Publication) -> str | bytes:
         message = publication.message
         place = f"{topic.name}|{topic.epoch}|{publication.offset}|"
-        self._world.checks.meter.encoded(topic, len(publication.frame))
+        self._world.checks.meter.encoded(topic, len(publication._frame))
         return place + message if isinstance(message, str) else place.encode() + message

@@ -406,11 +406,9 @@ class Checks:
     def sample_hub(self, hub: Hub) -> None:
         """What the hub's bound is about, asked of the publications themselves."""
         retention = hub._retention
-        logs = [
-            topic._log.between(topic._log.first - 1, topic.head)
-            for topic in retention.topics.values()
-        ]
-        held = sum(sys.getsizeof(entry.frame) for log in logs for entry in log)
+        logs = [topic._log for topic in retention.topics.values()]
+        frames = (frame for log in logs for frame in log.frames(log.first - 1, log.head))
+        held = sum(map(sys.getsizeof, frames))
         statistics = hub.statistics()
         if not held <= statistics.retained_bytes:
             self.fail(11, f"{held} bytes of frames are held, {statistics.retained_bytes} counted")
@@ -418,9 +416,8 @@ class Checks:
     def sample_topic(self, topic: Topic) -> None:
         # What came so recently is kept for those who lag.
         since = trio.current_time() - 1.25 * topic.retain.patience
-        recent = sum(
-            entry.time >= since for entry in topic._log.between(topic._log.first - 1, topic.head)
-        )
+        log = topic._log
+        recent = sum(log.time(offset) >= since for offset in range(log.first, log.head + 1))
         if topic.retained > 2 * topic.retain.max_messages + 1 + recent:
             self.fail(4, f"{topic!r} retains {topic.retained} publications")
 

@@ -77,7 +77,7 @@ def _shown(topic: Topic, first: int) -> dict[int, list[Any]]:
             one.key,
             dict(one.tags),
             one.publisher and one.publisher.id,
-            one.skip,
+            topic._log.skip(one.offset),
         ]
         for one in topic.history()
         if one.offset >= first

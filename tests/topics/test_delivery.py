@@ -76,7 +76,7 @@ async def test_single_publication_is_written_as_the_log_keeps_it(hub: Hub, peers
         topic.subscribe(peer.connection)
     publish(topic, 1)
     with topic.publications(history=1) as publications:
-        frame = (await anext(publications)).frame
+        frame = (await anext(publications))._frame
     await settle()
     assert all(peer.queue.offers[0] is frame for peer in crowd)
 

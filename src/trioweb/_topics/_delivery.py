@@ -292,14 +292,20 @@ class Members:
         newest, missed = head, head - 1 - cursor
         if log.skips or begin == head:
             # Who is meant stands in the log alone, and even the newest may have come of age.
-            entries = log.between(begin, head)
-            meant = [e.offset for e in entries if e.skip is None or e.skip != subscription._key]
+            offsets = range(begin + 1, head + 1)
+            key, marks = subscription._key, log.marks(begin, head)
+            meant: Sequence[int] = offsets
+            if marks:
+                meant = [
+                    begin + i for i, mark in enumerate(marks, 1) if mark is None or mark != key
+                ]
             newest = meant[-1] if meant else 0
-            missed = begin - cursor + len(meant[:-1])
-            cost += len(entries)
+            missed = begin - cursor + max(0, len(meant) - 1)
+            cost += len(offsets)
         frame = b""
         if newest:
-            [frame] = self.shape.frames([log[newest]])
+            block, _ = log.block_after(newest - 1)
+            [frame] = self.shape.frames(newest - 1, newest, block)
             cost += self.shape.spent + (len(frame) >> 8)
             self.shape.spent = 0
             # What encodes may have done anything.

@@ -123,7 +123,7 @@ def expect_next(topic: Topic, now: float) -> None:
     if topic.retain.max_age is not None:
         first = topic._log.floor(now)
         if first <= topic._log.head:
-            due = topic._log[first].time + topic.retain.max_age
+            due = topic._log.time(first) + topic.retain.max_age
     if topic._late:
         due = min(due, topic._late[0][0] + topic.retain.patience)
     if due < math.inf:

@@ -9,7 +9,7 @@ from .._connection import Connection
 from .._effort import EFFORT
 from .._policy import Message
 from .._protocol._frames import SERVER_FORM, encode_message
-from ._details import NOTHING, Details, Kind, Publisher, describe
+from ._details import Details, Kind, Publisher, describe
 from ._life import trim
 from ._pass import expect_next
 from ._shape import COST_OF_WRITE
@@ -52,10 +52,7 @@ def accept(
     """Append what was published to the log, which has room for its *size*, and have it
     delivered; return its offset."""
     log = topic._log
-    if details is NOTHING:
-        offset = log.append(frame, skip, now)
-    else:
-        offset = log.append_detailed(frame, skip, now, details)
+    offset = log.append(frame, skip, now, details)
     hub = topic._hub
     hub._published += 1
     # As much as to write it once.

@@ -11,13 +11,13 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from .._errors import HubFull
 from ._life import begin, forget, trim_bytes
-from ._log import OVERHEAD_BYTES, Publication
+from ._log import OVERHEAD_BYTES
 from ._shape import Shapes
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Retention:
         self._room_for_members = max_bytes // _MEMBERS_PART
         self._linger = linger
         # The publications of logs that have gone.
-        self._remains: list[list[Publication | None]] = []
+        self._remains: list[list[list[Any]]] = []
         self._idle: OrderedDict[Topic, None] = OrderedDict()  # longest idle first
         self._by_size: list[dict[Topic, None]] = [{} for _ in range(64)]
         # (until when, epoch, head) of topics that have gone, in the order in which they went.
@@ -250,8 +250,9 @@ class Retention:
 
     def _bury_some(self) -> None:
         remains = self._remains[-1]
-        del remains[-_BURIED_AT_ONCE:]
-        if not remains:
+        for column in remains:
+            del column[-_BURIED_AT_ONCE:]
+        if not any(remains):
             self._remains.pop()
 
     def _forget_position(self, name: str) -> None:

@@ -8,7 +8,8 @@ that somebody catches up with; `Shapes` counts all of it, for all topics of a hu
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeAlias
 
 from .._policy import Message
@@ -29,6 +30,7 @@ COST_OF_WRITE: Final = 16
 _COST_OF_ENCODING: Final = 8
 # What is encoded without a chance for others to run: a few hundred small publications.
 _ENCODED_AT_ONCE: Final = 2048
+_MOST_ENCODED_AT_ONCE: Final = _ENCODED_AT_ONCE // _COST_OF_ENCODING
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -165,14 +167,16 @@ class Shape:
         known = self._chunks.get(cursor)
         if known is not None and known.is_cut:
             return known
-        block = self._log.block_after(cursor)
-        if known is not None and known.end == block[-1].offset:
+        log = self._log
+        block, last = log.block_after(cursor)
+        if known is not None and known.end == last:
             return known
-        frames = self.frames(block)
+        marks = log.marks(cursor, last)
+        frames = self.frames(cursor, last, block)
         count = len(frames)
-        marks = [entry.skip for entry in block[:count]] if self._log.skips else []
+        end = cursor + count
         self.spent += count >> 2
-        chunk = Chunk(frames, cursor + count, marks, is_cut=count < len(block))
+        chunk = Chunk(frames, end, marks[:count], is_cut=end < last)
         if count == 1 or self._is_over:
             # Nothing was put together, and whoever keeps the frame may let go of it; or what was
             # encoded has ended those whom it was for.
@@ -186,22 +190,26 @@ class Shape:
         self._shapes.count(self, added)
         return chunk
 
-    def frames(self, entries: Sequence[Publication]) -> list[bytes]:
-        """The frames of *entries*, all of one block: at least of the first, and of as many as can
-        be encoded at once.  NOTE: as `chunk`."""
+    def frames(self, cursor: int, end: int, block: int) -> list[bytes]:
+        """The frames of what lies behind *cursor*, up to *end* and all of one *block*: at least of
+        the first, and of as many as can be encoded at once.  NOTE: as `chunk`."""
+        log = self._log
         if self._newest is None:
-            return [entry.frame for entry in entries]
-        table = self._table(self._newest, entries[0].block)
+            return log.frames(cursor, end)
+        table = self._table(self._newest, block)
         known, encode, form = table.by_offset, self._encode, self._form
+        # Beforehand: what encodes may do anything, and the log lose them meanwhile.
+        lacking = (offset for offset in range(cursor + 1, end + 1) if offset not in known)
+        entries = {offset: log[offset] for offset in islice(lacking, _MOST_ENCODED_AT_ONCE)}
         frames: list[bytes] = []
         size = cost = 0
-        for entry in entries:
-            offset = entry.offset
+        for offset in range(cursor + 1, end + 1):
             if offset in known:
                 frames.append(known[offset])
                 continue
             if cost >= _ENCODED_AT_ONCE:
                 break
+            entry = entries[offset]
             message = entry.message if encode is None else encode(entry)
             if isinstance(form, WireForm):
                 frame = encode_message(message, form)

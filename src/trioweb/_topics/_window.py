@@ -238,7 +238,7 @@ class Window:
         log = topic._log
         now = trio.current_time() - age
         if log.first <= log.head:
-            now = max(now, log[log.head].time)
+            now = max(now, log.time(log.head))
         try:
             topic._hub._retention.reserve(topic, size)
         except HubFull:
