@@ -12,7 +12,8 @@ Each run is a topic, and the task that writes its answer lives in the program's 
 in a connection's.  So the answer goes on while nobody reads it, any number of peers may read it,
 and whoever comes back says how far it has it: an EventSource by `Last-Event-ID`, a WebSocket by
 `?since=EPOCH:OFFSET`; its messages are `["EPOCH:OFFSET", publication]`.  A run can be read for
-ten minutes after its end, by whoever knows its path.
+ten minutes after its end, by whoever knows its path; with `--store FILE` as long as it is stored,
+though the program was killed in between.  An answer that was cut off by that says so at its end.
 
 The model is simulated; put yours into `Run.answer`.  Ctrl-C or SIGTERM ends all softly.
 """
@@ -37,6 +38,8 @@ MAX_PIECES = 2000  # of an answer; none of them leaves the topic before the run 
 MAX_RUNS = 500  # that are answered or can still be read
 KEEP_SECONDS = 600
 NO_SUCH_RUN = 4404  # a browser's WebSocket shows its page no status, but the code of a Close
+RETAIN = trioweb.Retain(max_messages=MAX_PIECES + 1)
+CUT_OFF = "the program was started again in the middle of this answer"
 POSITION = re.compile(r"([0-9a-f]{1,64}):([0-9]{1,18})")
 # Says of nothing that the peer has it, so it gets all, and is told that something may be missing.
 NOWHERE = ("", 0)
@@ -104,7 +107,10 @@ class Run:
 class Runs:
     """The runs by path, and the nursery that they are answered in."""
 
-    def __init__(self, hub: trioweb.Hub, nursery: trio.Nursery, pace: float) -> None:
+    def __init__(
+        self, hub: trioweb.Hub, nursery: trio.Nursery, pace: float, *, is_stored: bool
+    ) -> None:
+        self.is_stored = is_stored
         self.hub = hub
         self.nursery = nursery
         self.pace = pace
@@ -112,16 +118,35 @@ class Runs:
 
     async def keep(self, path: str, question: str) -> None:
         await self.runs[path].answer(question, self.pace)
+        await self.forget(path)
+
+    async def forget(self, path: str) -> None:
         await trio.sleep(KEEP_SECONDS)
         del self.runs[path]
+
+    async def find(self, path: str) -> Run | None:
+        if path in self.runs or not self.is_stored:
+            return self.runs.get(path)
+        topic = self.hub.topic(path, retain=RETAIN)
+        if not topic.head:
+            return None
+        # What an earlier process has left in the store.
+        await topic.load(history=1)
+        if path not in self.runs:  # as others may ask for it, too
+            self.runs[path] = run = Run(topic)
+            if not any(
+                '"end"' in str(last.message) for last in topic.history(reverse=True, count=1)
+            ):
+                run.publish(end=CUT_OFF)
+            self.nursery.start_soon(self.forget, path)
+        return self.runs[path]
 
     async def http(self, request: trioweb.Request) -> trioweb.Response:
         match request.method, request.path:
             case "GET", "/":
                 return trioweb.Response(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
-            case "GET", path if path in self.runs:
-                topic = self.runs[path].topic
-                return trioweb.event_stream(request, topic, history=MAX_PIECES + 1)
+            case "GET", path if run := await self.find(path):
+                return trioweb.event_stream(request, run.topic, history=MAX_PIECES + 1)
             case "POST", "/runs":
                 body = await request.body(MAX_QUESTION_BYTES)
                 question = " ".join(body.decode(errors="replace").split())
@@ -130,24 +155,23 @@ class Runs:
                 if len(self.runs) >= MAX_RUNS:
                     return trioweb.Response(503, "Too many runs.\n", {"Retry-After": "60"})
                 path = f"/runs/{secrets.token_urlsafe(16)}"
-                retain = trioweb.Retain(max_messages=MAX_PIECES + 1)
-                self.runs[path] = Run(self.hub.topic(path, retain=retain))
+                self.runs[path] = Run(self.hub.topic(path, retain=RETAIN))
                 self.nursery.start_soon(self.keep, path, question)
                 return trioweb.Response(201, f"{path}\n")
             case _:
                 return trioweb.Response(404, "There is no such run (any more).\n")
 
     async def watch(self, connection: trioweb.Connection) -> None:
-        run = self.runs.get(connection.request.path)
+        run = await self.find(connection.request.path)
         if run is None:
             await connection.aclose(NO_SUCH_RUN, "no such run")
         else:
             await run.watch(connection)
 
 
-async def main(port: int, pace: float) -> None:
-    async with trioweb.open_hub() as hub, trio.open_nursery() as nursery:
-        runs = Runs(hub, nursery, pace)
+async def main(port: int, pace: float, store: str | None) -> None:
+    async with trioweb.open_hub(store=store) as hub, trio.open_nursery() as nursery:
+        runs = Runs(hub, nursery, pace, is_stored=store is not None)
         serve = partial(trioweb.serve, runs.watch, host="127.0.0.1", http=runs.http, hub=hub)
         server: trioweb.Server = await nursery.start(serve, port)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -162,5 +186,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A model's answers as topics.")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
     parser.add_argument("--pace", type=float, default=0.1, help="seconds for each word")
+    parser.add_argument("--store", help="a file that keeps the answers over a restart")
     arguments = parser.parse_args()
-    trio.run(main, arguments.port, arguments.pace)
+    trio.run(main, arguments.port, arguments.pace, arguments.store)

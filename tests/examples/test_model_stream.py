@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import trio
 
 import trioweb
 from tests.examples.support import PATIENCE, Program, fetch, running
+from tests.processes import free_port
 
 pytestmark = pytest.mark.network
 
@@ -106,6 +108,29 @@ async def test_answer_goes_on_where_it_was_cut(runs: Program, first: str, then: 
     assert text(seen).endswith("and none twice.")
     # A newcomer gets the same from the beginning, whichever way it comes.
     assert seen == await read("events", runs, path) == await read("socket", runs, path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_answer_of_a_killed_program_is_kept_by_its_store(tmp_path: Path, way: str) -> None:
+    """What was written goes on in the same epoch, and ends with what happened."""
+    options = ["--pace", "0.01", "--store", str(tmp_path / "runs.db")]
+    port = free_port()
+    with running("model_stream.py", port, *options) as runs:
+        path = await ask(runs)
+        seen = await read(way, runs, path, most=CUT_AFTER)
+        runs.is_killed = True
+        runs.process.kill()
+        runs.process.wait(PATIENCE)
+    with running("model_stream.py", port, *options) as runs:
+        seen += await read(way, runs, path, seen[-1][0])
+        assert offsets(seen) == list(range(1, len(seen) + 1))
+        assert seen[-1][1]["end"].startswith("the program was started again")
+        assert text(seen).startswith(f"You ask: “{QUESTION}”")
+        # It is told once, and others get the same.
+        assert seen == await read("events", runs, path) == await read("socket", runs, path)
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            response = await client.get(f"{runs.url}runs/nonsense")
+        assert response.status_code == 404
 
 
 @pytest.mark.parametrize("way", WAYS)
