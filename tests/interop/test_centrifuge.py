@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from tests.brokers.redis_server import run_redis
 from tests.interop.javascript import CHROMIUM_ARGUMENTS, centrifuge_bundle, chromium_path
 from tests.processes import free_port, python, running
 
@@ -191,3 +192,35 @@ async def test_javascript_comes_back_to_a_server_that_was_ended(
         ["idle", []],
         ["SIGSTOP", 2, "no ping", True, True],
     ]
+
+
+@pytest.mark.centrifuge
+@pytest.mark.redis
+@pytest.mark.slow
+@FORMATS
+async def test_javascript_at_two_servers_that_a_broker_joins(format: str, tmp_path: Path) -> None:
+    """One of them dies without a word: its members have left once its lease is over."""
+    with run_redis(tmp_path) as redis, trio.fail_after(_PATIENCE):
+        command = [*_SERVER, "--port", "0", "--broker", f"redis://127.0.0.1:{redis.port}"]
+        async with running(command) as stays, running(command) as dies:
+            urls = [f"ws://127.0.0.1:{await each.output.next()}/" for each in (stays, dies)]
+            script = str(_SCRIPTS / "nodes.cjs")
+            async with running(["node", script, *urls, format]) as client:
+                told = []
+                while (line := await client.output.next()) != "ready":
+                    told.append(json.loads(line))
+                assert told == [
+                    ["presence", ["ada", "bob"]],
+                    ["stats", 2, 2],
+                    ["presence", ["ada", "bob"]],
+                    ["stats", 2, 2],
+                    ["history", [["hello", "ada"]]],
+                    ["events", [["ada", "join", "bob"]]],
+                ]
+                dies.process.kill()
+                left = json.loads(await client.output.next())
+                assert left == ["left", [["ada", "leave", "bob"]], ["ada"]]
+                code, _, errors = await client.ended()
+                assert code == 0, errors
+            stays.process.terminate()
+            await stays.ended()

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import trioweb
-from tests.topic_server.support import FORMATS, by_data, raw, serving, settle, value
+from tests.topic_server.support import FORMATS, JSON, PROTOBUF, by_data, raw, serving, settle, value
 from trioweb import ConnectRequest, Member, TopicRules, Welcome
 from trioweb._centrifuge import _schema as wire
 from trioweb._centrifuge._replies import Subscribe, Unsubscribe
@@ -195,3 +195,15 @@ async def test_a_topic_of_the_programs_with_other_settings_is_told(
         peer = await web.connect()
         assert (await peer.subscribe("chat:1")).code == 100
     assert "was made with" in caplog.text
+
+
+async def test_bytes_can_be_told_from_text_in_json() -> None:
+    async with serving() as web:
+        peers = [await web.connect(format) for format in (JSON, PROTOBUF)]
+        for peer in peers:
+            await peer.subscribe("chat:1")
+        web.hub.topic("chat:1").publish(b"\xff")
+        web.hub.topic("chat:1").publish("/w==")
+        await settle()
+        told = [[one.x_bytes for one in peer.publications("chat:1")] for peer in peers]
+        assert told == [[True, False], [False, False]]

@@ -1,9 +1,9 @@
 """The application that other people's clients of the Centrifuge protocol are checked with.
 
-    topic_server.py --port N --ping SECONDS [--compression]
+    topic_server.py --port N --ping SECONDS [--compression] [--broker URL]
 
 It listens at port N of 127.0.0.1 (0: any), pings every SECONDS, and writes the port on its standard
-output.  SIGTERM stops it softly.
+output.  SIGTERM stops it softly.  A URL of a Redis joins it with others.
 
 | topics | rules |
 |---|---|
@@ -168,9 +168,13 @@ def _ttl_of(token: str) -> float | None:
 
 
 async def main(
-    port: int, ping: int, compression: trioweb.Deflate | None, store: str | None
+    port: int,
+    ping: int,
+    compression: trioweb.Deflate | None,
+    store: str | None,
+    broker: trioweb.Broker | None,
 ) -> None:
-    async with trioweb.open_hub(store=store) as hub:
+    async with trioweb.open_hub(store=store, broker=broker) as hub:
         app = Application(hub)
         calls = {
             "echo": app.echo,
@@ -224,6 +228,12 @@ if __name__ == "__main__":
     parser.add_argument("--ping", type=int, default=25)
     parser.add_argument("--compression", action="store_true")
     parser.add_argument("--store")
+    parser.add_argument("--broker")
     given = parser.parse_args()
+    broker = None
+    if given.broker is not None:
+        from trioweb.redis import RedisBroker
+
+        broker = RedisBroker(given.broker)
     compression = trioweb.Deflate() if given.compression else None
-    trio.run(main, given.port, given.ping, compression, given.store)
+    trio.run(main, given.port, given.ping, compression, given.store, broker)
