@@ -73,16 +73,18 @@ class World:
 
     Attributes:
         behaviours: of the next processes, in order; behind them all `serve`.
+        seconds_to_start: how long it takes until there is a process.
     """
 
     def __init__(self, count: int, nursery: trio.Nursery, **options: Any) -> None:
         self.processes: list[Process] = []
         self.behaviours: list[Callable[[Process, WorkerEnd], Awaitable[None]]] = []
         self.nursery = nursery
+        self.seconds_to_start = 0.0
         self.supervisor = Supervisor(count, self.start, grace=8, **options)
 
     async def start(self, place: int) -> Process:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.seconds_to_start)
         process = Process(place, len(self.processes) + 1)
         self.processes.append(process)
         behave = self.behaviours.pop(0) if self.behaviours else serve
@@ -233,6 +235,8 @@ async def test_old_worker_that_dies_while_its_successor_starts_has_one_in_the_en
     async with run(world):
         world.nursery.start_soon(world.supervisor.renew)
         await trio.sleep(0.2)
+        # So that the one is there before the other has even been started.
+        world.seconds_to_start = 0.5
         world.processes[0].exit(1)
         await trio.sleep(100)
         assert len(world.running) == 2
@@ -271,6 +275,46 @@ async def test_worker_that_is_deaf_is_killed_and_replaced(
     async with run(world):
         await trio.sleep(10)
         assert [process.status for process in world.processes] == [-9, None, None]
+
+
+async def test_worker_that_stands_still_is_killed_and_replaced(
+    world: World, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with run(world):
+        await trio.sleep(1000)
+        assert world.running == [1, 2]
+        stills = trio.current_time()
+        end = world.processes[1].end
+        assert end is not None
+
+        async def hang(with_page: bool) -> tuple[dict[str, Any], str]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        end.tell = hang
+        while world.running == [1, 2]:
+            await world.supervisor.changed.wait_change()
+        assert 25 <= trio.current_time() - stills <= 45
+        await trio.sleep(1)
+        assert world.running == [1, 3]
+    assert "worker 2 (process 2) does not answer for 20 seconds" in caplog.messages
+
+
+async def test_worker_that_answers_late_stays(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with run(world):
+        end = world.processes[1].end
+        assert end is not None
+
+        async def dawdle(with_page: bool) -> tuple[dict[str, Any], str]:
+            await trio.sleep(22)
+            return {}, ""
+
+        end.tell = dawdle
+        await trio.sleep(60)
+        # It has answered the first question, at least, when it is asked for the last time.
+        assert world.running == [1, 2]
 
 
 async def test_stop_ends_those_that_are_only_starting(

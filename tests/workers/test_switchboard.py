@@ -94,11 +94,11 @@ async def test_the_largest_log_is_shortened_not_the_one_that_is_published_to() -
     for name in ("large", "small"):
         desk.read(name)
     for _ in range(40):
-        desk.publish("large", 500)
-    desk.publish("small", 500)
+        desk.publish("large", 1000)
+    desk.publish("small", 1000)
     first = desk.ask("small").epoch
     for _ in range(20):
-        desk.publish("small", 500)
+        desk.publish("small", 1000)
     small, large = desk.ask("small"), desk.ask("large")
     assert (small.epoch, small.oldest, small.head) == (first, 1, 21)
     assert large.oldest > 1 and large.head == 40

@@ -34,6 +34,11 @@ _READY_SECONDS: Final = 60
 _LAST_SECONDS: Final = 0.5
 # One that does not hear its parent any more, and is still there, is of no use.
 _DEAF_SECONDS: Final = 5
+# So often it is asked whether it is still there, and so long it may take to answer: the kernel goes
+# on dealing connections to one that stands still.
+_LOOK_SECONDS: Final = 20
+_ANSWER_SECONDS: Final = 20
+_LAST_CHANCE_SECONDS: Final = 5
 # For what a worker said last to be read, once it has ended.
 _HEAR_SECONDS: Final = 1
 # For a worker to tell its numbers; in place of one that does not are those that it told before.
@@ -103,6 +108,7 @@ class _Worker:
         """Have it end softly."""
         if not self.is_leaving.is_set():
             self.is_leaving.set()
+            self._supervisor.changed.changed()
             self.end.drain(code, handover=handover)
 
     # What it says; see `Listener`.
@@ -257,17 +263,36 @@ class Supervisor:
         worker.process.kill()
 
     async def _watch(self, worker: _Worker) -> None:
-        """Kill it if it does not begin, or does not end."""
+        """Kill it if it does not begin, stands still, or does not end."""
         with trio.move_on_after(_READY_SECONDS) as scope:
             while not worker.is_serving and not worker.is_leaving.is_set():
                 await self.changed.wait_change()
         if scope.cancelled_caught:
             _logger.error("%s does not serve after %d seconds", worker, _READY_SECONDS)
             worker.process.kill()
-        await worker.is_leaving.wait()
+        while not worker.is_leaving.is_set():
+            with trio.move_on_after(_LOOK_SECONDS):
+                await worker.is_leaving.wait()
+            if not worker.is_leaving.is_set() and not await self._answers(worker):
+                _logger.error("%s does not answer for %d seconds", worker, _ANSWER_SECONDS)
+                worker.process.kill()
+                return
         await trio.sleep(self._grace + _LAST_SECONDS)
         _logger.error("%s has not ended after %g seconds", worker, self._grace)
         worker.process.kill()
+
+    async def _answers(self, worker: _Worker) -> bool:
+        """Whether it still tells its numbers when it is asked."""
+        self._questions += 1
+        number = self._questions
+        worker.end.tell(number, with_page=False)
+        # Twice, as this process may itself have stood still until the first deadline had passed.
+        for seconds in _ANSWER_SECONDS, _LAST_CHANCE_SECONDS:
+            with trio.move_on_after(seconds):
+                while worker.told < number and not worker.is_leaving.is_set():
+                    await self.changed.wait_change()
+                return True
+        return False
 
     def _bury(self, worker: _Worker) -> None:
         """Keep what it has counted."""
