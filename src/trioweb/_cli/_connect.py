@@ -127,7 +127,7 @@ def _how(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "url": url,
         "headers": options.header,
-        "ssl_context": _ssl_context(options),
+        "ssl_context": client_ssl_context(options),
         "retry": Retry(
             max_attempts=options.max_attempts,
             worth=(lambda error: False) if options.no_reconnect else None,
@@ -139,7 +139,7 @@ def _how(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
+def client_ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
     for option in "ca", "cert", "key", "insecure":
         if getattr(options, option):
             if not options.url.lower().startswith(("wss:", "wss+unix:")):

@@ -21,7 +21,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     _add_messages(command.add_argument_group("what is sent and shown"))
     _add_topic(command.add_argument_group("with a topic server (the Centrifuge protocol)"))
     _add_handshake(command.add_argument_group("how it connects"))
-    _add_tls(command.add_argument_group("for wss"))
+    add_tls(command.add_argument_group("for wss"))
     add = command.add_argument_group("how long it goes on").add_argument
     add(
         "--max-attempts",
@@ -120,7 +120,7 @@ def _add_handshake(group: Any) -> None:
     add("--compression", action="store_true", help="offer to compress messages")
 
 
-def _add_tls(group: Any) -> None:
+def add_tls(group: Any) -> None:
     trust = group.add_mutually_exclusive_group()
     trust.add_argument("--ca", metavar="FILE", help="trust this certificate authority, too")
     trust.add_argument(

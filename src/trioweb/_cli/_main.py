@@ -13,7 +13,7 @@ import trio
 
 from .._errors import single_cause
 from .._protocol._speedups import LANGUAGE
-from . import _chaos_options, _connect_options, _serve_options
+from . import _chaos_options, _connect_options, _serve_options, _top_options
 from ._connect import connect
 from ._logging import BackgroundHandler
 from ._parser import HelpFormatter, Parser
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_connect(commands)
     _add_chaos(commands)
+    _add_top(commands)
     return parser
 
 
@@ -75,6 +76,27 @@ def _add_chaos(commands: Any) -> None:
     )
     command.set_defaults(run=_run_chaos)
     _chaos_options.add_options(command)
+
+
+def _add_top(commands: Any) -> None:
+    command = commands.add_parser(
+        "top",
+        help="watch a server's topics and connections in a terminal",
+        description="Show about once a second what the admin page of `trioweb serve` shows. Keys: "
+        "s and c change what topics and connections are put in order by, r reverses that, q and "
+        "Ctrl-C quit. With no terminal, it prints all of it once.",
+        epilog="Exit code: 0 for a normal end, 1 if it was not let in or there is no such server, "
+        "2 for what can be mended on the command line.",
+        formatter_class=HelpFormatter,
+    )
+    command.set_defaults(run=_run_top)
+    _top_options.add_options(command)
+
+
+async def _run_top(options: argparse.Namespace) -> int:
+    from ._top import top  # the client takes a while to load
+
+    return await top(options)
 
 
 async def _run_chaos(options: argparse.Namespace) -> int:
