@@ -33,7 +33,8 @@ class HubStatistics:
     """What a hub holds and has done.
 
     Attributes:
-        topics, subscribers: now.
+        topics: now.
+        subscribers: now.
         retained_messages, retained_bytes: publications in the logs of all topics, and the memory
             that they take, now.
         published: publications so far.
