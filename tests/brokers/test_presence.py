@@ -258,6 +258,30 @@ async def test_a_change_that_did_not_arrive_is_found_by_the_next(
             assert watcher.members == await one.members()
 
 
+async def test_a_page_that_is_late_is_not_taken_for_one_of_the_next_reading(
+    broker: FaultyBroker, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A change is lost while thousands are read."""
+    async with open_two(broker) as hubs:
+        one, other = (hub.topic("news") for hub in hubs)
+        for number in range(3000):
+            hubs[0]._presence.enter("news", f"{number}", Member("", b""))
+        await one.enter("last")
+        with other.presence_changes() as changes:
+            mirror = hubs[1]._presence._mirrors["news"]  # type: ignore[attr-defined]
+            while len(mirror.members) < 2200:
+                await trio.lowlevel.checkpoint()
+                await trio.sleep(0.0001)
+            broker.lose_pushes(1)
+            one.leave("0")
+            await one.enter("new")
+            await trio.sleep(2)
+            assert mirror.members.keys() == (await one.members()).keys()
+            assert len(mirror.members) == 3001
+            told = [await anext(changes) for _ in range(len(changes._pending))]
+            assert {change.key for change in told} <= {"0", "new"}
+
+
 async def test_a_key_is_of_the_node_that_entered_it_last(
     broker: FaultyBroker, autojump_clock: trio.testing.MockClock
 ) -> None:

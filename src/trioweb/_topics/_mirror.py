@@ -24,28 +24,34 @@ class Mirror:
     """Who is in a topic.
 
     Attributes:
-        members: as it was told last.
+        members: as far as is known.
         followers: who is told.
+        reading: the number of the reading that counts; pages of another one are late.
     """
 
     def __init__(self, retention: Retention) -> None:
         self.members: dict[str, Member] = {}
         self.followers: dict[Follower, None] = {}
+        self.reading = 0
         self._retention = retention
         self._version: int | None = None
-        # What was read so far; None if all has been.
-        self._fresh: dict[str, Member] | None = None
+        # Those who have not been seen in this reading; None if all was read.
+        self._doubted: dict[str, None] | None = None
         # Whether it was ever read to the end: before, nobody hears of whoever was there.
         self._is_whole = False
 
     def begin(self) -> None:
         """It is read from its beginning."""
-        self._give_up(self._fresh or {})
-        self._version, self._fresh = None, {}
+        self.reading += 1
+        self._version, self._doubted = None, dict.fromkeys(self.members)
 
-    def page(self, page: Present) -> str | None:
-        """Take what was read; return where to read on: None for nowhere, "0" for all again."""
-        if self._fresh is None:
+    def page(self, page: Present, reading: int) -> str | None:
+        """Take what was read; return where to read on: None for nowhere, "0" for all again.
+
+        Raises:
+            HubFull: there is no room for all of them.
+        """
+        if reading != self.reading or self._doubted is None:
             return None
         if self._version is None:
             self._version = page.version
@@ -53,58 +59,46 @@ class Mirror:
             self.begin()
             return "0"
         for key, user, info in page.members:
-            self._set(self._fresh, key, Member(user, info))
+            self._doubted.pop(key, None)
+            self._put(key, Member(user, info), tell=self._is_whole)
         if page.cursor != "0":
             return page.cursor
-        fresh, self._fresh = self._fresh, None
-        old, self.members = self.members, fresh
-        for key, member in old.items():
-            if key not in fresh and self._is_whole:
-                self._tell(key, member, None)
-        for key, member in fresh.items():
-            if self._is_whole and old.get(key) != member:
-                self._tell(key, old.get(key), member)
-        self._give_up(old)
+        doubted, self._doubted = self._doubted, None
+        for key in doubted:
+            self._put(key, None, tell=True)
         self._is_whole = True
         return None
 
     def changed(self, change: Changed) -> bool:
-        """Take a change; return whether all has to be read again."""
+        """Take a change; return whether all has to be read again.  Raises: as `page`."""
         if self._version is None:
             return False  # it is part of what the first page will say
         if change.version != self._version + 1:
             self.begin()
             return True
         self._version += 1
-        new = Member(change.user, change.info) if change.is_there else None
-        if self._fresh is not None:
-            self._set(self._fresh, change.key, new)
-            if self._is_whole:
-                return False
-        if self._fresh is None:
-            old = self.members.get(change.key)
-            self._set(self.members, change.key, new)
-        else:
-            # It is new to everybody.
-            old = None if change.is_there else Member(change.user, change.info)
-        if old != new:
-            self._tell(change.key, old, new)
+        key, member = change.key, Member(change.user, change.info)
+        if self._doubted is not None:
+            self._doubted.pop(key, None)
+        if not change.is_there and not self._is_whole and key not in self.members:
+            # It was there, and has not been read yet.
+            self._tell(key, member, None)
+        self._put(key, member if change.is_there else None, tell=True)
         return False
 
-    def _set(self, members: dict[str, Member], key: str, member: Member | None) -> None:
-        """Raises: HubFull: there is no room."""
-        if member is not None:
-            self._retention.take(size_of_member(key, member))
-        old = members.pop(key, None)
+    def _put(self, key: str, new: Member | None, *, tell: bool) -> None:
+        old = self.members.get(key)
+        if old == new:
+            return
+        if new is not None:
+            self._retention.take(size_of_member(key, new))
         if old is not None:
             self._retention.give(size_of_member(key, old))
-        if member is not None:
-            members[key] = member
-
-    def _give_up(self, members: dict[str, Member]) -> None:
-        for key, member in members.items():
-            self._retention.give(size_of_member(key, member))
-        members.clear()
+            del self.members[key]
+        if new is not None:
+            self.members[key] = new
+        if tell:
+            self._tell(key, old, new)
 
     def _tell(self, key: str, old: Member | None, new: Member | None) -> None:
         for follower in tuple(self.followers):
@@ -112,8 +106,9 @@ class Mirror:
 
     def end(self, error: HubFull | None) -> None:
         """Nobody follows any more, or nobody can."""
-        self._give_up(self.members)
-        self._give_up(self._fresh or {})
-        self._version = self._fresh = None
+        for key, member in self.members.items():
+            self._retention.give(size_of_member(key, member))
+        self.members.clear()
+        self._version = self._doubted = None
         for follower in tuple(self.followers):
             follower.ended(error)

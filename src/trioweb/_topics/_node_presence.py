@@ -232,16 +232,20 @@ class NodePresence:
         self._read(link, topic, mirror, "0")
 
     def _read(self, link: EngineLink, topic: str, mirror: Mirror, cursor: str) -> None:
-        link.send(Members(topic, cursor), partial(self._was_read, link, topic, mirror))
+        link.send(
+            Members(topic, cursor), partial(self._was_read, link, topic, mirror, mirror.reading)
+        )
 
     @enable_ki_protection
-    def _was_read(self, link: EngineLink, topic: str, mirror: Mirror, answer: Answer) -> None:
+    def _was_read(
+        self, link: EngineLink, topic: str, mirror: Mirror, reading: int, answer: Answer
+    ) -> None:
         # Of one that has ended another may have begun.
         if self._link is not link or self._mirrors.get(topic) is not mirror:
             return
         if isinstance(answer, Present):
             try:
-                cursor = mirror.page(answer)
+                cursor = mirror.page(answer, reading)
             except HubFull as exc:
                 self._end_mirror(topic, mirror, exc)
             else:
