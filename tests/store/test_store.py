@@ -206,6 +206,20 @@ async def test_what_leaves_a_log_leaves_the_store(path: Path) -> None:
     assert path.stat().st_size < 100_000
 
 
+async def test_bounds_that_are_replaced_hold_for_what_is_stored(path: Path) -> None:
+    async with open_hub(store=path) as hub:
+        topic = hub.topic("news", retain=Retain(max_messages=50))
+        for number in range(50):
+            topic.publish(f"{number}")
+        await committed(hub)
+        hub._replace_retain(lambda name: Retain(max_messages=5))
+        topic.publish("last")
+    async with open_hub(store=path) as hub:
+        topic = hub.topic("news", retain=Retain(max_messages=100))
+        await topic.load(history=100)
+        assert topic.retained == 5
+
+
 async def test_what_is_too_old_leaves_the_store_though_nobody_uses_its_topic(path: Path) -> None:
     async with open_hub(store=path) as hub:
         hub.topic("news", retain=Retain(max_age=0.3)).publish("x")
@@ -308,6 +322,8 @@ async def test_another_boot_ends_the_epoch_and_keeps_the_log(
         assert "new epoch" in caplog.text
         topic = hub.topic("news")
         assert topic.epoch != epoch
+        # What the epoch began behind is known at once.
+        assert topic.recovery((epoch, 12)).missing == 0
         await topic.load(since=(epoch, 12))
         # Of this life nothing is missing in front of what is here.
         start = topic.recovery((epoch, 12))
@@ -553,6 +569,9 @@ async def test_full_journal_refuses_what_is_published_and_loses_nothing(path: Pa
         assert position == (topic.epoch, count + 1)
         with pytest.raises(HubFull):
             await topic.publish_confirmed("x" * 2**18)
+        with pytest.raises(HubFull):
+            hub.topic("other").publish("x" * 2**18)
+        assert hub.statistics().topics == 1  # as nothing was published there
 
 
 @pytest.mark.parametrize("kind", ["database", "file"])

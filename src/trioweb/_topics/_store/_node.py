@@ -136,12 +136,14 @@ class StoreNode:
         record = write_record(stored.place, offset, time(), size, frame, skip, details, once)
         journal = self._journal
         if not journal.has_room(len(record)):
+            hub._retention.settle(topic)
             raise HubFull(f"{journal.capacity} bytes of journal")
         hub._retention.reserve(topic, size)
         journal.append(record)
         if journal.used > self._wake_above:
             self._wake()
         stored.head = offset
+        stored.retain = topic.retain  # which may have been replaced
         if once is not None:
             stored.keys.pop(once, None)
             stored.keys[once] = offset
@@ -166,7 +168,11 @@ class StoreNode:
 
     def begin(self, topic: Topic) -> tuple[str, int]:
         stored = self._index.find(topic.name)
-        return (random_bytes(8).hex(), 0) if stored is None else (stored.epoch, stored.head)
+        if stored is None:
+            return random_bytes(8).hex(), 0
+        if topic._window is not None:
+            topic._window.begin = stored.begin
+        return stored.epoch, stored.head
 
     def attach(self, window: Window) -> None:
         topic = window.topic
@@ -177,7 +183,8 @@ class StoreNode:
             record = write_begin(stored.place, topic.head)
             if self._journal.has_room(len(record)):
                 self._journal.append(record)
-                self._wake()
+                if self._journal.used > self._wake_above:
+                    self._wake()
         window.stands(Standing(stored.epoch, stored.head, stored.begin, stored.oldest, ()))
 
     def detach(self, window: Window) -> None:
