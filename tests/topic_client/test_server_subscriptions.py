@@ -135,6 +135,34 @@ async def test_a_topic_that_is_given_again_later_tells_what_lies_between(
         assert gap.missing == 1
 
 
+async def test_only_topics_of_the_last_connection_are_named_when_it_connects(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A server takes so many, and ends a client for good that names more."""
+    place = {"recoverable": True, "positioned": True, "epoch": "e", "offset": 1}
+    fake = Fake()
+    fake.replies["connect"] = {"connect": {"client": "c"}}
+    async with against(fake) as client:
+        await client.wait_open()
+        for number in range(600):
+            await fake.push({"push": {"channel": f"t{number}", "subscribe": place}})
+            if number % 100 < 90:
+                over = {"code": 2000, "reason": "over"}
+                await fake.push({"push": {"channel": f"t{number}", "unsubscribe": over}})
+        await settle()
+        for expected in (60, 0):
+            await fake.connections[-1].aclose(3000, "connection closed")
+            await trio.sleep(3)
+            assert len(fake.said[-1]["connect"].get("subs", ())) == expected
+        # Of more than a server takes, the rest begins anew.
+        for number in range(600):
+            await fake.push({"push": {"channel": f"t{number}", "subscribe": place}})
+        await settle()
+        await fake.connections[-1].aclose(3000, "connection closed")
+        await trio.sleep(3)
+        assert len(fake.said[-1]["connect"]["subs"]) == 512
+
+
 async def test_a_stream_that_nobody_reads_tells_what_it_dropped(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

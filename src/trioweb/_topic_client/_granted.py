@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from trio.lowlevel import enable_ki_protection
 
 from .._centrifuge import _schema as wire
 from .._centrifuge._replies import Join, Leave, Push, Subscribe, Unsubscribe
+from .._centrifuge._table import MAX_ENTRIES
 from .._errors import Gap, Unsubscribed
 from .._topics import Position
 from ._granted_stream import ServerSubscriptions
@@ -34,14 +36,16 @@ class _Place:
     Attributes:
         received: behind the last publication; None in a topic without positions.
         is_subscribed: on the present connection.
+        is_said: it was subscribed at the end of the last connection on which the server has said
+            to which topics; then the next `connect` says how far the client has it.
         is_invalid: the server has said that positions of before are no good.
     """
 
-    __slots__ = ("is_invalid", "is_subscribed", "received")
+    __slots__ = ("is_invalid", "is_said", "is_subscribed", "received")
 
     def __init__(self) -> None:
         self.received: Position | None = None
-        self.is_subscribed = self.is_invalid = False
+        self.is_subscribed = self.is_said = self.is_invalid = False
 
 
 class GrantedTopics:
@@ -61,14 +65,18 @@ class GrantedTopics:
         return place is not None and place.is_subscribed
 
     def positions(self) -> dict[str, wire.SubscribeRequest]:
-        """How far the client has each topic, for `connect`."""
-        return {
+        """How far the client has the topics that it had last, for `connect`.
+
+        No others: servers bound what a command may hold, and end a client that says more.
+        """
+        said = {
             topic: wire.SubscribeRequest(
                 recover=True, epoch=place.received.epoch, offset=place.received.offset
             )
             for topic, place in self._places.items()
-            if place.received is not None and not place.is_invalid
+            if place.received is not None and place.is_said and not place.is_invalid
         }
+        return dict(islice(said.items(), MAX_ENTRIES))
 
     # What the server says, in its order.  An interrupt in the middle would lose some of it.
 
@@ -80,6 +88,8 @@ class GrantedTopics:
         told: Mapping[str, wire.SubscribeResult],
     ) -> None:
         """The server has answered the positions that were *asked* for by what it *told*."""
+        for place in self._places.values():
+            place.is_said = False
         for topic, result in told.items():
             self._begin(line, topic, asked.get(topic, wire.SubscribeRequest()), result)
 
@@ -107,7 +117,7 @@ class GrantedTopics:
             case Leave(info=wire.ClientInfo() as info):
                 self._tell(topic, Left(member_of(line.codec, info)))
             case Unsubscribe(code=code, reason=reason):
-                place.is_subscribed = False
+                place.is_subscribed = place.is_said = False
                 self._tell(topic, Unsubscribed(code, reason))
 
     def _begin(
@@ -129,7 +139,7 @@ class GrantedTopics:
         since = place.received
         known = None if place.is_invalid else since
         place.received, recovered = beginning(known, request, result)
-        place.is_subscribed, place.is_invalid = True, False
+        place.is_subscribed, place.is_said, place.is_invalid = True, True, False
         if not is_new and not recovered:
             for stream in self.streams:
                 stream._put_gap(Gap(topic, since, place.received))
