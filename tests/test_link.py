@@ -33,7 +33,7 @@ from tests.support import (
     open_streams,
 )
 from trioweb import ConnectionLost, Limits, State
-from trioweb._link import Link, SendQueue, _link
+from trioweb._link import Link, SendQueue, _carrying
 from trioweb._protocol._decoder import WORK_PER_FEED
 from trioweb._server._reader import open_reader
 from trioweb._wire._kernel import kernel_fileno
@@ -110,7 +110,7 @@ async def test_a_link_gives_few_answers_before_others_run(
 
 @pytest.fixture
 def small_reads(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(_link, "_READ_BYTES", 1000)
+    monkeypatch.setattr(_carrying, "_READ_BYTES", 1000)
     return 1000
 
 

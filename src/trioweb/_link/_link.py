@@ -20,7 +20,6 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,21 +42,13 @@ from .._protocol._closing import STEPS, Cause, Event, Phase
 from .._protocol._deflate import Agreement
 from .._protocol._frames import encode_close
 from .._wire._kernel import kernel_fileno
+from ._carrying import AHEAD_BYTES, finish, read
 from ._contain import describe
-from ._gone import has_arrived, seconds_unconfirmed, wait_gone
+from ._gone import has_arrived, seconds_unconfirmed
 from ._incoming import Incoming, Replies
 from ._owner import Spawn
 from ._state import IDLE, OPEN, State
 
-# Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
-# memory for each read, however little came.
-_READ_BYTES: Final = 120 * 2**10
-# While nothing is decoded, so much is read ahead from what is not a kernel's, to see its end.
-_AHEAD_BYTES: Final = 16 * 2**10
-# When a link breaks off, what the transport still has is read, which is no more than a kernel
-# keeps; and what may be on its way has so long to come, as has the answer to a ping.
-_LAST_READ_SECONDS: Final = 0.2
-_REST_BYTES: Final = 8 * 2**20
 _STATES: Final = {
     Phase.OPEN: OPEN,
     Phase.CLOSING: State.CLOSING,
@@ -69,7 +60,6 @@ _ERRORS: Final[dict[Cause, type[ConnectionClosed]]] = {
     Cause.PEER: ClosedByPeer,
     Cause.LOSS: ConnectionLost,
 }
-END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +178,7 @@ class Link(Incoming):
         """Whether nothing tells, in a pause, that the peer has gone, unless it is written to."""
         if self._descriptor() is not None:
             return True
-        return self._arrears is not None and self._arrears.size >= _AHEAD_BYTES
+        return self._arrears is not None and self._arrears.size >= AHEAD_BYTES
 
     def is_unconfirmed_for(self, seconds: float) -> bool:
         """Whether the peer's machine has confirmed nothing for so long, though there is something
@@ -355,8 +345,8 @@ class Link(Incoming):
         """
         try:
             with self._closing_scope():
-                await self._read()
-                await self._finish()
+                await read(self)
+                await finish(self)
         except Exception as exc:
             self.lost(describe(exc, self))
         finally:
@@ -396,104 +386,6 @@ class Link(Incoming):
         on_let_go, self.on_let_go = self.on_let_go, None
         if on_let_go is not None:
             on_let_go(self)
-
-    async def _read(self) -> None:
-        """Feed what arrives, until both Closes have passed or nothing more can come."""
-        while not self.is_deaf:
-            if self.queue.broken is not None and not self._has_let_go:
-                await self._let_go()
-            await self._wait_room()
-            if self.is_undecoded:
-                # Twice: whoever was woken by what was decoded runs between the two.
-                await trio.lowlevel.checkpoint()
-                await trio.lowlevel.checkpoint()
-                self.go_on()
-            elif self._has_let_go:
-                return
-            elif self.pause is None and self.queue.broken is None:
-                data = await self._wire.receive(_READ_BYTES)
-                if data:
-                    self.receive(data, trio.current_time())
-                elif data is not None:
-                    self.lost(END_OF_TRANSPORT)
-                    return
-
-    async def _wait_room(self) -> None:
-        """Wait until there is room in the inbox, or something else to do first."""
-        if self.state is OPEN and self.pause is None:
-            self.pause_if_due()
-        if self.pause is None:
-            return
-        with trio.CancelScope() as self.pause.scope:
-            if not self._has_let_go:
-                await self._watch()
-            await trio.sleep_forever()
-
-    async def _watch(self) -> None:
-        """Notice, while nothing is decoded, that the peer has gone."""
-        try:
-            if sys.platform == "linux" and (fileno := self._descriptor()) is not None:
-                await wait_gone(fileno(), self.ended_in_pause)
-                self.break_off(END_OF_TRANSPORT)
-                return
-            # What is not the kernel's can only be read.
-            while (room := _AHEAD_BYTES - self._held().size) > 0 and self._held().end is None:
-                if data := bytes(await self._stream.receive_some(room)):
-                    self.hold(data)
-                else:
-                    self.hold_end(END_OF_TRANSPORT)
-                    self.ended_in_pause()
-                    # The first write after its end only makes a peer that has gone say so.
-                    await trio.sleep(_LAST_READ_SECONDS)
-                    self.ping()
-        except Exception as exc:
-            self.break_off(describe(exc, self))
-
-    async def _let_go(self) -> None:
-        """Keep what the transport still has, and close it, as it cannot be written to."""
-        assert self.queue.broken is not None
-        try:
-            with trio.move_on_after(_LAST_READ_SECONDS):
-                while self._held().end is None and self._held().size < _REST_BYTES:
-                    await trio.lowlevel.checkpoint()
-                    if data := await self._wire.receive(_READ_BYTES):
-                        self.hold(data)
-                    else:
-                        break
-        except Exception as exc:
-            self.hold_end(describe(exc, self))
-        self.hold_end(self.queue.broken)
-        await self._close_transport()
-        if self._has_only_end():
-            self.end_pause()
-        self.queue.call_close_hooks()
-        self.changed()
-
-    async def _finish(self) -> None:
-        """Section 7.1.1: flush, end our sending, and read to the peer's end.
-
-        Closing at once with bytes unread would send an RST, which can overtake our Close.
-        """
-        await self.queue.wait_flushed()
-        if self.queue.broken is not None:
-            # Nor may an end of TLS follow what was cut.
-            return
-        if self._tls is not None:
-            # NOTE: behind what was queued, none of which could be sealed after it.
-            self._tls.close()
-            self.queue.put_own()
-            await self.queue.wait_flushed()
-        if isinstance(self._stream, trio.SSLStream):
-            # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
-            # the peer goes on sending, but ours has been sent by then.
-            transport = self._stream.transport_stream
-            with suppress(trio.BrokenResourceError):
-                await self._stream.unwrap()
-            self._stream = transport
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            await self._stream.send_eof()
-            while await self._stream.receive_some(_READ_BYTES):
-                pass
 
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(
