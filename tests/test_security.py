@@ -17,7 +17,13 @@ _TEXT = (ROOT / "SECURITY.md").read_text("utf-8")
 _ROWS = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(\w+)` \|", _TEXT, re.MULTILINE))
 # Bounds on what peers may cost; the rest of a Heartbeat says what is sent.
 _POLICIES = (trioweb.Limits, trioweb.Heartbeat, trioweb.Retain)
-_NO_LIMITS = {"Heartbeat.message", "Heartbeat.reply", "open_hub.broker", "open_hub.observer"}
+_NO_LIMITS = {
+    "Heartbeat.message",
+    "Heartbeat.reply",
+    "open_hub.broker",
+    "open_hub.observer",
+    "open_hub.store",
+}
 
 
 def _defaults() -> dict[str, Any]:
