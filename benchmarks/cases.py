@@ -35,6 +35,11 @@ UNITS = {
     "caught up": "ms until the last has caught up",
     "storm": "µs of CPU for each that comes back, with what is live meanwhile",
     "live p99": "ms, 99 of 100 live messages within meanwhile",
+    "publish": "CPU of publishing through a Redis ÷ that of a bare loop",
+    "attach": "CPU of attaching 10,000 topics ÷ that of a bare loop",
+    "resync": "CPU of that after a connection was lost ÷ that of a bare loop",
+    "delivery": "CPU of a delivery to 500 with a broker ÷ without",
+    "node to node": "median from node to node ÷ that in process",
     "hub-memory": "bytes of private memory for each of the bound",
     "import": "ms of CPU",
     "import beyond Trio": "ms of CPU beyond Trio's",
@@ -358,6 +363,23 @@ CASES = {
         (OURS,),
         tuple(_ours("≤", 3, figure) for figure in _BEYOND),
         took=7,
+    ),
+    "broker": Case(
+        "A broker on a Redis, beside a bare pipelined loop of hiredis on Trio; ratios",
+        Task("broker", connections=10_000, publications=12_800),
+        ("publish", "attach", "resync", "delivery", "node to node"),
+        (OURS,),
+        (
+            _ours("≤", 1.5, "publish"),
+            _ours("≤", 1.5, "attach"),
+            _ours("≤", 1.5, "resync"),
+            _ours("≤", 1.05, "delivery"),
+            _ours("≤", 4, "node to node"),
+        ),
+        took=20,
+        bound="A publication is checked, encoded, given a receipt and kept until there is an "
+        "answer, in Python; the bare loop forgets it. What is asked when a connection begins is "
+        "asked as fast as the server takes it, in small writes; the bare loop waits for answers.",
     ),
     "hub-memory": Case(
         "A hub of 1,000 topics, filled three times over with publications of 64 bytes",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import wire
+from .redis_server import run_redis
 from .task import Task
 
 _MAX_SECONDS = 120  # for one measurement, which takes a few
@@ -123,6 +124,8 @@ def measure(peer: str, cores: Cores, task: Task) -> Figures:
     if task.kind == "hub-memory":
         with _started(cores.measured, "hubs", task.to_json()) as filling:
             return {task.kind: float(_figures(filling))}
+    if task.kind == "broker":
+        return _measure_broker(peer, cores, task)
     if task.kind == "stalled":
         alone = _serve(peer, cores, replace(task, stalled=0))
         beside = _serve(peer, cores, task)
@@ -206,6 +209,18 @@ def _through_doors(peer: str, cores: Cores, task: Task) -> Figures:
                 opening = cost(door=door, publications=0)
                 figures[f"{door} ÷ opening"] = cost(door=door) / opening
                 figures[f"{door}, opening"] = opening * 1e6
+    return figures
+
+
+def _measure_broker(peer: str, cores: Cores, task: Task) -> Figures:
+    with run_redis(cores.load) as url:
+        with _started(cores.measured, "brokers", replace(task, broker=url).to_json()) as bare:
+            figures = dict(_figures(bare))
+        delivery = Task("publish", connections=500)
+        latency = Task("latency", connections=1, seconds=3, rate=300)
+        for name, figure, asked in ("delivery", "cpu", delivery), ("node to node", "p50", latency):
+            alone = _serve(peer, cores, asked)[figure]
+            figures[name] = _serve(peer, cores, replace(asked, broker=url))[figure] / alone
     return figures
 
 

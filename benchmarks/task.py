@@ -20,6 +20,7 @@ class Task:
         herd: the load's members come back at once, and recover what they missed
         member-memory: memory, likewise
         storm: likewise, while very many ask for another topic's history at once
+        broker: no load; a hub and a bare loop publish to a Redis, and attach to its topics
         hub-memory: no load; a hub is filled beyond its bound
         memory: the load opens connections in steps, the server looks at its memory at each
         client: the load sends without a pause, one client reads
@@ -41,6 +42,7 @@ class Task:
     resilient: bool = False  # our client with a supervisor
     door: str = ""  # to ours: plain, json, protobuf or events; "" where that is not the question
     many: bool = False  # messages are received all at once, with what that needs of ours
+    broker: str = ""  # the URL of a Redis that joins the hub with others
     # Where things are on this machine; the measurement fills it in.
     scratch: str = ""  # a directory, with certificate.pem and authority.pem if it is TLS
     load_core: int = 0

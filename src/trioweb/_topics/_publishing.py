@@ -9,7 +9,7 @@ from .._connection import Connection
 from .._effort import EFFORT
 from .._policy import Message
 from .._protocol._frames import SERVER_FORM, encode_message
-from ._details import Details, Kind, Publisher, describe
+from ._details import NOTHING, Details, Kind, Publisher, describe
 from ._life import trim
 from ._pass import expect_next
 from ._shape import COST_OF_WRITE
@@ -37,8 +37,10 @@ def prepare(
     kind: Kind | None = None,
 ) -> tuple[bytes, str | None, Details]:
     """What a broker gets of what is published."""
-    message, details = describe(message, key, tags, publisher, kind)
-    return encode_message(message, SERVER_FORM), key_of(skip), details
+    details = NOTHING
+    if key is not None or tags is not None or publisher is not None or kind is not None:
+        message, details = describe(message, key, tags, publisher, kind)
+    return encode_message(message, SERVER_FORM), None if skip is None else key_of(skip), details
 
 
 def key_of(skip: Connection | str | None) -> str | None:

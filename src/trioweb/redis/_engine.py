@@ -19,6 +19,7 @@ from ._link import RedisLink, why
 from ._names import Names
 from ._share import Share
 from ._target import Target
+from ._words import Words
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 Credentials: TypeAlias = Callable[[], Awaitable[tuple[str, str]]]
@@ -61,11 +62,11 @@ class RedisEngine:
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AbstractAsyncContextManager[EngineLink]:
         """See `trioweb.Broker`."""
-        return self._connect(fence, receive)
+        return self._connect(node, fence, receive)
 
     @asynccontextmanager
     async def _connect(
-        self, fence: str, receive: Callable[[Pushed], None]
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[RedisLink]:
         stream: trio.abc.Stream | None = None
         try:
@@ -85,17 +86,17 @@ class RedisEngine:
             if scope.cancelled_caught:
                 raise EngineLost(f"no greeting within {self.policy.timeout} seconds")
             assert stream is not None
-            link = RedisLink(
-                greeting.id,
+            words = Words(
+                node,
                 greeting.run,
-                stream,
-                greeting.reader,
                 greeting.scripts,
                 self.names,
                 self.share,
                 durable=self.policy.durable,
                 idle=self.idle,
-                receive=receive,
+            )
+            link = RedisLink(
+                greeting.id, stream, greeting.reader, words, self.names, self.share, receive
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(link.read)

@@ -1,10 +1,10 @@
 -- Publish, unless it was; returns the epoch and the offset, 0 for one that has left the log.
 --
 -- KEYS[4]: number and offset of what the node has published here last.
--- ARGV[10] on: its number, '1' in a retry, its bytes, its key and '' or its publisher with that
--- as a name of what is published once, the channel, the id, then names and values of fields.
-local node, number, is_retry, size = KEYS[4], tonumber(ARGV[10]), ARGV[11] == '1', tonumber(ARGV[12])
-local once, channel, id = ARGV[13], ARGV[14], ARGV[16]
+-- ARGV[10] on: the channel, its number, '1' in a retry, its bytes, its key and '' or its publisher
+-- with that as a name of what is published once, the id, then names and values of fields.
+local node, channel, number, is_retry = KEYS[4], ARGV[10], tonumber(ARGV[11]), ARGV[12] == '1'
+local size, once, id = tonumber(ARGV[13]), ARGV[14], ARGV[16]
 local FIELDS = 15
 
 -- Where the node has published this; its numbers grow with the offsets.

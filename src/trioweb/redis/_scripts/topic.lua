@@ -1,7 +1,7 @@
 -- What all scripts begin with: where a topic stands, and what it retains.
 --
 -- KEYS: its record, its stream, what was published with a key.
--- ARGV: the engine's run, '1' if it is durable, the name of an epoch that nobody has used,
+-- ARGV: the engine's run, '1' if it is durable, what the name of a new epoch begins with,
 -- messages, bytes and milliseconds ('' for no bound) to retain, seconds to keep what is idle,
 -- the generation of the list of engines, and the one since which the topic has been at this one.
 --
@@ -54,7 +54,8 @@ local function once_of(key, publisher)
 end
 
 local function begin_life()
-    epoch, begin = ARGV[3], head
+    -- With the time, as a connection may begin several.
+    epoch, begin = ARGV[3] .. string.format('%x%05x', clock[1], clock[2]), head
     redis.call('HSET', record, 'e', epoch, 's', whole(head), 'l', run, 'v', generation,
         'o', whole(begin), 'b', whole(total))
 end
