@@ -1,0 +1,468 @@
+"""Hubs joined by an engine, while both and what is between them fail: by seeds, in virtual time.
+
+The rows of the table of faults (docs/processes.md) happen in any order and at any time, and these
+must hold, as seen from outside:
+
+1. One (epoch, offset) is one message, on every node.
+2. A node delivers in the engine's order, without holes, or says so.
+3. A subscriber that is told that it recovered, and of nothing skipped, has missed nothing.
+4. What was accepted is published once, in its publisher's order, or refused, or counted as
+   unanswered in the end.
+5. What waits for the engine is bounded.
+6. A hub that is alone in the same process notices nothing of it.
+7. No exception leaves but those that are documented.
+
+Mutants (`broker_mutants`) prove that a run can fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import deepcopy
+from typing import Any
+
+import trio
+import trio.testing
+
+from tests.topics.support import Peers, open_peers
+from trioweb import (
+    BrokerFull,
+    BrokerPolicy,
+    Hub,
+    Outbox,
+    Position,
+    Publication,
+    Receipt,
+    Retain,
+    Retry,
+    Topic,
+    Unpublished,
+    open_hub,
+)
+from trioweb._topics._commands import Pushed
+from trioweb._topics._details import NOTHING
+from trioweb._topics._node import EngineLink, EngineLost, EngineNode
+from trioweb.testing import MemoryBroker, deterministic
+
+OUTBOX = Outbox(max_messages=40, max_bytes=100_000, full="raise")
+RETAIN = Retain(max_messages=30, patience=0)
+_PUBLICATIONS = 200
+
+
+class Record:
+    """What was seen of one run from outside.
+
+    Attributes:
+        wrong: what must not be.
+        reached: what has happened at all.
+    """
+
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+        self.reached: set[str] = set()
+        self.places: dict[tuple[str, int], str] = {}
+        self.receipts: list[tuple[str, Receipt]] = []
+
+    def is_at(self, epoch: str, offset: int, text: str) -> None:
+        if self.places.setdefault((epoch, offset), text) != text:
+            self.wrong.append(f"1: {epoch}, {offset} is {self.places[epoch, offset]} and {text}")
+
+
+class Way:
+    """The way of one node to the engine, which can be cut without those of others."""
+
+    def __init__(self, world: World) -> None:
+        self.policy = world.broker.policy
+        self.is_cut = False
+        # Whose side of a broken network it is on.
+        self.broker = world.broker
+        self._link: Any = None
+
+    def connect(
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
+    ) -> AbstractAsyncContextManager[EngineLink]:
+        return self._connect(node, fence, receive)
+
+    @asynccontextmanager
+    async def _connect(
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
+    ) -> AsyncGenerator[EngineLink]:
+        if self.is_cut:
+            raise EngineLost("the way to the engine is cut")
+        broker = self.broker
+        async with broker.connect(node, fence, receive) as link:
+            self._link = link
+            if broker is not self.broker or self.is_cut:
+                self._cut_at(broker)  # while it was made
+            yield link
+
+    def cut(self) -> None:
+        self._cut_at(self.broker)
+
+    def _cut_at(self, broker: MemoryBroker) -> None:
+        link = self._link
+        if link is not None and link.lost is None:
+            left = broker._links.pop(link.id, None)
+            if left is not None:
+                broker._leave(left)
+            link.lose("the way was cut")
+
+
+class World:
+    """The engine, the ways to it, and the hub of each node at present."""
+
+    def __init__(self, record: Record, latency: float, policy: BrokerPolicy) -> None:
+        self.record = record
+        self.policy = policy
+        self.latency = latency
+        self.broker = MemoryBroker(latency=latency, policy=policy)
+        self.ways = {name: Way(self) for name in "ab"}
+        self.hubs: dict[str, Hub] = {}
+        self._lives: dict[str, trio.CancelScope] = {}
+        self._count = Counter[str]()
+
+    async def live(self, name: str) -> None:
+        """Have a node, and another one as soon as that is killed."""
+        while True:
+            with trio.CancelScope() as self._lives[name]:
+                async with open_hub(broker=self.ways[name]) as hub:
+                    self.hubs[name] = hub
+                    self._count[name] += 1
+                    await trio.sleep_forever()
+
+    def kill(self, name: str) -> None:
+        self._lives[name].cancel()
+
+    def publisher(self, name: str) -> str:
+        """Who publishes there: one that is killed is another than the one that comes after it."""
+        return f"{name}{self._count[name]}"
+
+    def split(self) -> None:
+        """Have another server lead, too, with all that there is by now, and a node on its side."""
+        other = MemoryBroker(latency=self.latency, policy=self.policy)
+        other._engine.topics = deepcopy(self.broker._engine.topics, {id(NOTHING): NOTHING})
+        self.ways["b"].cut()
+        self.ways["b"].broker = other
+
+    def join(self) -> None:
+        """Have the old one follow the other."""
+        other = self.ways["b"].broker
+        self.ways["a"].cut()
+        self.ways["a"].broker = self.broker = other
+
+
+class Watcher:
+    """A subscriber that comes back with its position, at any node, and what it was given."""
+
+    def __init__(self, record: Record, world: World, chance: random.Random, peers: Peers) -> None:
+        self.record = record
+        self.world = world
+        self.chance = chance
+        self.peers = peers
+        self.position: Position | None = None
+        self.got: list[str] = []
+
+    def encode(self, publication: Publication) -> str:
+        text = f"{publication.offset} {publication.message!s}"
+        self.record.is_at(self.topic.epoch, publication.offset, str(publication.message))
+        return text
+
+    async def visit(self, seconds: float) -> None:
+        """Subscribe for so long; see that nothing is missing that was not told."""
+        peer = self.peers.open(max_bytes=2**22)
+        hub = self.world.hubs[self.chance.choice("ab")]
+        if hub.closed:
+            return
+        topic, since, record = hub.topic("news", retain=RETAIN), self.position, self.record
+        self.topic = topic
+        with topic.subscribe(
+            peer.connection, since=since, encode=self.encode, slow="skip"
+        ) as subscription:
+            with trio.move_on_after(seconds):
+                try:
+                    await subscription.wait_placed()
+                except trio.ClosedResourceError:
+                    record.reached.add("killed while it waits")
+                    return
+            if not subscription.placed:
+                return
+            epoch, recovered = topic.epoch, subscription.recovered
+            if recovered and since is not None:
+                record.reached.add("recovered")
+                if since.epoch != epoch:
+                    record.wrong.append(f"3: {since} was said to recover in {epoch}")
+            if not recovered:
+                record.reached.add("not recovered")
+            await trio.sleep(seconds)
+            # What is written reaches the peer without time passing.
+            await trio.testing.wait_all_tasks_blocked()
+            skipped, cursor = subscription.skipped, subscription.cursor
+        if topic._hub.closed:
+            # What was on its way to the peer may be gone, and its position is what it has got.
+            record.reached.add("node killed")
+            received = [int(str(message).split(" ", 1)[0]) for message in peer.messages]
+            if recovered and received and topic.epoch == epoch:
+                self.position = Position(epoch, received[-1])
+            return
+        pairs = [str(message).split(" ", 1) for message in peer.messages]
+        offsets = [int(offset) for offset, _ in pairs]
+        self.got += [text for _, text in pairs]
+        if topic.epoch != epoch:
+            record.reached.add("a life ended")
+        elif recovered:
+            # What lies behind its position is here, or was counted.
+            if offsets != sorted(set(offsets)):
+                record.wrong.append(f"2: {offsets}")
+            start = offsets[0] - 1 if offsets else cursor
+            start = start if since is None else since.offset
+            missing = cursor - start - len(offsets)
+            # Without a position, where it began is not seen if something was skipped then.
+            if missing != skipped and (since is not None or missing > skipped):
+                record.wrong.append(f"3: {missing} of {start}..{cursor} missing, {skipped} told")
+            if skipped:
+                record.reached.add("skipped")
+        if topic.epoch:
+            self.position = Position(topic.epoch, cursor)
+
+
+async def _publish(record: Record, world: World, name: str, chance: random.Random) -> None:
+    for number in range(_PUBLICATIONS):
+        hub = world.hubs[name]
+        if hub.closed:
+            await trio.sleep(0.01)
+            continue
+        text = f"{world.publisher(name)}-{number}"
+        topic, node = hub.topic("news", retain=RETAIN), hub._node
+        assert isinstance(node, EngineNode)
+        try:
+            record.receipts.append((text, topic.post(text)))
+        except BrokerFull:
+            record.reached.add("full")
+        if node.statistics().waiting > OUTBOX.max_messages:
+            record.wrong.append(f"5: {node.statistics().waiting} wait")
+        await trio.sleep(chance.choice([0, 0, 0.005, 0.02, 0.1]))
+
+
+async def _be_alone(record: Record, chance: random.Random) -> None:
+    """6: a hub without a broker, which publishes and delivers at once whatever happens."""
+    async with open_hub() as hub:
+        topic = hub.topic("news", retain=RETAIN)
+        with topic.publications() as publications:
+            for number in range(1, _PUBLICATIONS):
+                if topic.publish(f"{number}") != number:
+                    record.wrong.append(f"6: publication {number} has another offset")
+                before = trio.current_time()
+                if (await anext(publications)).offset != number or trio.current_time() != before:
+                    record.wrong.append(f"6: publication {number} was not delivered at once")
+                await trio.sleep(chance.choice([0, 0.01, 0.1]))
+
+
+async def _break(record: Record, world: World, chance: random.Random) -> None:
+    faults: dict[str, Callable[[], object]] = {
+        "cut": lambda: world.broker.cut(),
+        "late": lambda: world.broker.arrive_late(),
+        "restart": lambda: world.broker.restart(),
+        "restart with nothing": lambda: world.broker.restart(lost=None),
+        "fail over": lambda: world.broker.fail_over(lost=chance.randrange(8)),
+        "record": lambda: world.broker.evict_record("news"),
+        "log": lambda: world.broker.evict_log("news"),
+        "memory": lambda: world.broker.refuse("out of memory"),
+        "kill": lambda: world.kill(chance.choice("ab")),
+    }
+    names = ["cut"] * 6 + ["late"] * 6 + list(faults)
+    while True:
+        await trio.sleep(chance.uniform(0, 0.5))
+        name = chance.choice([*names, "stop", "away", "split"])
+        way = world.ways[chance.choice("ab")]
+        record.reached.add(name)
+        if name == "stop":
+            world.broker.stop()
+            await trio.sleep(chance.choice([0.1, 3]))
+            world.broker.resume()
+        elif name == "away":
+            # A node that stands still, or is on no side of a broken network.
+            way.is_cut = True
+            way.cut()
+            await trio.sleep(chance.choice([0.1, 3]))
+            way.is_cut = False
+        elif name == "split":
+            world.split()
+            await trio.sleep(chance.choice([0.1, 2]))
+            world.join()
+        elif name != "log" or "news" in world.broker._engine.topics:
+            faults[name]()
+        if name == "memory":
+            await trio.sleep(0.1)
+            world.broker.refuse(None)
+
+
+async def _run(seed: int, record: Record, *, durable: bool) -> None:
+    chance = random.Random(seed)
+    policy = BrokerPolicy(
+        durable=durable,
+        outbox=OUTBOX,
+        timeout=1,
+        retry=Retry(initial=0.05, maximum=0.5),
+        linger=1,
+        flush_timeout=10,
+    )
+    world = World(record, chance.choice([0.001, 0.02, 0.05]), policy)
+    async with open_peers() as peers, trio.open_nursery() as living:
+        for name in world.ways:
+            living.start_soon(world.live, name)
+        await trio.testing.wait_all_tasks_blocked()
+        # Where nobody watches, nobody but the engine knows what there was.
+        watchers = [
+            Watcher(record, world, random.Random(f"{seed} watcher {number}"), peers)
+            for number in range(2 * (seed % 3))
+        ]
+
+        async def watch(watcher: Watcher) -> None:
+            pace = random.Random(f"{seed} {watchers.index(watcher)}")
+            while True:
+                await watcher.visit(pace.choice([0.01, 0.5, 3]))
+                await trio.sleep(pace.choice([0, 0.2, 2]))
+
+        async with trio.open_nursery() as watching:
+            watching.start_soon(_be_alone, record, random.Random(f"{seed} alone"))
+            for watcher in watchers:
+                watching.start_soon(watch, watcher)
+            async with trio.open_nursery() as breaking:
+                breaking.start_soon(_break, record, world, chance)
+                async with trio.open_nursery() as nursery:
+                    for name in world.ways:
+                        pace = random.Random(f"{seed}{name}")
+                        nursery.start_soon(_publish, record, world, name, pace)
+                breaking.cancel_scope.cancel()
+            # The last ones are under way, and whatever has begun to fail is over.
+            for way in world.ways.values():
+                way.is_cut = False
+            world.join()
+            world.broker.resume()
+            world.broker.refuse(None)
+            if seed % 2:
+                world.broker.cut()
+            await trio.sleep(5)
+            world.broker.arrive_late()
+            await trio.sleep(1)
+            topics = [hub.topic("news", retain=RETAIN) for hub in world.hubs.values()]
+            _check_heads(record, world.broker, topics)
+            for name, topic in zip(world.hubs, topics, strict=True):
+                text = f"{world.publisher(name)}-{_PUBLICATIONS}"
+                record.receipts.append((text, topic.post(text)))
+            await trio.sleep(5)
+            watching.cancel_scope.cancel()
+        await _check_receipts(record)
+        _check_end(record, world.broker, topics)
+        living.cancel_scope.cancel()
+
+
+async def _check_receipts(record: Record) -> None:
+    """4: each has its outcome, in the order of its publisher, and one place."""
+    last: dict[tuple[str, str], int] = {}
+    for text, receipt in record.receipts:
+        if receipt._outcome is None:
+            record.wrong.append(f"4: {text} has no outcome")
+            continue
+        try:
+            epoch, offset = await receipt.confirmed()
+        except Unpublished:
+            record.reached.add("refused")
+            continue
+        if offset:
+            record.is_at(epoch, offset, text)
+            publisher = epoch, text.partition("-")[0]
+            if offset <= last.get(publisher, 0):
+                record.wrong.append(f"4: {text} at {offset}, behind {last[publisher]}")
+            last[publisher] = offset
+
+
+def _check_end(record: Record, broker: MemoryBroker, topics: list[Topic]) -> None:
+    """What is left in the engine was published once each, by each in order."""
+    kept = broker._engine.topics["news"].log
+    texts = [str(kept[offset].message) for offset in range(kept.first, kept.head + 1)]
+    published: dict[str, list[int]] = {}
+    for text in texts:
+        name, _, number = text.partition("-")
+        published.setdefault(name, []).append(int(number))
+    for name, numbers in published.items():
+        if numbers != sorted(set(numbers)):
+            record.wrong.append(f"4: {name} was published as {numbers}")
+    for topic in topics:
+        for entry in topic.history():
+            record.is_at(topic.epoch, entry.offset, str(entry.message))
+        # Something was published since the last fault, which tells of a new life.
+        if topic.epoch and topic.epoch != broker._engine.topics["news"].epoch:
+            record.wrong.append("2: a node is in a life that has ended")
+    _check_heads(record, broker, topics)
+
+
+def _check_heads(record: Record, broker: MemoryBroker, topics: list[Topic]) -> None:
+    """2: nothing that the engine has is lacking where it was received."""
+    there = broker._engine.topics.get("news")
+    for topic in topics:
+        if there is not None and topic.epoch == there.epoch and topic.head != there.log.head:
+            record.wrong.append(f"2: a node ends at {topic.head} of {there.log.head}")
+
+
+def run(seed: int, *, durable: bool = False) -> Record:
+    record = Record()
+    with deterministic(seed):
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        try:
+            trio.run(lambda: _run(seed, record, durable=durable), clock=clock)
+        except Exception as exc:
+            record.wrong.append(f"7: {exc!r}")
+    return record
+
+
+async def _lose_in_silence() -> Record:
+    """An engine that is called durable loses something that a node has, then all of it."""
+    record = Record()
+    broker = MemoryBroker(policy=BrokerPolicy(durable=True))
+    async with open_peers() as peers, open_hub(broker=broker) as hub:
+        topic = hub.topic("news")
+        with topic.subscribe(peers.open().connection, slow="skip") as subscription:
+            for number in range(5):
+                record.is_at(*await topic.publish_confirmed(f"{number}"), f"{number}")
+            broker.restart(lost=2)
+            await trio.sleep(5)
+            record.is_at(*await topic.publish_confirmed("new"), "new")
+            if subscription.recovered:
+                record.wrong.append("3: two publications are gone, and none was told")
+            broker.evict_record("news")
+            last = await topic.publish_confirmed("last")
+            await trio.sleep(1)
+            if topic.epoch != last.epoch:
+                record.wrong.append("3: the record is gone, and nobody noticed")
+    return record
+
+
+def run_lossy() -> Record:
+    return trio.run(_lose_in_silence, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the simulation of hubs with a broker.")
+    parser.add_argument("--seeds", type=int, default=300, help="how many (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (%(default)s)")
+    options = parser.parse_args()
+    logging.disable()
+    wrong = 0
+    for seed in range(options.first, options.first + options.seeds):
+        record = run(seed)
+        for line in record.wrong:
+            print(f"seed {seed}: {line}")
+        wrong += bool(record.wrong)
+    print(f"{options.seeds} seeds, {wrong} of them wrong")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
