@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -162,6 +163,17 @@ def test_what_cannot_be_is_one_line(
     assert main(["top", *arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert complaint in line
+
+
+def test_without_rich_it_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIOWEB_ADMIN_KEY", KEY)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.delitem(sys.modules, "trioweb._cli._top_view", raising=False)
+    assert main(["top", "http://127.0.0.1:1/"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "needs rich" in line and "pip install 'trioweb[cli,centrifuge]'" in line
 
 
 def test_url_that_is_none_is_one_line(

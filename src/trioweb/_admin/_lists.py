@@ -29,8 +29,8 @@ _USUAL_ROWS: Final = 50
 _CHUNK: Final = 256
 # In the units of A_TURN, quarters of a microsecond, as measured.
 _COST_OF_ONE: Final = 8
-_COST_OF_SEARCH: Final = 16
-COST_OF_ROW: Final = 80
+_COST_OF_SEARCH: Final = 24
+_COST_OF_ROW: Final = 40
 # Of what a peer has chosen so much is told, but for the name of a topic, by which it is known.
 _SHOWN_CHARS: Final = 200
 _SHOWN_TOPICS: Final = 10
@@ -140,7 +140,7 @@ class Listing(Generic[_T]):
         rows = []
         for _, item in first:
             rows.append(self._row(item))
-            await turns.spend(COST_OF_ROW)
+            await turns.spend(_COST_OF_ROW)
         return {"total": total, "found": found, "rows": rows}
 
 
