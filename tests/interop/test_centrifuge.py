@@ -128,7 +128,7 @@ async def test_javascript_at_the_doors_of_the_command_line(format: str, tmp_path
         ["POST", 200, {"by": "POST"}],
         ["POST", 401, None],
         ["plain", ['{"hello":"all"}']],
-        ["presence", ["ann"]],
+        ["presence", ["", "ann"]],  # and the plain peer, whose token names nobody
         ["news", "subscribed", 0, 103],
         ["nothing", "unsubscribed", 102],
         ["forged", 3500],

@@ -13,7 +13,6 @@ remembered of those who left while nobody could be told.
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -34,8 +33,6 @@ from ._commands import (
     Leave,
     Members,
     Present,
-    Reap,
-    Reaped,
     Renew,
     Renewed,
     Unwatch,
@@ -43,6 +40,7 @@ from ._commands import (
 )
 from ._mirror import Mirror
 from ._presence import Follower, Member, PresenceCount, size_of_member
+from ._reaper import Reaper
 
 if TYPE_CHECKING:
     from ._node import EngineLink
@@ -96,8 +94,7 @@ class NodePresence:
         self._lease = ""
         self._number = 0
         self._old_leases: list[str] = []
-        # Where another lease, which has run out, may have somebody.
-        self._reaping: deque[tuple[str, str]] = deque()
+        self._reaper: Reaper | None = None
         # What is told to those who wait until all is known, and to those who wait for an answer.
         self._changed = Waitable()
         self._questions: dict[Waitable, None] = {}
@@ -281,7 +278,8 @@ class NodePresence:
         self._under_way = 0
         self._unsent.clear()
         self._refused.clear()
-        self._reaping.clear()
+        # When it is done it is told of more, if there is any.
+        self._reaper = Reaper(link, partial(self._renew, link))
         if self._is_used:
             self._begin(link)
 
@@ -317,29 +315,9 @@ class NodePresence:
         if answer.is_new:
             for topic, here in self._mine.items():
                 self._unsent.update(((topic, key), None) for key in here)
-        if answer.expired and not self._reaping:
-            self._reaping.extend((topic, answer.expired) for topic in answer.topics)
-            self._reap(link, "0")
+        assert self._reaper is not None
+        self._reaper.begin(answer.expired, answer.topics)
         self._pump()
-
-    def _reap(self, link: EngineLink, cursor: str) -> None:
-        topic, lease = self._reaping[0]
-        link.send(Reap(topic, lease, cursor), partial(self._reaped, link))
-
-    @enable_ki_protection
-    def _reaped(self, link: EngineLink, answer: Answer) -> None:
-        if self._link is not link:
-            return
-        if not isinstance(answer, Reaped):
-            self._reaping.clear()  # whoever renews next goes on
-        elif answer.cursor != "0":
-            self._reap(link, answer.cursor)
-        else:
-            self._reaping.popleft()
-            if self._reaping:
-                self._reap(link, "0")
-            else:
-                self._renew(link)  # which tells of more, if there is any
 
     def _send_soon(self, topic: str, key: str) -> None:
         """*key* has come or gone."""

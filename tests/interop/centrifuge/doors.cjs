@@ -58,7 +58,7 @@ async function main() {
   await chat.publish(pack({ hello: 'all' }));
   while (!frames.includes('{"hello":"all"}')) await seen(plain, 'message');
   say('plain', frames);
-  say('presence', Object.values((await chat.presence()).clients).map(({ user }) => user));
+  say('presence', Object.values((await chat.presence()).clients).map(({ user }) => user).sort());
   plain.close();
 
   const [news, ...read] = await subscribed(ann, 'news:a');
