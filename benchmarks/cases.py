@@ -355,6 +355,9 @@ CASES = {
         (OURS,),
         tuple(_ours("≤", 1.5, figure) for figure in _RETURNS),
         took=6,
+        bound="What comes beside the opening of its connection is one more message to read, two "
+        "commands to decide, the replies, and the kernel's copying of 16 KB: the cheaper the "
+        "opening is, the more that is as a ratio.",
     ),
     "member-memory": Case(
         "A member with one subscription, beside a plain subscriber",
