@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
-from typing import Final, NamedTuple, TypeAlias
-from zlib import crc32
+from typing import Final
 
 from ..._chance import random_bytes
 from ..._policy import Retain
 from .._commands import Stored
 from .._subscription import logger
 from ._journal import Place
-from ._records import BEGIN, Record, decode_name, encode_name, read_entry, read_record
+from ._records import decode_name, encode_name, read_entry, read_record
+from ._rows import Standing, TopicRow, sum_of, sum_of_store
 
 
 class Foreign(Exception):
@@ -54,71 +54,6 @@ CREATE INDEX keys ON publications (topic, offset, once) WHERE once IS NOT NULL;
 """
 # Beyond so much, the log of SQLite is cut when it is written back.
 _WAL_BYTES: Final = 8 * 2**20
-
-
-class Standing(NamedTuple):
-    """Where a topic stands in the database.
-
-    Attributes:
-        begin: the offset behind which its epoch began.
-        oldest: the offset of its first publication here; head + 1 for none.
-        size: bytes of memory that its publications would take.
-    """
-
-    name: str
-    epoch: str
-    head: int
-    begin: int
-    oldest: int
-    size: int
-    retain: Retain | None
-
-
-# Offset, total, size, time, once, flags, sum, data, as in the table.
-_Row: TypeAlias = tuple[int, int, int, float, int | None, int, int, bytes]
-
-
-class _Topic:
-    """A topic in one transaction; its names are those of the table."""
-
-    def __init__(self, name: str, row: tuple[int, str, int, int, int, int, int] | None) -> None:
-        self.name = name
-        self.id: int | None
-        self.id, self.epoch, self.head, self.begin, self.oldest, self.total, self.gone = row or (
-            (None, "", 0, 0, 1, 0, 0)
-        )
-        self.rows: list[_Row] = []
-        # Whether nothing of it stays that is in the table.
-        self.is_anew = False
-        self.bounds: tuple[int | None, int | None, float | None] = (None, None, None)
-
-    def add(self, record: Record) -> None:
-        is_begin = bool(record.flags & BEGIN)
-        before = record.offset if is_begin else record.offset - 1
-        if record.epoch != self.epoch or before != self.head:
-            # Another life; or a hole, which only what is damaged can have.
-            self.epoch, self.head, self.begin = record.epoch, before, before
-            self.empty()
-        if is_begin:
-            return
-        self.head = record.offset
-        self.total += record.size
-        told = self.head, self.total, record.size, record.time, record.once, record.flags
-        self.rows.append((*told, _sum_of(told, record.data), record.data))
-
-    def empty(self) -> None:
-        self.rows.clear()
-        self.is_anew = True
-        self.oldest, self.gone = self.head + 1, self.total
-
-    def standing(self, retain: Retain | None) -> Standing:
-        size = self.total - self.gone
-        return Standing(self.name, self.epoch, self.head, self.begin, self.oldest, size, retain)
-
-    @property
-    def sum(self) -> int:
-        told = self.name, self.epoch, self.head, self.begin, self.oldest, self.total, self.gone
-        return crc32(repr((told, self.bounds)).encode())
 
 
 class Database:
@@ -179,7 +114,7 @@ class Database:
             raise sqlite3.DatabaseError(str(found[0][0]))
         try:
             self.id, self.applied, sum = execute("SELECT id, applied, sum FROM store").fetchone()
-            is_whole = sum == _sum_of_store(self.id, self.applied)
+            is_whole = sum == sum_of_store(self.id, self.applied)
         except (sqlite3.OperationalError, TypeError) as exc:
             raise sqlite3.DatabaseError(f"its tables are not what was written: {exc}") from exc
         if not is_whole:
@@ -190,7 +125,7 @@ class Database:
         with self._transaction():
             for statement in _SCHEMA.split(";"):
                 self._execute(statement)
-            self._execute("INSERT INTO store VALUES (?, 0, ?)", (id, _sum_of_store(id, 0)))
+            self._execute("INSERT INTO store VALUES (?, 0, ?)", (id, sum_of_store(id, 0)))
         self.id, self.applied = id, 0
 
     def close(self) -> None:
@@ -233,7 +168,7 @@ class Database:
         Returns:
             Where the topics stand that have changed.
         """
-        topics: dict[str, _Topic] = {}
+        topics: dict[str, TopicRow] = {}
         number = self.applied
         with self._transaction():
             for place, body in records:
@@ -277,15 +212,15 @@ class Database:
         self.applied = number
 
     def _set_applied(self, number: int) -> None:
-        sum = _sum_of_store(self.id, number)
+        sum = sum_of_store(self.id, number)
         self._execute("UPDATE store SET applied = ?, sum = ?", (number, sum))
 
-    def _find(self, name: str) -> _Topic:
+    def _find(self, name: str) -> TopicRow:
         row = self._execute(
             "SELECT id, epoch, head, begin, oldest, total, gone FROM topics WHERE name = ?",
             (encode_name(name),),
         ).fetchone()
-        return _Topic(name, row)
+        return TopicRow(name, row)
 
     def _expired(self, now: float) -> list[str]:
         """Topics that have something which is too old."""
@@ -296,7 +231,7 @@ class Database:
         )
         return [decode_name(name) for (name,) in found]
 
-    def _write(self, topic: _Topic, retain: Retain | None, used: int, now: float) -> Standing:
+    def _write(self, topic: TopicRow, retain: Retain | None, used: int, now: float) -> Standing:
         if topic.id is None:
             topic.id = self._execute(
                 "INSERT INTO topics VALUES (NULL, ?, '', 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0)",
@@ -330,7 +265,7 @@ class Database:
         )
         return topic.standing(retain)
 
-    def _trim(self, topic: _Topic, first: int, least: int, after: float) -> None:
+    def _trim(self, topic: TopicRow, first: int, least: int, after: float) -> None:
         """Drop what lies before *first*, before *least* of the total, and not *after* that time;
         the newest goes by its age alone."""
         if first == topic.oldest and least == topic.gone and after == -math.inf:
@@ -365,7 +300,7 @@ class Database:
             "SELECT name, id, epoch, head, begin, oldest, total, gone, max_messages, max_bytes,"
             " max_age, sum FROM topics ORDER BY used"
         ):
-            topic = _Topic(decode_name(name), tuple(row))
+            topic = TopicRow(decode_name(name), tuple(row))
             topic.bounds = (max_messages, max_bytes, max_age)
             if topic.sum != sum:
                 damaged.append(topic.id)
@@ -409,7 +344,7 @@ class Database:
             (topic.id, after, upto),
         ):
             offset, _, _, time, _, flags = told
-            is_whole = isinstance(data, bytes) and sum == _sum_of(tuple(told), data)
+            is_whole = isinstance(data, bytes) and sum == sum_of(tuple(told), data)
             if not is_whole or (found and found[-1].offset != offset - 1):
                 logger.warning("%s: publication %r of %r is damaged", self.path, offset, name)
                 oldest = (found[-1].offset if found else after) + 2
@@ -417,11 +352,3 @@ class Database:
             else:
                 found.append(Stored(offset, read_entry(flags, data), max(0.0, now - time)))
         return oldest, found
-
-
-def _sum_of(told: tuple[object, ...], data: bytes) -> int:
-    return crc32(data, crc32(repr(told).encode()))
-
-
-def _sum_of_store(id: bytes, applied: int) -> int:
-    return crc32(id, applied & 0xFFFFFFFF)

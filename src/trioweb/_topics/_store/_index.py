@@ -16,8 +16,8 @@ import trio
 
 from ..._policy import Retain
 from .._retention import POSITIONS_PART, POSITIONS_PER_TOPIC, size_of_position
-from ._database import Standing
 from ._records import write_place
+from ._rows import Standing
 
 
 class StoredTopic:

@@ -29,11 +29,11 @@ from .._publishing import accept
 from .._shape import COST_OF_WRITE
 from .._subscription import logger
 from .._window import Window
-from ._database import Standing as Committed
 from ._index import Index, StoredTopic
 from ._journal import Damaged, Place
 from ._opening import Opened, close_store, fill, open_store
 from ._records import BEGIN, hasher, read_entry, read_record, write_begin, write_record
+from ._rows import Standing as Committed
 from ._statistics import StoreStatistics
 
 if TYPE_CHECKING:

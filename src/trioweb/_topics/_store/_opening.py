@@ -21,8 +21,9 @@ from typing import Final
 from ..._chance import random_bytes
 from ..._errors import StoreError
 from .._subscription import logger
-from ._database import Database, Foreign, Standing
+from ._database import Database, Foreign
 from ._journal import Damaged, Journal, Place, create_journal
+from ._rows import Standing
 
 # Records that are taken into the database at a time, and bytes of them: many, since what the next
 # ones would drop at once need not go in, and not so many that others wait for long.
