@@ -378,7 +378,8 @@ async def test_bad_argument_is_an_error(options: dict[str, Any], error: str) -> 
 
 async def test_page_of_a_hub_with_a_store_tells_how_that_does(tmp_path: Path) -> None:
     async with trioweb.open_hub(store=tmp_path / "topics.db", max_bytes=2**20) as hub:
-        hub.topic("lobby").publish("news")
+        topic = hub.topic("lobby")
+        topic.publish("news")
         found = await numbers(hub=hub)
         gauges = "failing", "waiting", "waiting_bytes_limit", "topics", "replayed", "ended"
         # The topic is a record, too.
@@ -388,7 +389,7 @@ async def test_page_of_a_hub_with_a_store_tells_how_that_does(tmp_path: Path) ->
     async with trioweb.open_hub(store=tmp_path / "topics.db") as hub:
         found = await numbers(hub=hub)
         assert (found("store_ended"), found("store_waiting")) == (1, 0)
-        assert found("store_bytes") == 214
+        assert found("store_bytes") == topic.size > 0
         assert hub.broker is None
     async with trioweb.open_hub() as hub:
         assert hub.store is None
