@@ -72,7 +72,7 @@ async def test_flood_that_is_published_lets_others_run_after_a_millisecond_of_wo
         if side == "connection":
             source = connection = _flooded_connection(nursery)
             with trio.fail_after(5):
-                while len(connection.link.inbox) < _FLOOD:
+                while len(connection.link.inbox.messages) < _FLOOD:
                     await trio.lowlevel.checkpoint()
         watch = Watch(topic)
         trio.lowlevel.add_instrument(watch)

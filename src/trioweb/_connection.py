@@ -270,12 +270,12 @@ class Connection(trio.abc.AsyncResource):
         Raises, Cancellation, Checkpoint, Concurrency: as `receive`.
         """
         link = self.link
-        if link.inbox and EFFORT.spent < A_TURN and not self._is_handed_over:
+        if link.inbox.messages and EFFORT.spent < A_TURN and not self._is_handed_over:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(None)
-        messages = list(link.inbox)
-        link.inbox.clear()
+        messages = list(link.inbox.messages)
+        link.inbox.messages.clear()
         if link.pause is not None:
             link.taken()
         return messages
@@ -287,11 +287,11 @@ class Connection(trio.abc.AsyncResource):
 
     async def _next(self, at_end: type[Exception] | None = StopAsyncIteration) -> Message:
         link = self.link
-        if link.inbox and EFFORT.spent < A_TURN and not self._is_handed_over:
+        if link.inbox.messages and EFFORT.spent < A_TURN and not self._is_handed_over:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(at_end)
-        message = link.inbox.popleft()
+        message = link.inbox.messages.popleft()
         if link.pause is not None:
             link.taken()
         return message
@@ -302,7 +302,7 @@ class Connection(trio.abc.AsyncResource):
     async def _wait(self, at_end: type[Exception] | None) -> None:
         """Let others run if that is due, and return with something to take, or raise."""
         link = self.link
-        if EFFORT.spent >= A_TURN and link.inbox:
+        if EFFORT.spent >= A_TURN and link.inbox.messages:
             await trio.lowlevel.checkpoint()
         EFFORT.spent = 0
         # NOTE: whoever waited looks again, as another receiver may have been faster.
@@ -313,7 +313,7 @@ class Connection(trio.abc.AsyncResource):
                     "on_open is through, and its connection is the client's: "
                     "receive from the client"
                 )
-            if link.inbox:
+            if link.inbox.messages:
                 return
             if link.state is not OPEN:
                 await trio.lowlevel.checkpoint()
@@ -392,9 +392,9 @@ class Connection(trio.abc.AsyncResource):
         link = self.link
         await trio.lowlevel.checkpoint()
         while link.state is not State.CLOSED:
-            if link.inbox and not self._is_handed_over:
-                link.discarded += len(link.inbox)
-                link.inbox.clear()
+            if link.inbox.messages and not self._is_handed_over:
+                link.discarded += len(link.inbox.messages)
+                link.inbox.messages.clear()
                 link.taken()
             await link.wait_change()
 

@@ -192,7 +192,7 @@ class Monitor:
         """
         link = connection.link
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
-        if not pause.is_told and not link.has_room():
+        if not pause.is_told and not link.inbox.has_room:
             pause.is_told = True
             who = format_address(connection.remote)
             log(

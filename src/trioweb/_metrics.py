@@ -154,7 +154,7 @@ class _Page:
             traffic.add(link)
             closing += link.state is not State.OPEN
             buffered += link.queue.buffered_amount
-            waiting += len(link.inbox)
+            waiting += len(link.inbox.messages)
             self._spent += _COST_OF_CONNECTION
             if self._spent >= A_TURN:
                 await self._rest()

@@ -71,7 +71,7 @@ async def test_the_peers_close_ends_it_without_a_task(peer_and_reading: Pair) ->
     assert (reading.is_open, reading.is_watched, reading.tasks) == (False, False, 0)
     link = reading.link
     assert (link.state, link.close_code, link.close_reason) == (State.CLOSED, 4000, "bye")
-    assert list(link.inbox) == ["last words"]
+    assert list(link.inbox.messages) == ["last words"]
     assert reading.let_go == [False], "once"
     assert link.queue.state.name == "SHUT"
     with trio.fail_after(5):

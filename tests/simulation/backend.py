@@ -200,9 +200,9 @@ class Backend:
         finally:
             # What the endpoint had read ahead has been received, and may have been confirmed;
             # that its program ends here is nothing that a WebSocket could mend.
-            for message in connection.link.inbox:
+            for message in connection.link.inbox.messages:
                 checks.received(visit, str(message))
-            connection.link.inbox.clear()
+            connection.link.inbox.messages.clear()
 
     def _encode(self, topic: Topic, publication: Publication) -> str | bytes:
         message = publication.message

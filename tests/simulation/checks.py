@@ -262,7 +262,7 @@ class Checks:
             int(text.split()[1])
             for visit in life.visits
             if visit.connection is not None
-            for text in map(str, visit.connection.link.inbox)
+            for text in map(str, visit.connection.link.inbox.messages)
         }
         number = life.received
         while number + 1 in waiting:

@@ -142,7 +142,7 @@ class Reception:
         Either the server is not heard, or not connected to, until a stream has room.
         """
         link = self._signal.link
-        is_jammed = self._holds_up if link is None else link.is_full() and self._room() <= 0
+        is_jammed = self._holds_up if link is None else link.inbox.is_full and self._room() <= 0
         mark = (self.received, self._room()) if is_jammed else None
         return self._jam.look(trio.current_time(), mark)
 
@@ -160,8 +160,8 @@ class Reception:
         what = (
             "there is no new connection until what has arrived is received"
             if link is None
-            else f"{len(link.inbox)} messages have arrived that nobody takes, and the server's "
-            "answers wait behind them"
+            else f"{len(link.inbox.messages)} messages have arrived that nobody takes, and the "
+            "server's answers wait behind them"
         )
         return f"{what} ({names}): receive in another task"
 
@@ -199,9 +199,9 @@ class Reception:
         """Count what waits for a stream to have room, and drop it."""
         if self._session is not None:
             link = self._session[1]
-            self.received += len(link.inbox)
-            self.discarded += len(link.inbox)
-            link.inbox.clear()
+            self.received += len(link.inbox.messages)
+            self.discarded += len(link.inbox.messages)
+            link.inbox.messages.clear()
             if link.paused_at is not None:
                 link.taken()
         self._holds_up = False
@@ -210,14 +210,14 @@ class Reception:
         return min((s.room for s in self._streams if s.full == "wait"), default=math.inf)
 
     def _distribute(self, link: Link) -> None:
-        while link.inbox and (room := self._room()) > 0:
+        while link.inbox.messages and (room := self._room()) > 0:
             self._give(link, room)
         # While somebody waits, it is read on as soon as there is room, and not only for half.
         if link.paused_at is not None:
             self._waiting_room.stretch_inbox()
 
     def _give(self, link: Link, count: float) -> None:
-        inbox = link.inbox
+        inbox = link.inbox.messages
         if count >= len(inbox):
             batch = list(inbox)
             inbox.clear()

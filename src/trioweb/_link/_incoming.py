@@ -8,8 +8,6 @@ NOTE: `feed` never raises.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -39,12 +37,11 @@ from .._wire._choice import wire_to
 from .._wire._kernel import kernel_fileno
 from ._arrears import Arrears, Pause
 from ._contain import call_back
+from ._inbox import Inbox
 from ._owner import Spawn
 from ._queue import SendQueue
 from ._state import OPEN
 
-# A peer that was quiet may send the messages of so long at once.
-_BURST_SECONDS: Final = 1
 # What an answer to the peer costs, in units of WORK_PER_FEED: 10 to 20 µs, nearly all of it the
 # system call.  To encode a reply takes 5 to 10 µs for each KiB, if it is compressed.
 _COST_OF_ANSWER: Final = 32
@@ -53,8 +50,6 @@ _REPLIED_PER_UNIT: Final = 64
 # under `python -bb` to compare them raises.  So whether it is text goes before each.
 _Key: TypeAlias = tuple[bool, Message]
 Replies: TypeAlias = Mapping[_Key, Message | None]
-# Every link's inbox until it has a message: an empty deque takes 760 bytes.
-_NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
 
 
 def reply_key(message: Message) -> _Key:
@@ -100,14 +95,11 @@ class Incoming(Waitable):
         "_decoder",
         "_fault",
         "_fileno",
-        "_inbox_bytes",
-        "_inbox_messages",
         "_pings",
         "_replies",
         "_spawn",
         "_stream",
         "_tls",
-        "_used_until",
         "_wire",
         "asked_at",
         "bytes_received",
@@ -159,17 +151,12 @@ class Incoming(Waitable):
         self.form = CLIENT_FORM if is_client else SERVER_FORM
         if compression is not None:
             self.form = WireForm(is_client, compression.compressor)
-        self.inbox = _NOTHING_YET
-        self._inbox_messages = bound(limits.inbox_messages)
-        self._inbox_bytes = bound(limits.inbox_bytes)
+        self.inbox = Inbox(limits)
         self.pause: Pause | None = None
         self._arrears: Arrears | None = None
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
         self._replies = replies
-        # The time up to which the peer has used what it may send: that of a second is left to a
-        # peer that was quiet, and one that has used some of the future is too fast.
-        self._used_until = -math.inf
         rate = limits.max_messages_per_second
         self._decoder: Decoder | TracedDecoder = Decoder(
             masked=not is_client,
@@ -301,15 +288,12 @@ class Incoming(Waitable):
                 self._fault = self._tls.end
         self.messages_received += len(messages)
         if count := self.messages_received - received_before:
-            if (rate := self.limits.max_messages_per_second) is not None:
-                unused_from = trio.current_time() - _BURST_SECONDS
-                self._used_until = max(self._used_until, unused_from) + count / rate
+            if self.limits.max_messages_per_second is not None:
+                self.inbox.count(count, trio.current_time())
             if not open_before:
                 self.discarded += len(messages)
-            elif self.inbox is not _NOTHING_YET:
-                self.inbox.extend(messages)
             elif messages:
-                self.inbox = deque(messages)
+                self.inbox.put(messages)
             self.changed()
 
     def _answer(self, message: Message) -> bool:
@@ -348,9 +332,8 @@ class Incoming(Waitable):
     def stretch_inbox(self, factor: int) -> None:
         """Read on until the inbox has *factor* times its bounds: somebody waits for what
         comes behind messages that nobody takes meanwhile."""
-        self._inbox_messages = bound(self.limits.inbox_messages) * factor
-        self._inbox_bytes = bound(self.limits.inbox_bytes) * factor
-        if self.pause is not None and not self.is_full() and not self._is_too_fast():
+        self.inbox.stretch(factor)
+        if self.pause is not None and not self.inbox.is_full and not self._is_too_fast():
             self.resume()
 
     @property
@@ -363,23 +346,18 @@ class Incoming(Waitable):
         """Since when nothing is read; None while it is."""
         return None if self.pause is None else self.pause.since
 
-    def is_full(self) -> bool:
-        """Whether the inbox is at one of its bounds, so that reading stops."""
-        return (
-            len(self.inbox) >= self._inbox_messages
-            or sum(map(len, self.inbox)) >= self._inbox_bytes
-        )
-
     def _is_too_fast(self) -> bool:
         """Whether the peer is beyond its messages a second, so that reading stops."""
         if self.limits.max_messages_per_second is None:
             return False
-        return self._used_until > trio.current_time()
+        return self.inbox.used_until > trio.current_time()
 
     def pause_if_due(self) -> bool:
         """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
         is_too_fast = self._is_too_fast()
-        if not (is_too_fast or self.is_full()) or self._fault is not None or self._has_only_end():
+        if not (is_too_fast or self.inbox.is_full):
+            return False
+        if self._fault is not None or self._has_only_end():
             return False
         self.pause = Pause()
         if is_too_fast:
@@ -388,24 +366,18 @@ class Incoming(Waitable):
 
     async def _slow_down(self) -> None:
         """Go on reading as soon as the peer is no longer too fast."""
-        with trio.move_on_at(self._used_until):
+        with trio.move_on_at(self.inbox.used_until):
             while self.state is OPEN:
                 await self.wait_change()
         self.taken()
 
-    def has_room(self) -> bool:
-        """Whether the inbox is down to half of its bounds, so that reading goes on."""
-        return (
-            len(self.inbox) <= self._inbox_messages // 2
-            and sum(map(len, self.inbox)) <= self._inbox_bytes // 2
-        )
-
     def taken(self) -> None:
         """Say that `inbox` was taken from; go on reading if there is room again."""
-        # What most messages of a fast feed find: the call of `has_room` would cost a tenth of each.
-        if len(self.inbox) > self._inbox_messages // 2:
+        inbox = self.inbox
+        # What most messages of a fast feed find: to ask for `has_room` would cost a tenth of each.
+        if len(inbox.messages) > inbox.half:
             return
-        if self.pause is not None and self.has_room() and not self._is_too_fast():
+        if self.pause is not None and inbox.has_room and not self._is_too_fast():
             self.resume()
 
     def resume(self) -> None:

@@ -393,6 +393,6 @@ class Link(Incoming):
             messages_sent=self.queue.messages_sent,
             bytes_received=self.bytes_received,
             discarded=self.discarded,
-            inbox_messages=len(self.inbox),
+            inbox_messages=len(self.inbox.messages),
             buffered_amount=self.queue.buffered_amount,
         )
