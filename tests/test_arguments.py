@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from trioweb._arguments import (
-    awaitable,
     check_async,
     check_headers,
     check_kind,
@@ -18,6 +17,7 @@ from trioweb._arguments import (
     is_token,
     shown,
 )
+from trioweb._callbacks import awaitable
 
 # What an error shows.
 

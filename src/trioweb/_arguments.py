@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
@@ -85,7 +85,8 @@ def check_async(owner: str, call: str, value: object, *, optional: bool = False)
 
 def check_passes_on(owner: str, call: str, value: object) -> None:
     """Raise TypeError unless *value* can be called, or is None: for what most often only passes
-    on the result of an async function, so that it need not be one.  `awaitable` looks at the rest.
+    on the result of an async function, so that it need not be one.  `_callbacks` looks at the
+    rest.
 
     Args:
         call: as for `check_async`.
@@ -93,20 +94,6 @@ def check_passes_on(owner: str, call: str, value: object) -> None:
     if value is not None and not callable(value):
         what = f"an async function or None: `async def {call}`"
         raise wrong(owner, call.partition("(")[0], what, value)
-
-
-def awaitable(call: str, result: Any) -> Awaitable[Any]:
-    """Return *result*, what *call* has returned, if it can be awaited.
-
-    Raises:
-        TypeError: it cannot.
-    """
-    if not inspect.isawaitable(result):
-        name = call.partition("(")[0]
-        raise TypeError(
-            f"{name} must be an async function: `async def {call}`; it returned {shown(result)}"
-        )
-    return result
 
 
 def check_sync(owner: str, call: str, value: object) -> None:

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 import trio
 
-from .._arguments import awaitable, check_headers, check_kind, check_passes_on
+from .._arguments import check_headers, check_kind, check_passes_on
+from .._callbacks import awaitable
 from .._connection import Connection
 from .._errors import (
     ConnectFailed,

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from .._arguments import awaitable
+from .._callbacks import awaitable
 from .._connection import Connection, is_own_end
 from .._errors import (
     ClosedLocally,

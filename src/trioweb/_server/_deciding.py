@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 
 from trio.lowlevel import disable_ki_protection
 
-from .._arguments import awaitable, shown
+from .._arguments import shown
+from .._callbacks import awaitable
 from .._errors import HubFull, Reject
 from .._handshake import is_upgrade
 from .._logs import log

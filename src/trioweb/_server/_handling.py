@@ -7,7 +7,7 @@ from typing import Final
 
 from trio.lowlevel import disable_ki_protection
 
-from .._arguments import awaitable
+from .._callbacks import awaitable
 from .._connection import Connection, is_own_end
 from .._errors import CloseCode
 from .._heartbeat import Monitor

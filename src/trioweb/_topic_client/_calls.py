@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from .._arguments import awaitable
+from .._callbacks import awaitable
 from .._centrifuge._codes import ErrorCode
 from .._centrifuge._commands import Command
 from .._centrifuge._replies import Call

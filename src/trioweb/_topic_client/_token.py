@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 
 import trio
 
-from .._arguments import awaitable, check_async, check_kind
+from .._arguments import check_async, check_kind
+from .._callbacks import awaitable
 
 TokenArgument: TypeAlias = str | Callable[[], Awaitable[str]] | None
 

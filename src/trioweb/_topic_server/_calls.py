@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._arguments import awaitable
+from .._callbacks import awaitable
 from .._centrifuge._codes import ErrorCode
 from .._centrifuge._replies import Reply
 from .._centrifuge._schema import RPCRequest, RPCResult

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._arguments import awaitable, check_kind
+from .._arguments import check_kind
+from .._callbacks import awaitable
 from .._centrifuge import Codec
 from .._centrifuge._codes import (
     DisconnectCode,

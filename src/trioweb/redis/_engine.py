@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import trio
 
-from .._arguments import awaitable
+from .._callbacks import awaitable
 from .._topics import BrokerPolicy
 from .._topics._commands import Pushed
 from .._topics._node import EngineLink, EngineLost
