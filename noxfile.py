@@ -38,6 +38,17 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
+def folder(session: nox.Session) -> Path:
+    """A folder of the session's own.
+
+    Not nox's, by which the tests would have their temporary files in there, too: the path of a
+    Unix socket has 107 bytes at the most, and a checkout may lie deep.
+    """
+    path = Path(session.virtualenv.location).resolve() / "folder"
+    path.mkdir(exist_ok=True)
+    return path
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests on every installed Python; `coverage` runs the slow ones, too."""
@@ -57,7 +68,7 @@ def oldest_pytest(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run the tests and show which lines and branches they reach (htmlcov/index.html)."""
     session.install("-e", ".", *group("tests"))
-    session.env["COVERAGE_FILE"] = str(Path(session.create_tmp()).resolve() / ".coverage")
+    session.env["COVERAGE_FILE"] = str(folder(session) / ".coverage")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *HERE, *session.posargs)
     session.run("coverage", "combine", "--quiet")
@@ -114,7 +125,7 @@ def interop(session: nox.Session) -> None:
 
 def install_node_packages(session: nox.Session) -> None:
     """Install what we use of Node's, where `require` finds it."""
-    node = Path(session.create_tmp()).resolve() / "node"
+    node = folder(session) / "node"
     node.mkdir(exist_ok=True)
     shutil.copy("tests/node/package.json", node)
     with session.chdir(node):
@@ -126,7 +137,7 @@ def find_promtool(session: nox.Session) -> str:
     """Where promtool is; on Debian it is unpacked, as the package starts a server if installed."""
     found = shutil.which("promtool")
     if found is None:
-        where = Path(session.create_tmp()).resolve() / "prometheus"
+        where = folder(session) / "prometheus"
         where.mkdir(exist_ok=True)
         found = str(where / "usr" / "bin" / "promtool")
         if not Path(found).exists():
@@ -188,7 +199,7 @@ def wheels(session: nox.Session) -> None:
 def build_all(session: nox.Session) -> Path:
     """Build what is released, and check that it is what its names say; where it is."""
     session.install("build")
-    dist = Path(session.create_tmp()).resolve() / "dist"
+    dist = folder(session) / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     build = ("python", "-m", "build", "--outdir", str(dist))
     session.run(*build, silent=True)
@@ -245,7 +256,7 @@ def conformance(session: nox.Session) -> None:
         session.skip("the Autobahn testsuite needs a Python 2.7, on the path or under pyenv")
     # The last series that makes environments for Python 2.7.
     session.install(".", *group("tests"), "virtualenv<20.22")
-    where = Path(session.create_tmp()).resolve()
+    where = folder(session)
     suite = where / "autobahn"
     seeds = ("--pip", "20.3.4", "--setuptools", "44.0.0", "--wheel", "0.36.2")
     session.run("virtualenv", "--quiet", "--python", python2, *seeds, str(suite), silent=True)
@@ -279,7 +290,7 @@ def fuzz(session: nox.Session) -> None:
         session.skip("atheris has no wheel for this Python and system")
     session.install(".", *group("tests"))
     # Kept, so that the next run goes on where this one ends.
-    corpus = Path(session.create_tmp()).resolve() / "corpus"
+    corpus = folder(session) / "corpus"
     session.run("python", "-m", "tests.fuzz", "--corpus", str(corpus), *session.posargs)
 
 

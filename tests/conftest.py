@@ -69,6 +69,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(what)
 
 
+@pytest.fixture(autouse=True)
+def levels_stay() -> Generator[None]:
+    """A test that leaves another level behind makes others fail, later and elsewhere."""
+    loggers = [logging.getLogger(name) for name in (None, "trioweb")]
+    levels = [logger.level for logger in loggers]
+    yield
+    assert [logger.level for logger in loggers] == levels
+
+
 @pytest.fixture
 def root_logger() -> Generator[None]:
     """`main` takes the root logger over, as a program may; pytest wants it back."""

@@ -16,6 +16,8 @@ from tests.brokers.redis_server import RedisServer
 from tests.processes import PATIENCE, Program, python, running
 from tests.test_cli import fails
 
+pytestmark = pytest.mark.usefixtures("root_logger")
+
 
 @asynccontextmanager
 async def serving(*options: str, **environment: str) -> AsyncGenerator[tuple[Program, str]]:

@@ -79,12 +79,13 @@ async def test_chat_gives_a_name_free_again_when_its_member_is_lost(chat: Progra
 
 
 async def test_chat_gives_a_newcomer_the_latest_lines(chat: Program) -> None:
-    async with joined(chat, "fred") as fred:
-        for number in range(25):
-            await fred.send(f"line {number}")
-        await read_until(fred, "fred: line 24")
-    async with connected(chat, "gina") as gina:
-        lines = await read_until(gina, "* gina joined")
+    async with joined(chat, "finn") as finn:
+        async with joined(chat, "fred") as fred:
+            for number in range(25):
+                await fred.send(f"line {number}")
+        await read_until(finn, "* fred left")
+        async with connected(chat, "gina") as gina:
+            lines = await read_until(gina, "* gina joined")
     expected = [f"fred: line {number}" for number in range(7, 25)]
     assert lines == [*expected, "* fred left", "* gina joined"]
     assert len(lines) == 20

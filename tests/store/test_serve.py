@@ -17,7 +17,7 @@ from tests.interop.serving import PATIENCE, publish, serving, write_keys
 from tests.processes import free_port, python, running
 from tests.test_cli import fails
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.usefixtures("root_logger")]
 
 
 def read_events(url: str, position: str, count: int) -> list[tuple[str, str, str]]:
