@@ -25,7 +25,7 @@ import trio
 
 from trioweb import HubFull, Publisher, Retain, Topic, open_hub
 from trioweb._topics import _store
-from trioweb._topics._store import _node
+from trioweb._topics._store import _keeping
 
 _LIVES: Final = 4
 _TOPICS: Final = ("lobby", "news", "a b/ü", "ticker", "once")
@@ -157,7 +157,7 @@ def _run_life(path: str, seed: str, model: Model) -> str | None:
         os.close(receive)
         status = 1
         try:
-            _node._COLLECTING = 0.002  # type: ignore[misc]
+            _keeping._COLLECTING = 0.002  # type: ignore[misc]
             if at_line is not None:
                 _kill_at_line(at_line)
             trio.run(_live, path, rng, model, acknowledge)

@@ -6,14 +6,15 @@ import shutil
 from pathlib import Path
 
 from trioweb import Hub
+from trioweb._topics._store._keeping import Store
 from trioweb._topics._store._node import StoreNode
 from trioweb._topics._store._opening import journal_path
 
 
-def node_of(hub: Hub) -> StoreNode:
+def store_of(hub: Hub) -> Store:
     node = hub._node
     assert isinstance(node, StoreNode)
-    return node
+    return node.store
 
 
 def journal_of(path: Path) -> Path:
@@ -22,10 +23,10 @@ def journal_of(path: Path) -> Path:
 
 def copy_as_killed(hub: Hub, to: Path) -> Path:
     """The files as a SIGKILL would leave them now, in the directory *to*; the path of the store."""
-    node = node_of(hub)
-    path = Path(node._database.path)
+    store = store_of(hub)
+    path = Path(store._database.path)
     to.mkdir()
-    with node._database.lock:
+    with store._database.lock:
         for name in (path, journal_of(path), path.with_name(f"{path.name}-wal")):
             if name.exists():
                 shutil.copy(name, to / name.name)

@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.store.support import copy_as_killed, journal_of, node_of
+from tests.store.support import copy_as_killed, journal_of, store_of
 from tests.topics.support import open_peers
 from trioweb import Hub, HubFull, Publisher, Retain, StoreError, StoreStatistics, open_hub
 from trioweb._topics._log import OVERHEAD_BYTES
@@ -520,7 +520,7 @@ async def test_store_that_idles_writes_nothing(path: Path) -> None:
         log = path.with_name(f"{path.name}-wal")
         before = log.stat().st_size, log.stat().st_mtime_ns
         for _ in range(3):
-            await node_of(hub)._commit()
+            await store_of(hub)._commit()
         assert (log.stat().st_size, log.stat().st_mtime_ns) == before
 
 
@@ -584,7 +584,7 @@ async def test_full_disk_is_told_once_and_waited_out(
         topic = hub.topic("news", retain=Retain(max_bytes=2**18))
         topic.publish("0")
         await committed(hub)
-        execute = node_of(hub)._database._execute
+        execute = store_of(hub)._database._execute
         if kind == "database":
             execute("PRAGMA max_page_count = 1")  # as many as it has
         try:
@@ -622,7 +622,7 @@ async def test_topic_that_left_memory_while_nothing_can_be_committed_is_read_fro
     path: Path,
 ) -> None:
     async with open_hub(store=path, max_topics=1) as hub:
-        node_of(hub)._database._execute("PRAGMA query_only = 1")
+        store_of(hub)._database._execute("PRAGMA query_only = 1")
         for number in range(3):
             hub.topic("news").publish(f"{number}")
         hub.topic("other").publish("x")
@@ -632,14 +632,14 @@ async def test_topic_that_left_memory_while_nothing_can_be_committed_is_read_fro
             await topic.load(since=(topic.epoch, 1))
         assert [one.message for one in topic.history()] == ["1", "2"]
         assert topic.recovery((topic.epoch, 1)).recovered
-        node_of(hub)._database._execute("PRAGMA query_only = 0")
+        store_of(hub)._database._execute("PRAGMA query_only = 0")
 
 
 async def test_closing_with_a_full_disk_leaves_the_journal_to_the_next_start(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_hub(store=path) as hub:
-        node_of(hub)._database._execute("PRAGMA query_only = 1")
+        store_of(hub)._database._execute("PRAGMA query_only = 1")
         topic = hub.topic("news")
         topic.publish("x")
         epoch = topic.epoch
@@ -650,13 +650,13 @@ async def test_closing_with_a_full_disk_leaves_the_journal_to_the_next_start(
 async def test_disk_that_does_not_answer_holds_up_nobody_for_ever(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trioweb._topics._store._node._MAX_CLOSING", 0.1)
+    monkeypatch.setattr("trioweb._topics._store._keeping._MAX_CLOSING", 0.1)
     async with open_hub(store=path) as hub:
         hub.topic("news").publish("x")
-        node = node_of(hub)
-        node._database.lock.acquire()
+        store = store_of(hub)
+        store._database.lock.acquire()
     assert "not closed within" in caplog.text
-    node._database.lock.release()
+    store._database.lock.release()
     with trio.fail_after(20):
         while True:
             try:
