@@ -9,8 +9,8 @@ that nothing is missing: when it has no record of the topic, when another proces
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from ._chance import random_name
 from ._engine_presence import PresenceEngine
@@ -48,13 +48,30 @@ _ID_BYTES: Final = 192
 _SLACK: Final = 4
 
 
+class Keeping(Protocol):
+    """Where topics of an engine are kept, so that another one can go on with them."""
+
+    def begin(self, name: str, epoch: str, head: int, retain: Retain) -> None:
+        """A life of the topic *name* begins behind *head*."""
+
+    def keep(self, name: str, offset: int, entry: Entry, retain: Retain) -> str | None:
+        """Keep *entry*, which is about to have the *offset*; say why that cannot be, if so."""
+
+    def leave(self, name: str, numbers: dict[str, int]) -> None:
+        """The engine has no memory any more for the topic *name*, whose nodes have published these
+        last."""
+
+    def forget_node(self, node: str) -> None:
+        """*node* will publish nothing any more."""
+
+
 class _Topic:
     """What the engine has of a topic.
 
     Attributes:
         run: of the process that served it last.
         begin: the offset behind which its epoch began.
-        ids: of the entries in the log, by offset.
+        ids: of the entries in the log, by offset; "" where that is not known any more.
         numbers: of the last publication of each node.
         counted: bytes of memory that the engine has counted for it.
     """
@@ -101,6 +118,7 @@ class Engine:
         durable: whether nothing is lost when another process goes on.
         push: called with each publication, as soon as it has its place, and with whoever comes to
             a topic or leaves it.
+        keeping: where topics are kept; None for nowhere.
 
     Attributes:
         run: a name of the process that serves; another one, after a restart.
@@ -111,7 +129,12 @@ class Engine:
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, durable: bool, push: Callable[[Pushed], None]
+        self,
+        clock: Callable[[], float],
+        *,
+        durable: bool,
+        push: Callable[[Pushed], None],
+        keeping: Keeping | None = None,
     ) -> None:
         self.run = random_name()
         self.refusal: str | None = None
@@ -121,6 +144,7 @@ class Engine:
         self._clock = clock
         self._durable = durable
         self._push = push
+        self._keeping = keeping
 
     def execute(self, node: str, command: Command) -> Answer:
         """Do what *node* asks; whom to push to is the caller's business."""
@@ -144,13 +168,48 @@ class Engine:
         topic = self.topics.get(name)
         if topic is None:
             topic = self.topics[name] = _Topic(retain, self.run)
+            self._has_begun(name, topic)
         if topic.run != self.run:
             topic.run = self.run
             if not self._durable:
                 topic.begin_life()
+                self._has_begun(name, topic)
         topic.log.retain = retain
         self.topics.move_to_end(name)
         return topic
+
+    def _has_begun(self, name: str, topic: _Topic) -> None:
+        """A life of *topic* has."""
+        if self._keeping is not None:
+            self._keeping.begin(name, topic.epoch, topic.begin, topic.log.retain)
+
+    def restore(
+        self,
+        name: str,
+        position: Position,
+        begin: int,
+        retain: Retain,
+        entries: Sequence[Stored],
+        numbers: dict[str, int],
+    ) -> None:
+        """Go on with the topic *name*, which is not known here, as it was kept.
+
+        Args:
+            position: where it stands.
+            begin: the offset behind which that epoch began.
+            entries: the last ones, up to there.
+            numbers: of the last publication of each node.
+        """
+        topic = self.topics[name] = _Topic(retain, self.run)
+        topic.epoch, topic.begin, topic.numbers = position.epoch, begin, numbers
+        log = topic.log = Log(retain, position.offset - len(entries))
+        latest, now = -float("inf"), self._clock()
+        for offset, entry, age in entries:
+            # The clock on the wall may have been put back meanwhile.
+            latest = max(latest, now - age)
+            log.append(entry.frame, entry.skip, latest, entry.details)
+            topic.ids[offset] = entry.id
+        self._count(topic)
 
     def _count(self, topic: _Topic) -> None:
         """The log of *topic* has changed."""
@@ -170,6 +229,10 @@ class Engine:
             return Published(Position(topic.epoch, first))
         if self.refusal is not None:
             return Refusal(self.refusal)
+        if self._keeping is not None:
+            refusal = self._keeping.keep(name, log.head + 1, entry, retain)
+            if refusal is not None:
+                return Refusal(refusal)
         now = self._clock()
         offset = log.append(entry.frame, entry.skip, now, entry.details)
         ids = topic.ids
@@ -192,6 +255,7 @@ class Engine:
         self._trim(topic)
         if command.epoch == topic.epoch and not _has(topic, command.offset, command.id):
             topic.begin_life()
+            self._has_begun(command.topic, topic)
         cursor = log.head if not command.epoch else topic.begin
         if command.epoch == topic.epoch:
             cursor = command.offset
@@ -231,12 +295,16 @@ class Engine:
         topic = self.topics.pop(name, None)
         if topic is not None:
             self.size -= topic.counted
+            if self._keeping is not None:
+                self._keeping.leave(name, topic.numbers)
 
     def forget_node(self, node: str) -> None:
         """*node* will publish nothing any more, and has nobody in a topic."""
         self.presence.expire_node(node)
         for topic in self.topics.values():
             topic.numbers.pop(node, None)
+        if self._keeping is not None:
+            self._keeping.forget_node(node)
 
     def shrink(self, size: int) -> bool:
         """Drop the oldest publications of the largest log, of *size* bytes if it has as many
@@ -282,4 +350,4 @@ def _has(topic: _Topic, offset: int, id: str) -> bool:
     """Whether the log can be that of a node that has the entry *id* at *offset*."""
     if offset > topic.log.head:
         return False
-    return not id or topic.ids.get(offset, id) == id
+    return not id or (topic.ids.get(offset) or id) == id

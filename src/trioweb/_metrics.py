@@ -100,6 +100,13 @@ async def metrics(
     return scrape.text
 
 
+def tell_store(told: StoreStatistics) -> str:
+    """The part of a page that tells of a store."""
+    page = _Page()
+    page.tell_store(told)
+    return page.text()
+
+
 class _Page:
     """A page in the making."""
 
@@ -258,7 +265,7 @@ class _Page:
         if hub.broker is not None:
             self._tell_broker(hub.broker)
         if hub.store is not None:
-            self._tell_store(hub.store)
+            self.tell_store(hub.store)
         if names:
             self._tell_topics(hub, furthest)
 
@@ -270,7 +277,7 @@ class _Page:
         self._counter("broker_refused", "Publications that it has refused.", told.refused)
         self._counter("broker_restarts", "Epochs that have ended here.", told.restarts)
 
-    def _tell_store(self, told: StoreStatistics) -> None:
+    def tell_store(self, told: StoreStatistics) -> None:
         self._gauge("store_failing", "1 while nothing can be committed.", int(bool(told.failing)))
         self._gauge("store_waiting", "Records in the journal alone.", told.waiting)
         self._gauge("store_waiting_bytes", "Bytes of them.", told.waiting_bytes)

@@ -67,7 +67,7 @@ def make_ends() -> tuple[_End, _End]:
     return one, other
 
 
-class _Ignore:
+class Ignore:
     """A listener to whom nothing is said."""
 
     def ready(self) -> None:
@@ -86,7 +86,7 @@ class _Worker:
     def __init__(self, policy: BrokerPolicy, switchboard: Switchboard) -> None:
         self.end_of_worker, self.there = make_ends()
         self.end = WorkerEnd(self.end_of_worker, policy)
-        self.parent = ParentEnd(self.there, switchboard, _Ignore())
+        self.parent = ParentEnd(self.there, switchboard, Ignore())
 
     def freeze(self) -> None:
         """It neither reads nor gets through."""
@@ -102,7 +102,7 @@ class _Worker:
     def arrive(self) -> None:
         """Have the parent receive what is under way."""
         for words in self.parent._pipe.splitter.feed(self.take_under_way()):
-            self.parent.receive(words)
+            assert self.parent.receive(words) is None  # without a store nothing waits
 
 
 class FaultyWorkerBroker:

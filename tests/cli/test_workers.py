@@ -19,7 +19,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families as parse_metrics
 
 import trioweb
-from tests.processes import PATIENCE, free_port
+from tests.processes import PATIENCE, free_port, running_processes
 from tests.server.support import Peer, upgrade_head
 from tests.support import CLOSE, TEXT, Frame, close_frame
 from trioweb._cli import main
@@ -58,7 +58,7 @@ class Parent:
     @property
     def workers(self) -> set[int]:
         """The processes of its workers."""
-        return {pid for pid, parent in _processes() if parent == self.process.pid}
+        return {pid for pid, parent in running_processes() if parent == self.process.pid}
 
     async def peer(self) -> Peer:
         """One who connects, until the end of the test."""
@@ -103,20 +103,6 @@ class Parent:
         raise AssertionError(f"it has not ended; it said {self.said}")
 
 
-def _processes() -> list[tuple[int, int]]:
-    """Each process that runs, with its parent."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:
-                continue
-            if state != "Z":
-                found.append((int(entry.name), int(parent)))
-    return found
-
-
 def _kill(pids: set[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -134,7 +120,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def wait_gone(pids: set[int]) -> None:
     """Wait until none of these processes is there."""
-    await until(lambda: not pids & {pid for pid, _ in _processes()})
+    await until(lambda: not pids & {pid for pid, _ in running_processes()})
 
 
 @asynccontextmanager
@@ -185,7 +171,7 @@ async def serving(
             started |= parent.workers
             process.kill()
             await process.wait()
-            _kill(started & {pid for pid, _ in _processes()})
+            _kill(started & {pid for pid, _ in running_processes()})
             for stream in process.stdout, process.stderr, *(peer.stream for peer in parent.peers):
                 await trio.aclose_forcefully(stream)
 

@@ -1,10 +1,10 @@
 """A program that publishes to a store and is killed, again and again, at places that a seed says.
 
-    python -m tests.store.killed DIRECTORY SEED…
+    python -m tests.store.killed DIRECTORY hub|engine SEED…
 
-For each seed it has several lives, each of them a process of its own, which ends with a SIGKILL at
-a line of the store's code, at a moment, or not at all.  Each first checks that all is there for
-which `publish` had returned in the lives before.
+It is a hub, or the engine of a parent that has workers.  For each seed it has several lives, each
+of them a process of its own, which ends with a SIGKILL at a line of the store's code, at a moment,
+or not at all.  Each first checks that all is there that publishers were told in the lives before.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
-from trioweb import HubFull, Publisher, Retain, Topic, open_hub
+from tests.store.support import Desk
+from trioweb import HubFull, Position, Publication, Publisher, Retain, Topic, _engine, open_hub
 from trioweb._topics import _store
+from trioweb._topics._commands import Published
+from trioweb._topics._details import Kind
+from trioweb._topics._publishing import PublishDetails
 from trioweb._topics._store import _keeping
+from trioweb._workers import _kept, open_switchboard
 
 _LIVES: Final = 4
 _TOPICS: Final = ("lobby", "news", "a b/ü", "ticker", "once")
@@ -33,7 +38,7 @@ _RETAIN: Final = Retain(max_messages=40)
 # So that the ring of the journal, a quarter of it, comes around often.
 _MAX_BYTES: Final = 2**18
 _PATIENCE: Final = 60
-_CODE: Final = str(Path(_store.__file__).parent)
+_CODE: Final = (str(Path(_store.__file__).parent), _engine.__file__, _kept.__file__)
 
 
 class Model:
@@ -69,16 +74,51 @@ def _kill_at_line(count: int) -> None:
     sys.settrace(trace)
 
 
+class _Drawn(NamedTuple):
+    """A publication that a seed has chosen, and how it is told of."""
+
+    message: str | bytes
+    skip: str | None
+    details: PublishDetails
+    shown: list[Any]
+
+
+def _draw(rng: random.Random, number: str | None) -> _Drawn:
+    """Choose one; with *number* it has a key, which has that in it."""
+    size = rng.randrange(2000) if rng.random() < 0.05 else rng.randrange(200)
+    kind: Kind = rng.choice(("text", "text", "json", "bytes"))
+    text = f"{rng.random()}" + "ä" * (size // 2)
+    message: str | bytes = text if kind == "text" else json.dumps({"a": text})
+    if kind == "bytes":
+        message = text.encode()
+    key = None if number is None else f"{number} {rng.random()}"
+    tags = {"tag": "ö"} if rng.random() < 0.2 else {}
+    publisher = rng.choice((None, None, "me"))
+    skip = rng.choice((None, None, "you"))
+    shown = message.hex() if isinstance(message, bytes) else message
+    details = PublishDetails(
+        key=key,
+        tags=tags,
+        kind=kind,
+        publisher=None if publisher is None else Publisher(publisher),
+    )
+    return _Drawn(message, skip, details, [shown, kind, key, tags, publisher, skip])
+
+
+def _show(one: Publication, skip: str | None) -> list[Any]:
+    return [
+        one.message.hex() if isinstance(one.message, bytes) else one.message,
+        one.kind,
+        one.key,
+        dict(one.tags),
+        one.publisher and one.publisher.id,
+        skip,
+    ]
+
+
 def _shown(topic: Topic, first: int) -> dict[int, list[Any]]:
     return {
-        one.offset: [
-            one.message.hex() if isinstance(one.message, bytes) else one.message,
-            one.kind,
-            one.key,
-            dict(one.tags),
-            one.publisher and one.publisher.id,
-            topic._log.skip(one.offset),
-        ]
+        one.offset: _show(one, topic._log.skip(one.offset))
         for one in topic.history()
         if one.offset >= first
     }
@@ -115,38 +155,73 @@ async def _live(path: str, rng: random.Random, model: Model, acknowledge: int) -
             if rng.random() < 0.1:
                 await trio.sleep(rng.choice((0, 0, 0.003, 0.01)))
             topic = topics[rng.choice(_TOPICS)]
-            size = rng.randrange(2000) if rng.random() < 0.05 else rng.randrange(200)
-            kind = rng.choice(("text", "text", "json", "bytes"))
-            text = f"{rng.random()}" + "ä" * (size // 2)
-            message: str | bytes = text if kind == "text" else json.dumps({"a": text})
-            if kind == "bytes":
-                message = text.encode()
-            key = f"{number} {rng.random()}" if topic.name == "once" else None
-            tags = {"tag": "ö"} if rng.random() < 0.2 else {}
-            publisher = rng.choice((None, None, "me"))
-            skip = rng.choice((None, None, "you"))
+            one = _draw(rng, f"{number}" if topic.name == "once" else None)
             head = topic.head
             try:
-                offset = topic.publish(
-                    message,
-                    skip,
-                    key=key,
-                    tags=tags,
-                    kind=kind,  # type: ignore[arg-type]
-                    publisher=None if publisher is None else Publisher(publisher),
-                )
+                offset = topic.publish(one.message, one.skip, **one.details)
             except HubFull:
                 assert topic.head == head
                 await trio.sleep(0.005)
                 continue
             assert offset == head + 1
-            shown = message.hex() if isinstance(message, bytes) else message
-            what = [shown, kind, key, tags, publisher, skip]
-            line = json.dumps([topic.name, topic.epoch, offset, what]) + "\n"
-            os.write(acknowledge, line.encode())
+            _tell(acknowledge, topic.name, topic.epoch, offset, one)
 
 
-def _run_life(path: str, seed: str, model: Model) -> str | None:
+def _tell(acknowledge: int, name: str, epoch: str, offset: int, one: _Drawn) -> None:
+    line = json.dumps([name, epoch, offset, one.shown]) + "\n"
+    os.write(acknowledge, line.encode())
+
+
+async def _check_engine(desk: Desk, name: str, epoch: str, told: dict[int, list[Any]]) -> None:
+    standing = await desk.ask(name)
+    assert (standing.epoch, standing.begin) == (epoch, 0), f"{name}: another epoch"
+    head = max(told)
+    assert head <= standing.head <= head + 1, f"{name}: {head} became {standing.head}"
+    first = max(1, standing.head + 1 - _RETAIN.max_messages)
+    loaded = await desk.load(name)
+    assert loaded.oldest == first, f"{name}: {loaded.oldest} is the oldest, not {first}"
+    found = {
+        offset: _show(Publication(offset, entry.frame, entry.details), entry.skip)
+        for offset, entry, _ in loaded.entries
+    }
+    assert list(found) == list(range(first, standing.head + 1))
+    expected = {offset: what for offset, what in told.items() if offset >= first}
+    assert {o: w for o, w in found.items() if o in expected} == expected, name
+    for offset, (_, _, key, _, publisher, _) in expected.items():
+        if key is not None:
+            whose = None if publisher is None else Publisher(publisher)
+            again = await desk.execute(desk.say(name, "again", key=key, publisher=whose))
+            assert again == Published(Position(epoch, offset)), f"{name}: {key}: {again}"
+
+
+async def _live_as_engine(path: str, rng: random.Random, model: Model, acknowledge: int) -> None:
+    async with open_switchboard(max_topics=100, max_bytes=_MAX_BYTES, store=path) as board:
+        assert board.store is not None
+        assert board.store.statistics().ended is None, board.store.statistics()
+        desk = Desk(board, f"{rng.random()}", _RETAIN, patience=_PATIENCE)
+        for name, epoch in model.epochs.items():
+            await _check_engine(desk, name, epoch, model.told[name])
+        for number in range(rng.randrange(20, 150)):
+            if rng.random() < 0.1:
+                await trio.sleep(rng.choice((0, 0, 0.003, 0.01)))
+            if rng.random() < 0.1 and board._idle:
+                board._forget_longest_unused()
+            name = rng.choice(_TOPICS)
+            one = _draw(rng, f"{number}" if name == "once" else None)
+            command = desk.say(name, one.message, one.skip, **one.details)
+            answer = await desk.execute(command)
+            assert isinstance(answer, Published), answer
+            if rng.random() < 0.1:
+                again = await desk.execute(command._replace(is_retry=True))
+                assert isinstance(again, Published)
+                assert again.position.offset in (0, answer.position.offset), again
+            _tell(acknowledge, name, *answer.position, one)
+
+
+_LIFE: Final = {"hub": _live, "engine": _live_as_engine}
+
+
+def _run_life(path: str, kind: str, seed: str, model: Model) -> str | None:
     """Live once; return what went wrong."""
     rng = random.Random(seed)
     receive, acknowledge = os.pipe()
@@ -158,9 +233,10 @@ def _run_life(path: str, seed: str, model: Model) -> str | None:
         status = 1
         try:
             _keeping._COLLECTING = 0.002  # type: ignore[misc]
+            _kept._PATIENCE = _PATIENCE  # type: ignore[misc]
             if at_line is not None:
                 _kill_at_line(at_line)
-            trio.run(_live, path, rng, model, acknowledge)
+            trio.run(_LIFE[kind], path, rng, model, acknowledge)
             status = 0
         except BaseException:
             os.write(acknowledge, ("!failed\n" + traceback.format_exc()).encode())
@@ -185,12 +261,12 @@ def _run_life(path: str, seed: str, model: Model) -> str | None:
     return None
 
 
-def main(directory: str, seeds: list[str]) -> int:
+def main(directory: str, kind: str, seeds: list[str]) -> int:
     for seed in seeds:
         model = Model()
         path = os.path.join(directory, f"{seed}.db")
         for life in range(_LIVES):
-            failure = _run_life(path, f"{seed} {life}", model)
+            failure = _run_life(path, kind, f"{seed} {life}", model)
             if failure is not None:
                 print(f"seed {seed}, life {life}: {failure}", flush=True)
                 return 1
@@ -199,4 +275,4 @@ def main(directory: str, seeds: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ import pytest
 import trio
 
 import trioweb
-from tests.interop.serving import PATIENCE, publish, serving, write_keys
-from tests.processes import free_port, python, running
+from tests.interop.serving import PATIENCE, Server, publish, serving, wait_until, write_keys
+from tests.processes import free_port, python, running, running_processes
 from tests.test_cli import fails
 
 pytestmark = [pytest.mark.network, pytest.mark.usefixtures("root_logger")]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
 def read_events(url: str, position: str, count: int) -> list[tuple[str, str, str]]:
@@ -47,9 +50,20 @@ async def join(url: str, recover: dict[str, Any]) -> Any:
             return json.loads(await connection.receive())["subscribe"]
 
 
-async def test_killed_server_that_starts_again_recovers_everybody(tmp_path: Path) -> None:
+def kill(server: Server) -> None:
+    """End it, and wait for its workers to end, which still accept until they have seen that."""
+    workers = {pid for pid, parent in running_processes() if parent == server.process.pid}
+    server.kill()
+    wait_until(lambda: workers.isdisjoint(dict(running_processes())), "the workers end")
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(("--workers", "2"), marks=LINUX)])
+async def test_killed_server_that_starts_again_recovers_everybody(
+    tmp_path: Path, more: Sequence[str]
+) -> None:
     """Invariant 15: over Server-Sent Events, by the protocol, and a client that stays."""
     options = ["--store", str(tmp_path / "topics.db"), "--api-key-file", write_keys(tmp_path)]
+    options += more
     port = free_port()
     at = f"ws://127.0.0.1:{port}/"
     with ExitStack() as servers:
@@ -63,7 +77,9 @@ async def test_killed_server_that_starts_again_recovers_everybody(tmp_path: Path
             told = await join(at, {})
             epoch, offset = told["epoch"], told["offset"]
             assert offset == 5
-            server.kill()
+            numbers = await trio.to_thread.run_sync(server.statistics)
+            assert numbers["hub"]["store"]["topics"] == 1
+            kill(server)
             server = servers.enter_context(serving(*options, port=port))
             assert await trio.to_thread.run_sync(publish, server, "6") == 6
             url = f"{server.url}lobby"
@@ -75,12 +91,15 @@ async def test_killed_server_that_starts_again_recovers_everybody(tmp_path: Path
             with trio.fail_after(PATIENCE):
                 found = [(await anext(following)).offset for _ in range(6)]  # a Gap would come out
             assert found == [1, 2, 3, 4, 5, 6]
-            server.kill()
+            kill(server)
 
 
-async def test_second_server_says_that_the_first_has_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), pytest.param(("--workers", "1"), marks=LINUX)])
+async def test_second_server_says_that_the_first_has_the_store(
+    tmp_path: Path, more: Sequence[str]
+) -> None:
     path = str(tmp_path / "topics.db")
-    command = python("-m", "trioweb", "serve", "--port", "0", "--store", path)
+    command = python("-m", "trioweb", "serve", "--port", "0", "--store", path, *more)
     async with running(command) as one:
         await one.output.next()
         async with running(command) as other:
@@ -93,17 +112,11 @@ async def test_second_server_says_that_the_first_has_the_store(tmp_path: Path) -
         assert code == 0, errors
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--broker", "redis://a"], "--store: a --broker keeps the topics itself"),
-        (["--workers", "2"], "--store: is for one process, and --workers are several"),
-    ],
-)
-def test_what_does_not_go_with_a_store_is_told(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], message: str
+def test_broker_does_not_go_with_a_store_which_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert message in fails(capsys, "serve", "--store", str(tmp_path / "topics.db"), *options)
+    options = ["--store", str(tmp_path / "topics.db"), "--broker", "redis://a"]
+    assert "--store: a --broker keeps the topics itself" in fails(capsys, "serve", *options)
     assert not list(tmp_path.iterdir())
 
 

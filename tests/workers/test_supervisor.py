@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ import trio
 import trio.testing
 
 from trioweb import BrokerPolicy, open_hub
-from trioweb._workers import StartFailed, Supervisor, Switchboard, WorkerEnd, open_worker
+from trioweb._workers import (
+    StartFailed,
+    Supervisor,
+    Switchboard,
+    WorkerEnd,
+    open_switchboard,
+    open_worker,
+)
 from trioweb.testing import stream_pair
 
 
@@ -426,3 +434,15 @@ async def test_first_worker_that_takes_too_long_is_given_up(
     with pytest.raises(StartFailed):
         await world.supervisor.run()
     assert trio.current_time() - before == pytest.approx(60)
+
+
+async def test_numbers_of_the_store_are_on_the_page_of_all_workers(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = tmp_path / "topics.db"
+    async with open_switchboard(max_topics=100, max_bytes=2**20, store=store) as switchboard:
+        world = World(2, nursery, switchboard=switchboard)
+        async with run(world):
+            page = await world.supervisor.metrics()
+    assert "trioweb_store_failing 0\n" in page
+    assert f"trioweb_store_waiting_bytes_limit {2**18}\n" in page

@@ -6,11 +6,12 @@ import argparse
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 import trio
 
-from .._workers import StartFailed, Supervisor, Switchboard, WorkerProcess
+from .._workers import StartFailed, Supervisor, Switchboard, WorkerProcess, open_switchboard
 from .._workers._processes import python_command, start_process
 from ._metrics import listen_apart, serve_metrics
 from ._notify import Notifier
@@ -30,20 +31,24 @@ async def serve_with_workers(options: argparse.Namespace) -> int:
     if sys.platform == "win32":
         raise UsageError("--workers: this system cannot pass sockets on to other processes")
     command = [*python_command(), "-m", "trioweb", *options.command_line]
-    async with listen_for_workers(options) as shares:
+    async with _open_engine(options) as switchboard, listen_for_workers(options) as shares:
 
         async def start(place: int) -> WorkerProcess:
             return await start_process(command, OPTION, place + 1, shares.of(place), program())
 
-        # With another broker, the workers have no use for this one.
-        switchboard = None
-        if not options.broker:
-            switchboard = Switchboard(max_topics=options.max_topics, max_bytes=_MAX_BYTES)
         supervisor = Supervisor(
             options.workers, start, grace=options.grace, switchboard=switchboard
         )
         async with listen_apart("--metrics", options.metrics) as watchers:
             return await _run(supervisor, shares, watchers, options)
+
+
+def _open_engine(options: argparse.Namespace) -> AbstractAsyncContextManager[Switchboard | None]:
+    if options.broker:
+        return nullcontext()  # the workers have no use for another one
+    return open_switchboard(
+        max_topics=options.max_topics, max_bytes=_MAX_BYTES, store=options.store
+    )
 
 
 async def _run(

@@ -93,11 +93,8 @@ def _check(options: argparse.Namespace) -> None:
             f"--spread {options.spread:g}: must not be more than --grace {options.grace:g}, the "
             "seconds for the whole soft close"
         )
-    if options.store is not None:
-        if options.broker:
-            raise UsageError("--store: a --broker keeps the topics itself")
-        if options.workers is not None:
-            raise UsageError("--store: is for one process, and --workers are several")
+    if options.store is not None and options.broker:
+        raise UsageError("--store: a --broker keeps the topics itself")
     if options.workers is not None and options.admin is not None:
         raise UsageError("--admin: one address leads to one worker; with --workers leave it out")
 
@@ -151,9 +148,9 @@ async def serve(options: argparse.Namespace) -> int:
     if options.check:
         _tell(options, prepared.access, prepared.admin_keys)
         return 0
-    if options.worker is None and options.workers is not None:
-        return await serve_with_workers(options)
     try:
+        if options.worker is None and options.workers is not None:
+            return await serve_with_workers(options)
         async with open_worker_of(options) as worker:
             return await _serve(options, prepared, worker)
     except StoreError as exc:
@@ -162,13 +159,14 @@ async def serve(options: argparse.Namespace) -> int:
 
 async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worker | None) -> int:
     context, access = prepared.ssl_context, prepared.access
-    broker = prepared.broker
-    if broker is None and worker is not None:
-        broker = worker.end.broker
+    broker, store = prepared.broker, options.store
+    if worker is not None:
+        # The topics are the parent's, and so is their store.
+        broker, store = broker or worker.end.broker, None
     heartbeats: dict[Message, Message | None] = dict(options.app_heartbeat)
     topics: list[str] = [*options.metrics_topic]
     async with (
-        open_hub(max_topics=options.max_topics, broker=broker, store=options.store) as hub,
+        open_hub(max_topics=options.max_topics, broker=broker, store=store) as hub,
         listen_apart("--metrics", options.metrics if worker is None else None) as watchers,
         open_office(hub, access, prepared.admin_keys, options, topics) as office,
         _open_broadcast(hub, access, options) as broadcast,

@@ -5,7 +5,7 @@ another broker, it only starts, replaces and ends them.
 """
 
 from ._supervisor import Start, StartFailed, Supervisor, WorkerProcess
-from ._switchboard import Switchboard
+from ._switchboard import Switchboard, open_switchboard
 from ._worker_end import Order, WorkerBroker, WorkerEnd, open_worker
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "WorkerBroker",
     "WorkerEnd",
     "WorkerProcess",
+    "open_switchboard",
     "open_worker",
 ]

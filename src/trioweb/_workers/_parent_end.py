@@ -2,7 +2,8 @@
 
 What a worker asks for is done while it takes the answers.  What others publish cannot wait for
 it: if too much of that is not taken, its session is ended, and the next one begins with what is
-missing.
+missing.  Where topics have a store, what a worker asks for may have to wait for that, and all that
+it asks for behind it waits, too, so that it is done in order.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._topics._commands import Publish, Subscribe, Unsubscribe, Unwatch, Watch
-from ._pipe import Pipe
+from ._pipe import Pipe, Wait
 from ._switchboard import Switchboard
 from ._words import (
     ALL,
@@ -110,13 +111,13 @@ class ParentEnd:
     # The engine.
 
     @enable_ki_protection
-    def receive(self, words: Words) -> None:
-        """The worker has said *words*."""
+    def receive(self, words: Words) -> Wait | None:
+        """The worker has said *words*; see `Pipe.run`."""
         code = words[0]
         if code < HELLO:
             # What belongs to no session will be sent again in the next one.
             if self._session:
-                self._execute(words)
+                return self._execute(words)
         elif code == HELLO:
             self._leave()
             _, self._session, self._node = words
@@ -129,11 +130,14 @@ class ParentEnd:
         else:
             assert code == ASK_ALL
             self._listener.asks_all(words[1])
+        return None
 
-    def _execute(self, words: Words) -> None:
+    def _execute(self, words: Words) -> Wait | None:
         switchboard = self._switchboard
         assert switchboard is not None
         command = hear_command(words)
+        if (wait := switchboard.wait_for(command)) is not None:
+            return wait
         answer = switchboard.execute(self, self._node, command)
         match command:
             case Publish():
@@ -150,6 +154,7 @@ class ParentEnd:
             self._pipe.send(say_answer(answer))
             # It was asked for, however large it is.
             self._bound = self._pipe.waiting + self._max_pushed
+        return None
 
     def push(self, data: bytes) -> None:
         """See `Reader`."""

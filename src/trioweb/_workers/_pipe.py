@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import marshal
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 import trio
 
@@ -21,6 +21,10 @@ _READ_BYTES: Final = 16 * 2**10
 # Written at a time, where so much waits.
 _WRITTEN_BYTES: Final = 64 * 2**10
 _SIZE_BYTES: Final = 4
+
+
+# What has to happen before words can be done.
+Wait: TypeAlias = Callable[[], Awaitable[None]]
 
 
 def pack(words: Words) -> bytes:
@@ -112,8 +116,11 @@ class Pipe:
         while self.waiting:
             await self._changed.wait_change()
 
-    async def run(self, receive: Callable[[Words], None]) -> None:
+    async def run(self, receive: Callable[[Words], Wait | None]) -> None:
         """Write what is sent, and call *receive* with what arrives, until the other end has gone.
+
+        If it returns something to wait for, nothing is read meanwhile, and then it has the same
+        words again.
 
         Cancellation: words may have been written in part.
         """
@@ -139,10 +146,11 @@ class Pipe:
             self.waiting -= size
             self._changed.changed()
 
-    async def _read(self, receive: Callable[[Words], None]) -> None:
+    async def _read(self, receive: Callable[[Words], Wait | None]) -> None:
         bound = self._max_waiting
         while data := await self._stream.receive_some(self._read_bytes):
             for words in self.splitter.feed(data):
-                receive(words)
+                while (wait := receive(words)) is not None:
+                    await wait()
                 while bound is not None and self.waiting > bound:
                     await self._changed.wait_change()

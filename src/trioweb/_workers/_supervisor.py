@@ -14,13 +14,16 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, Final, Protocol, TypeAlias
 
 import trio
 
 from .._chance import new_random
 from .._errors import CloseCode
+from .._metrics import tell_store
 from .._policy import Retry
+from .._topics import StoreStatistics
 from .._waitable import Waitable
 from ._parent_end import ParentEnd
 from ._sums import add_pages, add_statistics, counted_on_page, counted_so_far
@@ -387,16 +390,27 @@ class Supervisor:
         assert self._nursery is not None
         self._nursery.start_soon(answer)
 
+    @property
+    def _store(self) -> StoreStatistics | None:
+        """What the parent's store has."""
+        if self.switchboard is None or self.switchboard.store is None:
+            return None
+        return self.switchboard.store.statistics()
+
     async def statistics(self) -> dict[str, Any]:
         """Those of all workers, with what those had counted that have gone."""
         await self._ask(with_page=False)
         total = add_statistics([*(each.statistics for each in self._workers), self._statistics])
+        if self._store is not None and isinstance(total.get("hub"), dict):
+            total["hub"] = {**total["hub"], "store": asdict(self._store)}
         return {"workers": self.serving, **total}
 
     async def metrics(self) -> str:
         """The page of all workers, with what those had counted that have gone."""
         await self._ask(with_page=True)
         own = _PAGE.format(count=self.serving, restarts=self.restarts)
+        if self._store is not None:
+            own += tell_store(self._store)
         return add_pages([*(worker.page for worker in self._workers), self._page, own])
 
     async def _ask(self, *, with_page: bool) -> None:

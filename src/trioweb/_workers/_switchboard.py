@@ -1,17 +1,22 @@
 """The engine of a parent: what workers publish gets its place here, and goes to all who read it.
 
 Memory is bounded as that of a hub is: those topics go first that no worker uses, the longest unused
-ahead; then the largest logs lose their oldest publications.
+ahead; then the largest logs lose their oldest publications.  With a store, a topic that went comes
+back, as does one of the life of the parent before, when somebody uses it: `wait_for` comes before
+`execute`.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from .._engine import Engine
+from .._nursery import open_hidden_nursery, protected_block
 from .._topics._commands import (
     Answer,
     Ask,
@@ -28,9 +33,15 @@ from .._topics._commands import (
     Watch,
 )
 from .._topics._log import size_of
-from ._pipe import pack
+from ._kept import Kept, KeptTopics
+from ._pipe import Wait, pack
 from ._words import say_push
 
+if TYPE_CHECKING:
+    from .._topics._store._keeping import Store
+
+# Seconds for which the position of a topic stays that nobody uses, as for a hub.
+_LINGER: Final = 300
 # At the bound, so much more goes than one publication needs: not each has to look again.
 _SPARE_PART: Final = 64
 
@@ -48,16 +59,45 @@ class Switchboard:
     Args:
         max_topics: topics beyond those that workers use.
         max_bytes: bytes of memory that all publications may take.
+        store: what keeps the topics; None for nothing.
+
+    Attributes:
+        store: the same.
     """
 
-    def __init__(self, *, max_topics: int, max_bytes: int) -> None:
-        self.engine = Engine(trio.current_time, durable=False, push=self._push)
+    def __init__(self, *, max_topics: int, max_bytes: int, store: Store | None = None) -> None:
+        self.store = store
+        self._kept = None if store is None else KeptTopics(store)
+        self.engine = Engine(trio.current_time, durable=False, push=self._push, keeping=self._kept)
         self._max_topics = max_topics
         self._max_bytes = max_bytes
         self._readers: dict[str, dict[Reader, None]] = {}
         self._watchers: dict[str, dict[Reader, None]] = {}
         # Topics that nobody reads, the longest unused first.
         self._idle: OrderedDict[str, None] = OrderedDict()
+
+    def wait_for(self, command: Command) -> Wait | None:
+        """What has to be waited for before *command* can be executed; then it is asked again."""
+        kept = self._kept
+        if kept is None or not isinstance(command, (Publish, Ask, Load)):
+            return None
+        loading = kept.load(command.topic, command.retain, self._restore)
+        if loading is not None:
+            return loading.wait
+        return kept.wait_room(command.entry) if isinstance(command, Publish) else None
+
+    def _restore(self, name: str, kept: Kept) -> None:
+        entries = kept.entries
+        sizes = [size_of(entry.frame, entry.skip) + entry.details.size for _, entry, _ in entries]
+        first = 0
+        # What is left to be had of it, if there is no room for all, are the newest.
+        while first < len(entries) and not self._make_room(name, sum(sizes[first:])):
+            first = (first + len(entries) + 1) // 2
+        self.engine.restore(
+            name, kept.position, kept.begin, kept.retain, entries[first:], kept.numbers
+        )
+        if name not in self._readers:
+            self._rest(name)
 
     def execute(self, reader: Reader, node: str, command: Command) -> Answer:
         """Do what *node* asks, which hears of it by *reader*."""
@@ -133,3 +173,33 @@ class Switchboard:
             elif not engine.shrink(excess + self._max_bytes // _SPARE_PART):
                 return False
         return True
+
+
+@protected_block
+async def open_switchboard(
+    *, max_topics: int, max_bytes: int, store: str | os.PathLike[str] | None = None
+) -> AsyncGenerator[Switchboard]:
+    """Open a switchboard for the length of the block.
+
+    Args:
+        max_topics, max_bytes: see `Switchboard`; they hold for what is stored, too.
+        store: the path of a file that keeps the topics; None for none.
+
+    Raises:
+        StoreError: it cannot be opened.
+
+    With a store, leaving the block waits until everything is committed; see `open_hub`.
+    """
+    if store is None:
+        yield Switchboard(max_topics=max_topics, max_bytes=max_bytes)
+        return
+    # Whoever has no store needs no SQLite.
+    from .._topics._store._keeping import open_store_of
+
+    opened = await open_store_of(os.fsdecode(store), max_topics, max_bytes, _LINGER)
+    try:
+        async with open_hidden_nursery() as nursery:
+            nursery.start_soon(opened.run)
+            yield Switchboard(max_topics=max_topics, max_bytes=max_bytes, store=opened)
+    finally:
+        await opened.aclose()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import trio
 
@@ -29,6 +30,7 @@ class StoredTopic:
         keys: the offset of each publication that has a key, by the key's hash, in order.
         until: when a topic without publications, which nobody uses, is forgotten.
         is_used: whether a window is attached to it.
+        numbers: of the last publication of each node, where an engine has its topics here.
     """
 
     __slots__ = (
@@ -38,6 +40,7 @@ class StoredTopic:
         "is_used",
         "keys",
         "name",
+        "numbers",
         "oldest",
         "place",
         "retain",
@@ -52,6 +55,7 @@ class StoredTopic:
         self.keys = keys
         self.until = math.inf
         self.is_used = False
+        self.numbers: dict[str, int] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -102,6 +106,9 @@ class Index:
 
     def __len__(self) -> int:
         return len(self._topics)
+
+    def __iter__(self) -> Iterator[StoredTopic]:
+        return iter(self._topics.values())
 
     def find(self, name: str) -> StoredTopic | None:
         """The topic *name*, if it is still known."""
