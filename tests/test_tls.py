@@ -5,8 +5,10 @@ What a connection promises is in test_conformance, which runs over TLS, too.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator
@@ -36,7 +38,7 @@ from tests.support import (
 from trioweb._handshake import encode_switch
 from trioweb._link import Link
 from trioweb._server._reader import open_reader
-from trioweb._tls import RECORD_BYTES, Tls, TlsStream
+from trioweb._tls import RECORD_BYTES, Tls, TlsStream, network_reason
 from trioweb.testing import stream_pair
 
 FILTERED = pytest.mark.parametrize("transport", ["filtered", "filtered-gathered"])
@@ -482,3 +484,25 @@ async def test_a_tls_stream_lets_others_run_between_records() -> None:
         nursery.cancel_scope.cancel()
     # Two tasks run in any order, so that one may have been ahead.
     assert turns >= 98
+
+
+def _because(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+_REFUSED = OSError(errno.ECONNREFUSED, "Error connecting to ('192.0.2.1', 80)")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (_because(OSError("all attempts failed"), ExceptionGroup("", [_REFUSED])), "refused"),
+        (_because(trio.BrokenResourceError(), OSError(errno.ECONNRESET, "")), "reset by peer"),
+        (ExceptionGroup("", [socket.gaierror(-2, "unknown")]), "unknown"),
+        (trio.BrokenResourceError(), "^BrokenResourceError$"),
+    ],
+    ids=["refused", "reset", "name", "nothing"],
+)
+def test_network_reason_finds_who_knows_it(error: Exception, told: str) -> None:
+    assert re.search(told, network_reason(error))

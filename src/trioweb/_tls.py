@@ -7,12 +7,16 @@ does all of a connection whose transport is no kernel socket.
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import trio
+
+from ._errors import causes
 
 # RFC 8446 section 5.1: what one record holds.
 RECORD_BYTES: Final = 16 * 2**10
@@ -29,6 +33,21 @@ def describe_tls(error: ssl.SSLError) -> str:
     """What OpenSSL has to say about *error*, as people write it."""
     reason = error.reason or str(error) or type(error).__name__
     return f"TLS failed: {reason.replace('_', ' ').lower()}"
+
+
+def network_reason(error: Exception) -> str:
+    """Why the network said no, in words, and without the address, which the caller knows."""
+    failure = causes(error)[0]
+    if isinstance(failure, ssl.SSLError):
+        return describe_tls(failure)
+    number = getattr(failure, "errno", None) or 0
+    text = os.strerror(number) if number in errno.errorcode else str(failure)
+    cause = failure.__cause__
+    # Errors of Trio's streams say nothing themselves. One that tried every address of a name says
+    # only that; the first failure speaks for them all.
+    if isinstance(cause, Exception) and (not text or isinstance(cause, ExceptionGroup)):
+        return network_reason(cause)
+    return text or type(failure).__name__
 
 
 class Tls:

@@ -13,7 +13,7 @@ import trio
 
 import trioweb
 from tests.brokers.redis_server import RedisServer
-from tests.processes import PATIENCE, Program, python, running
+from tests.processes import PATIENCE, Program, free_port, python, running
 from tests.test_cli import fails
 
 pytestmark = pytest.mark.usefixtures("root_logger")
@@ -70,6 +70,15 @@ async def test_a_server_says_why_it_has_no_broker(redis_server: RedisServer) -> 
         while "no connection to the broker" not in (line := await program.errors.next()):
             pass
         assert "HELLO: NOAUTH" in line
+
+
+@pytest.mark.redis
+async def test_a_server_says_which_broker_is_not_there_and_why() -> None:
+    port = free_port()
+    async with serving("--broker", f"redis://127.0.0.1:{port}") as (program, _):
+        while "no connection to the broker" not in (line := await program.errors.next()):
+            pass
+        assert line.endswith(f"no connection to the broker: 127.0.0.1:{port}/0: Connection refused")
 
 
 @pytest.mark.parametrize(

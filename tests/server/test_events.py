@@ -373,6 +373,23 @@ async def test_stream_over_a_socket_ends_with_its_peer(
         await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+async def test_peer_that_leaves_its_stream_is_no_news(
+    nursery: trio.Nursery,
+    hub: trioweb.Hub,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "trioweb")
+    site = await open_site(nursery, hub)
+    events = await source(site)
+    await events.close()
+    await trio.sleep(1.1)
+    assert hub.topic("/").subscribers == 0
+    [record] = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().endswith("was cut off: the peer has gone")
+
+
 async def test_encoding_that_fails_ends_its_streams_alone(
     nursery: trio.Nursery, hub: trioweb.Hub, caplog: pytest.LogCaptureFixture
 ) -> None:

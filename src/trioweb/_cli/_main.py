@@ -42,7 +42,7 @@ def _add_serve(commands: Any) -> None:
         "ws://HOST/lobby reaches everyone on /lobby. With a browser, any path is a chat page; "
         "stock clients of the Centrifuge protocol connect to /connection/websocket; "
         "/healthz says ok, /stats tells numbers as JSON. SIGTERM and Ctrl-C close softly; SIGHUP "
-        "reads the certificate again, or with a terminal closes softly, too.",
+        "reads the configuration and all files again, or with a terminal closes softly, too.",
         formatter_class=HelpFormatter,
     )
     command.set_defaults(run=serve, settings=_serve_options.add_options(command))

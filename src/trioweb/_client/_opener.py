@@ -6,8 +6,6 @@ Whatever fails leaves nothing open.
 
 from __future__ import annotations
 
-import errno
-import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from .._errors import (
     HandshakeFailed,
     HandshakeRejected,
     OpenFailed,
-    causes,
     is_os_error,
 )
 from .._handshake import Switch, connect
@@ -36,7 +33,7 @@ from .._policy import Deflate, Heartbeat, Limits
 from .._protocol._deflate import check_compression
 from .._protocol._http import Request
 from .._protocol._url import Target
-from .._tls import TlsStream
+from .._tls import TlsStream, network_reason
 from ._proxy import ENVIRONMENT, Proxy, find_proxy, parse_proxy
 from ._redirects import Trail, Visit
 from ._trust import default_context
@@ -179,7 +176,7 @@ class Opener:
         except Exception as exc:
             if stream is not None or not is_os_error(exc):
                 raise
-            raise ConnectFailed(f"could not connect to {way.end}: {_reason(exc)}") from exc
+            raise ConnectFailed(f"could not connect to {way.end}: {network_reason(exc)}") from exc
         finally:
             if established is None and stream is not None:
                 await trio.aclose_forcefully(stream)
@@ -286,14 +283,3 @@ def default_user_agent() -> str:
 def has_header(headers: Sequence[tuple[str, str]], name: str) -> bool:
     """Whether *headers* have *name* (in lower case)."""
     return any(key.lower() == name for key, _ in headers)
-
-
-def _reason(error: Exception) -> str:
-    """Why the network said no, in words."""
-    # Trio tries every address of the name; the first failure speaks for them all.
-    failure = causes(error)[0]
-    attempts = failure.__cause__
-    cause = attempts.exceptions[0] if isinstance(attempts, ExceptionGroup) else failure
-    number = getattr(cause, "errno", None) or 0
-    text = os.strerror(number) if number in errno.errorcode else str(cause)
-    return text or type(cause).__name__

@@ -45,11 +45,15 @@ def refusal(error: BadHead) -> Response:
 
 
 class Cut(Exception):
-    """An answer was not written to its end; `error` is the user's, if it was that."""
+    """An answer was not written to its end; `error` is the user's, if it was that, and `level` that
+    of the line in the log."""
 
-    def __init__(self, reason: str, error: Exception | None = None) -> None:
+    def __init__(
+        self, reason: str, error: Exception | None = None, *, level: int = logging.INFO
+    ) -> None:
         super().__init__(reason)
         self.error = error
+        self.level = logging.ERROR if error is not None else level
 
 
 class Answer:

@@ -163,8 +163,11 @@ class Exchanges:
         except HubFull:
             sent_away = Answer(come_back(), with_body=True, chunked=False, persists=False)
             await sent_away.write(stream, write_timeout=limits.write_timeout)
+        except trio.TooSlowError as exc:
+            raise Cut("the peer does not read") from exc
         except EOFError as exc:
-            raise Cut(str(exc)) from exc
+            # Events have no other end than that the peer leaves.
+            raise Cut("the peer has gone", level=logging.DEBUG) from exc
 
     async def _wait_for_next(self, stream: trio.abc.Stream, visitor: Visitor) -> bytes | None:
         """Wait for another request for a while; return how it begins, None if there is none."""
@@ -180,10 +183,8 @@ class Exchanges:
         return data if data and visitor.has_place else None
 
     def _tell_cut(self, visitor: Visitor, request: Request, cut: Cut) -> None:
-        level = logging.INFO
         if cut.error is not None:
-            level = logging.ERROR
             self._counts.handler_errors += 1
         who = format_address(visitor.remote)
         text = "%s: the answer to %r was cut off: %s"
-        log(_logger, level, None, text, who, request, cut, error=cut.error, address=who)
+        log(_logger, cut.level, None, text, who, request, cut, error=cut.error, address=who)

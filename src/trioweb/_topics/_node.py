@@ -459,7 +459,8 @@ class EngineNode:
         self._presence.close()
         count = len(self._posts)
         if count:
-            logger.warning("%d publications were not answered by the broker", count)
+            words = "publication was" if count == 1 else "publications were"
+            logger.warning("%d %s not answered by the broker", count, words)
         for post in tuple(self._posts.values()):
             self._settle(post, "the hub was closed before the broker had answered")
 

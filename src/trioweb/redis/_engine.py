@@ -11,11 +11,12 @@ from typing import TypeAlias
 import trio
 
 from .._callbacks import awaitable
+from .._tls import network_reason
 from .._topics import BrokerPolicy
 from .._topics._commands import Pushed
 from .._topics._node import EngineLink, EngineLost
 from ._greeting import Greeting
-from ._link import RedisLink, why
+from ._link import RedisLink
 from ._names import Names
 from ._share import Share
 from ._target import Target
@@ -82,7 +83,7 @@ class RedisEngine:
                     greeting = Greeting(stream, self.scripts, self.names, self.share)
                     await greeting.exchange(credentials, self.target.database, fence)
                 except (OSError, trio.BrokenResourceError) as exc:
-                    raise EngineLost(why(exc)) from exc
+                    raise EngineLost(f"{self.target.name}: {network_reason(exc)}") from exc
             if scope.cancelled_caught:
                 raise EngineLost(f"no greeting within {self.policy.timeout} seconds")
             assert stream is not None

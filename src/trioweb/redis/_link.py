@@ -16,6 +16,7 @@ import hiredis
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from .._tls import network_reason
 from .._topics._commands import Answer, Ask, Command, Done, Load, Ping, Publish, Pushed, Refusal
 from .._topics._node import EngineLost
 from .._waitable import Waitable
@@ -37,12 +38,6 @@ _NOT_NOW: Final = re.compile(
 )
 
 _REFUSABLE: Final = (Publish, *REFUSABLE)
-
-
-def why(error: BaseException) -> str:
-    """What *error* says; Trio's errors of streams say nothing themselves."""
-    cause = error.__cause__
-    return str(error) or (why(cause) if cause is not None else type(error).__name__)
 
 
 class RedisLink:
@@ -123,7 +118,7 @@ class RedisLink:
                 else:
                     await self._may_write.wait_change()
         except (OSError, trio.BrokenResourceError) as exc:
-            self.lose(why(exc))
+            self.lose(network_reason(exc))
 
     def _take_unsent(self) -> bytes:
         taken = []
@@ -147,7 +142,7 @@ class RedisLink:
                 else:
                     self.lose("the server has closed the connection")
         except (OSError, trio.BrokenResourceError) as exc:
-            self.lose(why(exc))
+            self.lose(network_reason(exc))
         except hiredis.ProtocolError as exc:
             self.lose(f"the server does not speak RESP3: {exc}")
 
