@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp.web
+import hypercorn.config
 import picows
 import pytest
 import trio
@@ -36,11 +37,13 @@ BLOCKS = [
     for number, code in enumerate(blocks(page), 1)
 ]
 MODULES = [trioweb, trioweb.testing, trioweb.redis]
+# One on asyncio that serves, with Trio in a thread, has a test in test_howto.
+IS_PROGRAM = re.compile(r"^trio\.run\(|\A(?!.*8000).*^asyncio\.run\(", re.MULTILINE | re.DOTALL)
 IS_TEST = re.compile(r"^\s*(?:async )?def test_", re.MULTILINE)
 PROGRAMS = [
     each
     for each in BLOCKS
-    if "\ntrio.run(" in str(each.values[0]) and not IS_TEST.search(str(each.values[0]))
+    if IS_PROGRAM.search(str(each.values[0])) and not IS_TEST.search(str(each.values[0]))
 ]
 
 
@@ -156,7 +159,12 @@ def test_libraries_beside_each_other_are_as_the_page_has_them() -> None:
     assert hasattr(importlib.import_module("websockets.trio.client").connect, "__aiter__")
     socket = inspect.signature(aiohttp.web.WebSocketResponse).parameters
     assert (socket["heartbeat"].default, socket["compress"].default) == (None, True)
+    client = inspect.signature(aiohttp.ClientSession._ws_connect).parameters
+    assert (client["heartbeat"].default, client["compress"].default) == (None, 0)
     assert inspect.signature(picows.ws_connect).parameters["enable_auto_ping"].default is False
+    likeness = importlib.import_module("picows.websockets")
+    assert hasattr(likeness.connect("ws://127.0.0.1:1/"), "__aiter__") and likeness.broadcast
+    assert hypercorn.config.Config().websocket_ping_interval is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -131,3 +132,9 @@ def test_release_wants_all_of_its_distributions(
 def test_installed_module_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--in-c"]) == (_speedups.LANGUAGE != "C")
     assert f"in {_speedups.LANGUAGE}" in capsys.readouterr().out
+
+
+def test_extra_all_has_every_other() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert extras.pop("all") == [f"trioweb[{','.join(sorted(extras))}]"]
