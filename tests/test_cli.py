@@ -620,6 +620,20 @@ def test_tokens_without_what_checks_them_are_one_line(
     assert line == "trioweb: tokens need PyJWT[crypto]: pip install 'trioweb[jwt]'"
 
 
+def test_topic_client_without_msgspec_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['msgspec'] = None\n"
+        "from trioweb._cli import main\n"
+        "sys.exit(main(['connect', '--topic', 'news', 'ws://127.0.0.1:1/']))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
+    line = "the Centrifuge client protocol needs msgspec: pip install 'trioweb[centrifuge]'"
+    assert (done.returncode, done.stderr) == (2, f"trioweb: {line}\n")
+
+
 @pytest.mark.network
 def test_without_msgspec_there_are_all_doors_but_one() -> None:
     program = (

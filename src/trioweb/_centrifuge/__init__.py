@@ -26,7 +26,8 @@ def __getattr__(name: str) -> object:
         import msgspec as _needed  # noqa: F401 - by all modules below; here it is missed once
     except ModuleNotFoundError as exc:
         raise ImportError(
-            "the Centrifuge client protocol needs msgspec: pip install 'trioweb[centrifuge]'"
+            "the Centrifuge client protocol needs msgspec: pip install 'trioweb[centrifuge]'",
+            name=exc.name,
         ) from exc
     from . import _codec
 

@@ -275,8 +275,8 @@ def _add_admin(add: Any) -> None:
         rereadable=True,
         metavar="FILE",
         help="whoever has one of these keys, one a line and of at least 16 characters, gets in at "
-        "/admin, and told the numbers at /metrics; SIGHUP reads them again. TRIOWEB_ADMIN_KEY has "
-        "some, too; without any, nobody is",
+        "/admin, and is told the numbers at /metrics; SIGHUP reads them again. TRIOWEB_ADMIN_KEY "
+        "has some, too; without any, nobody is",
     )
     add(
         "--admin",

@@ -1,5 +1,6 @@
 """A client of the Centrifuge protocol that outlives its connections, as its subscriptions do."""
 
+from .._centrifuge import Codec as _needed  # noqa: F401 - it says what to install, if it cannot be
 from ._client import TopicClient
 from ._granted_stream import ServerSubscriptions
 from ._items import (

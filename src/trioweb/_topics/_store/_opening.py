@@ -83,7 +83,9 @@ def open_store(path: str, capacity: int) -> Opened:
             undo.pop_all()
             return opened
     except (OSError, Foreign, sqlite3.Error) as exc:
-        raise StoreError(path, str(exc)) from exc
+        # An OSError's text has the name of a file that is made beside it.
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        raise StoreError(path, reason or str(exc)) from exc
 
 
 def close_store(opened: Opened) -> None:
