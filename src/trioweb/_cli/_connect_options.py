@@ -54,7 +54,8 @@ def _add_messages(group: Any) -> None:
         action="store_true",
         help="for scripts: write messages and all that happens to standard output, one JSON "
         'object a line: {"event": "message", "text": …} or {…, "base64": …}, and the events '
-        "opened, lost, waiting, undelivered, closing and failed",
+        "opened, lost, waiting, undelivered, closing and failed, and with --topic subscribed "
+        "and gap",
     )
     add(
         "--confirm",
