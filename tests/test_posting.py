@@ -13,7 +13,7 @@ import trio.testing
 
 import trioweb
 from tests.server.support import Answer, Site, start
-from tests.server.test_events import Source
+from tests.server.test_events import Source, assert_sent_away
 from trioweb._access import Access, open_rules
 from trioweb._broadcast import Broadcast
 from trioweb._keys import BadKeys, parse_keys
@@ -179,6 +179,23 @@ async def test_broker_that_refuses_or_has_no_room_is_503(
         full = await scene.post("hello")
     assert [answer.status for answer in (refused, full)] == [503, 503]
     assert refused.headers["retry-after"] == full.headers["retry-after"] == "5"
+
+
+async def test_broker_that_does_not_answer_keeps_nobody_waiting(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6; what was posted is published once, however often it is sent again."""
+    broker = MemoryBroker()
+    async with trioweb.open_hub(broker=broker) as hub:
+        scene = await open_scene(nursery, hub, KEY)
+        broker.stop()
+        begun = trio.current_time()
+        answer = await scene.post("hello", Idempotency_Key="k")
+        assert trio.current_time() - begun == pytest.approx(20, abs=0.1)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        await assert_sent_away(await Source(await scene.site.peer()).open("/other"))
+        broker.resume()
+        assert told(await scene.post("hello", Idempotency_Key="k"))["offset"] == 1
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/stats", "/metrics"])

@@ -24,6 +24,9 @@ _TEXT: Final = ("", "application/x-www-form-urlencoded")
 _MAX_LINES: Final = 10_000
 # A line takes about ten microseconds.
 _LINES_PER_CHECKPOINT: Final = 64
+# For what a broker has not confirmed by then: longer than it takes to come back to one that stood
+# still for a moment, shorter than common proxies wait.
+_CONFIRM_SECONDS: Final = 20
 # As much as fits into a key of a publication with the number of a line behind it.
 _MAX_KEY_CHARS: Final = 240
 
@@ -54,8 +57,12 @@ async def publish_posted(request: Request, topic: Topic, publisher: Publisher | 
             receipts.append(posted)
             if number % _LINES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-        for receipt in receipts:
-            position = await receipt.confirmed()
+        with trio.fail_after(_CONFIRM_SECONDS):
+            for receipt in receipts:
+                position = await receipt.confirmed()
+    except trio.TooSlowError:
+        text = "not confirmed: it may still be published, so send it again with the same key\n"
+        raise Reject(503, text, [("Retry-After", "5")]) from None
     except (HubFull, BrokerFull):
         raise Reject(503, "no room, come back later\n", [("Retry-After", "5")]) from None
     except Unpublished:

@@ -20,6 +20,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_kind, check_sync
 from .._chance import new_random
+from .._errors import HubFull
 from .._link import Spawn
 from .._policy import Limits
 from .._protocol._http import Address, Request, Response, Streamed
@@ -189,12 +190,16 @@ class EventStream(Streamed):
             interval: seconds of silence after which it is kept alive.
 
         Raises:
-            HubFull: there is no room for the topic; nothing was written.
+            HubFull: there is no room for the topic, or its broker does not say what there is of it;
+                nothing was written.
             EOFError: the peer has gone.
             trio.TooSlowError: it does not read the end.
         """
         topic, place = self._topic, self._place
-        await presence.during(lambda: topic.load(**place))
+        with trio.move_on_after(limits.connect_timeout) as patience:
+            await presence.during(lambda: topic.load(**place))
+        if patience.cancelled_caught:
+            raise HubFull("the broker does not answer")
         # It may begin a life, with an epoch of its own.
         topic._hub._use(topic)
         form = EventForm(topic.epoch, chunked)
