@@ -17,7 +17,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._tls import network_reason
-from .._topics._commands import Answer, Ask, Command, Done, Load, Ping, Publish, Pushed, Refusal
+from .._topics._commands import Answer, Ask, Command, Done, Ping, Publish, Pushed, Refusal
 from .._topics._node import EngineLost
 from .._waitable import Waitable
 from ._entries import read_push
@@ -25,9 +25,11 @@ from ._greeting import read_engines
 from ._names import Names
 from ._presence import REFUSABLE, read_change
 from ._share import Share
-from ._words import Read, Words
+from ._words import Read, Said, Words
 
+# Bytes that are read or written at a time, and replies that are taken before others may run.
 _CHUNK: Final = 64 * 2**10
+_TAKEN_AT_ONCE: Final = 64
 # Of history that is asked for at a time.  A server drops a subscriber whom it owes too much, by
 # default more than 32 MB, and would drop the next connection for the same questions again.
 _MAX_OWED: Final = 16 * 2**20
@@ -67,9 +69,11 @@ class RedisLink:
         self._share = share
         self._receive = receive
         # What waits to be written, with the most that the answer may take; who waits for an
-        # answer, in order; and what the answers to what was written may take.
-        self._unsent: deque[tuple[bytes, int]] = deque()
-        self._asked: deque[tuple[Command, Read, Callable[[Answer], None]]] = deque()
+        # answer, in order; and what the answers to what was written may take.  Of the many objects
+        # that a resync would have here, few are such as Python's collector goes through.
+        self._unsent: deque[bytes] = deque()
+        self._weights: deque[int] = deque()
+        self._asked: deque[tuple[Command, Read, Callable[[Answer], None], int]] = deque()
         self._owed = 0
         self._may_write = Waitable()
         self._lost: str | None = None
@@ -84,12 +88,22 @@ class RedisLink:
         if isinstance(command, Ping):
             # Who has another list of engines may have been let in since.
             question: tuple[Any, ...] = b"HGETALL", self._names.engines
-            self._asked.append((command, self._agreed, _ignore))
-            self._unsent.append((hiredis.pack_command(question), 0))
-        data, read = self._words.say(command)
-        self._asked.append((command, read, answered))
-        self._unsent.append((data, _weigh(command)))
+            self._put(command, (hiredis.pack_command(question), self._agreed, 0), _ignore)
+        self._put(command, self._words.say(command), answered)
+
+    def _put(self, command: Command, said: Said, answered: Callable[[Answer], None]) -> None:
+        data, read, weight = said
+        self._asked.append((command, read, answered, weight))
+        self._unsent.append(data)
+        self._weights.append(weight)
         self._may_write.changed()
+
+    @enable_ki_protection
+    def _ask_in_full(self, again: tuple[Command, Callable[[Answer], None]]) -> None:
+        """There is more behind what the node has than fits into an answer to many questions."""
+        command, answered = again
+        assert isinstance(command, Ask)
+        self._put(command, self._words.ask(command, command.retain.max_bytes), answered)
 
     async def wait_lost(self) -> str:
         await self._was_lost.wait()
@@ -121,13 +135,14 @@ class RedisLink:
             self.lose(network_reason(exc))
 
     def _take_unsent(self) -> bytes:
-        taken = []
-        while self._unsent:
-            data, weight = self._unsent[0]
+        taken, size = [], 0
+        while self._unsent and size < _CHUNK:
+            weight = self._weights[0]
             if weight and self._owed and self._owed + weight > _MAX_OWED:
                 break
-            self._unsent.popleft()
-            self._owed += weight
+            self._owed += self._weights.popleft()
+            data = self._unsent.popleft()
+            size += len(data)
             taken.append(data)
         return b"".join(taken)
 
@@ -135,7 +150,8 @@ class RedisLink:
         """Hand on what arrives, until the link is lost."""
         try:
             while self._lost is None:
-                self._take_all()
+                while self._take_some():
+                    await trio.lowlevel.checkpoint()
                 data = await self._stream.receive_some(_CHUNK)
                 if data:
                     self._reader.feed(bytes(data))
@@ -147,12 +163,13 @@ class RedisLink:
             self.lose(f"the server does not speak RESP3: {exc}")
 
     @enable_ki_protection
-    def _take_all(self) -> None:
+    def _take_some(self) -> bool:
+        """Hand on what was read; return whether there is more, which can wait."""
         gets = self._reader.gets
-        while self._lost is None:
+        for _ in range(_TAKEN_AT_ONCE):
             reply = gets()
-            if reply is False:
-                return
+            if reply is False or self._lost is not None:
+                return False
             try:
                 act, about = self._understand(reply)
             except EngineLost as exc:
@@ -161,6 +178,7 @@ class RedisLink:
                 self.lose(f"what has arrived is not trioweb's: {exc!r}")
             else:
                 act(about)
+        return self._lost is None
 
     def _understand(self, reply: Any) -> tuple[Callable[[Any], None], Any]:
         """What is to be called because of *reply*, and with what."""
@@ -170,32 +188,28 @@ class RedisLink:
                 return self._receive, self._read_pushed(reply[1], reply[2])
             if kind not in (b"subscribe", b"unsubscribe"):
                 return _ignore, None
-        command, read, answered = self._asked.popleft()
-        if weight := _weigh(command):
+        command, read, answered, weight = self._asked.popleft()
+        if weight:
             self._owed -= weight
-            self._may_write.changed()
+            # Not for each: what may be written then is written together.
+            if self._unsent and self._owed <= _MAX_OWED // 2:
+                self._may_write.changed()
         if isinstance(reply, hiredis.ReplyError):
             reason = str(reply)
             # Who is refused anything else cannot know where its topic stands.
             if not isinstance(command, _REFUSABLE) or _NOT_NOW.search(reason):
                 return self.lose, reason
             return answered, Refusal(reason)
-        return answered, read(reply)
+        answer = read(reply)
+        if answer is None:
+            return self._ask_in_full, (command, answered)
+        return answered, answer
 
     def _read_pushed(self, channel: bytes, data: bytes) -> Pushed:
         names = self._names
         if names.is_of_presence(channel):
             return read_change(names.topic(channel), data)
         return read_push(names, channel, data)
-
-
-def _weigh(command: Command) -> int:
-    """Bytes of history that the answer to *command* may have."""
-    if isinstance(command, Publish):
-        return 0
-    if isinstance(command, Load) or (isinstance(command, Ask) and command.epoch):
-        return command.retain.max_bytes
-    return 0
 
 
 def _ignore(answer: object) -> None:

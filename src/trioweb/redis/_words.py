@@ -1,7 +1,7 @@
 """What a node's commands look like to the server, and what its replies say.
 
-Of a publication most words are the same as those of the one before in its topic, so they are put
-together once.
+Most words of a publication are the same as those of the one before in its topic, and most words
+of a question are the same as those of the one about another topic: these are put together once.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ from ._names import Names
 from ._presence import say_presence
 from ._share import Share
 
-# What the answer to a command makes of a reply.
-Read = Callable[[Any], Answer]
-# Of how many topics the beginning of a publication is kept.
+# What the answer to a command makes of a reply; None if there is more than was asked for.
+Read = Callable[[Any], Answer | None]
+_DONE: Final = Done()
+# Of how many topics the beginning of a publication is kept, and for how many bounds of retention
+# that of a question.
 _MAX_BEGINNINGS: Final = 1_024
+# Bytes of history that a topic may have for a node that comes back, or it is asked for them again.
+# Most topics have none, so that many can be asked at a time.
+_LITTLE: Final = 16 * 2**10
 
 
 class _Beginning(NamedTuple):
@@ -47,6 +52,18 @@ class _Beginning(NamedTuple):
     retain: Retain
     words: int
     data: bytes
+
+
+# A command as it is sent, what reads the reply, and the most bytes of history in that.
+Said = tuple[bytes, Read, int]
+
+
+class _Frame(NamedTuple):
+    """All words of a question except those that name its topic: how many, and as they are sent."""
+
+    words: int
+    before_keys: bytes
+    behind_keys: bytes
 
 
 class Words:
@@ -79,38 +96,63 @@ class Words:
         # With the server's time, what an epoch is called that begins by way of this connection.
         self._epoch = random_name()
         self._beginnings: dict[str, _Beginning] = {}
+        self._frames: dict[tuple[str, Retain, int], _Frame] = {}
 
     def forget(self) -> None:
         """The list of engines may be another one."""
         self._beginnings.clear()
 
-    def say(self, command: Command) -> tuple[bytes, Read]:
-        """*command* as it is sent, and what reads the reply."""
+    def say(self, command: Command) -> Said:
+        """What is to be sent for *command*."""
         if isinstance(command, Publish):
-            return self._publish(command), _published
-        words, read = self._words(command)
-        return hiredis.pack_command(words), read
-
-    def _words(self, command: Command) -> tuple[tuple[Any, ...], Read]:
-        assert not isinstance(command, Publish)
+            return self._publish(command), _published, 0
+        if isinstance(command, Ask):
+            return self.ask(command, min(_LITTLE, command.retain.max_bytes))
+        if isinstance(command, Load):
+            topic, retain, after, upto = command
+            data = self._question("load", topic, retain, (after, upto))
+            return data, _loaded, retain.max_bytes
         names = self._names
-        match command:
-            case Subscribe():
-                return (b"SUBSCRIBE", names.channel(command.topic)), done
-            case Unsubscribe():
-                return (b"UNSUBSCRIBE", names.channel(command.topic)), done
-            case Ask():
-                topic, retain, *asked = command
-                keys = names.keys(topic)
-                return (*self._evaluate("place", topic, retain, keys), *asked), _stands
-            case Load():
-                topic, retain, *asked = command
-                keys = names.keys(topic)
-                return (*self._evaluate("load", topic, retain, keys), *asked), _loaded
-            case Ping():
-                return (b"ROLE",), _led
-            case _:
-                return say_presence(names, self._scripts, command)
+        words: tuple[Any, ...]
+        read: Read = done
+        if isinstance(command, Subscribe):
+            words = b"SUBSCRIBE", names.channel(command.topic)
+        elif isinstance(command, Unsubscribe):
+            words = b"UNSUBSCRIBE", names.channel(command.topic)
+        elif isinstance(command, Ping):
+            words, read = (b"ROLE",), _led
+        else:
+            words, read = say_presence(names, self._scripts, command)
+        return hiredis.pack_command(words), read, 0
+
+    def ask(self, command: Ask, room: int) -> Said:
+        """What is to be sent for *command*, the answer to which has *room* bytes of history at
+        most, or none."""
+        topic, retain, epoch, offset, id = command
+        data = self._question("place", topic, retain, (epoch, offset, id, room))
+        # A node that has nothing is told of nothing.
+        return data, _stands, room if epoch else 0
+
+    def _question(
+        self, script: str, topic: str, retain: Retain, asked: tuple[str | int, ...]
+    ) -> bytes:
+        since = self._share.since(topic)
+        frame = self._frames.get((script, retain, since))
+        if frame is None:
+            frame = self._frame(script, retain, since)
+        words, before_keys, behind_keys = frame
+        keys = _pack(self._names.keys(topic))
+        count = words + len(asked)
+        return b"*%d\r\n%b%b%b%b" % (count, before_keys, keys, behind_keys, _pack(asked))
+
+    def _frame(self, script: str, retain: Retain, since: int) -> _Frame:
+        before = b"EVALSHA", self._scripts[script], 3
+        behind = self._shared(retain, since)
+        if len(self._frames) >= _MAX_BEGINNINGS:
+            self._frames.clear()
+        found = _Frame(len(before) + 3 + len(behind), _pack(before), _pack(behind))
+        self._frames[script, retain, since] = found
+        return found
 
     def _publish(self, command: Publish) -> bytes:
         topic, retain, number, entry, is_retry = command
@@ -121,35 +163,39 @@ class Words:
         size = size_of(entry.frame, entry.skip) + details.size
         retry = b"1" if is_retry else b"0"
         rest: tuple[Any, ...] = number, retry, size, name_once(details), *write_entry(entry)
-        packed = hiredis.pack_command(rest)
-        # In front of all words stands how many there are.
-        start = packed.index(b"\n") + 1
-        return b"*%d\r\n%b%b" % (beginning.words + len(rest), beginning.data, packed[start:])
+        return b"*%d\r\n%b%b" % (beginning.words + len(rest), beginning.data, _pack(rest))
 
     def _begin(self, topic: str, retain: Retain) -> _Beginning:
         names = self._names
         keys = *names.keys(topic), names.node(topic, self._node)
         words = (*self._evaluate("publish", topic, retain, keys), names.channel(topic))
-        packed = hiredis.pack_command(words)
         if len(self._beginnings) >= _MAX_BEGINNINGS:
             self._beginnings.clear()
-        found = _Beginning(retain, len(words), packed[packed.index(b"\n") + 1 :])
+        found = _Beginning(retain, len(words), _pack(words))
         self._beginnings[topic] = found
         return found
 
     def _evaluate(
         self, script: str, topic: str, retain: Retain, keys: tuple[bytes, ...]
     ) -> tuple[Any, ...]:
+        shared = self._shared(retain, self._share.since(topic))
+        return b"EVALSHA", self._scripts[script], len(keys), *keys, *shared
+
+    def _shared(self, retain: Retain, since: int) -> tuple[Any, ...]:
         """What each script gets first."""
         age = b"" if retain.max_age is None else int(retain.max_age * 1000)
         bounds = retain.max_messages, retain.max_bytes, age, self._idle
-        share = self._share.generation, self._share.since(topic)
-        shared = self._run, self._durable, self._epoch, *bounds, *share
-        return b"EVALSHA", self._scripts[script], len(keys), *keys, *shared
+        return self._run, self._durable, self._epoch, *bounds, self._share.generation, since
+
+
+def _pack(words: tuple[Any, ...]) -> bytes:
+    """*words* as they are sent, without how many there are, which stands in front of them."""
+    packed: bytes = hiredis.pack_command(words)
+    return packed[packed.index(b"\n") + 1 :]
 
 
 def done(reply: object) -> Answer:
-    return Done()
+    return _DONE
 
 
 def _led(reply: Any) -> Answer:
@@ -163,9 +209,12 @@ def _published(reply: Any) -> Answer:
     return Published(Position(epoch.decode(), offset))
 
 
-def _stands(reply: Any) -> Answer:
+def _stands(reply: Any) -> Answer | None:
     epoch, head, begin, oldest, now, entries = reply
-    stored = [read_stored(now, entry) for entry in entries]
+    if entries is None:
+        return None
+    # Mostly there are none.
+    stored = [read_stored(now, entry) for entry in entries] if entries else ()
     return Standing(epoch.decode(), head, begin, oldest, stored)
 
 

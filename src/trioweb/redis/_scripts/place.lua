@@ -1,6 +1,8 @@
 -- Where the topic stands, for a node that has it up to the entry ARGV[12] at the offset ARGV[11] in
--- the epoch ARGV[10]: epoch, head, begin, oldest, the time, and the entries behind what it has.
+-- the epoch ARGV[10]: epoch, head, begin, oldest, the time, and the entries behind what it has, or
+-- false if they take more than ARGV[13] bytes.
 local theirs, offset, id = ARGV[10], tonumber(ARGV[11]), ARGV[12]
+local room = tonumber(ARGV[13])
 
 -- A log that has not what the node has has lost it.
 if theirs == epoch then
@@ -17,4 +19,13 @@ if theirs == epoch then
 elseif theirs ~= '' then
     cursor = begin
 end
-return {epoch, head, begin, oldest, now, between(cursor + 1, head)}
+local behind = {}
+if cursor < head then
+    local first = redis.call('XRANGE', stream, whole(cursor + 1), '+', 'COUNT', 1)[1]
+    if first and total - field(first, 'z') > room then
+        behind = false
+    else
+        behind = between(cursor + 1, head)
+    end
+end
+return {epoch, head, begin, oldest, now, behind}
