@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from trioweb import _engine as engine
-from trioweb._topics._commands import Subscribe
+from trioweb._topics._commands import Answer, Subscribe
 from trioweb._topics._node import EngineLink, EngineNode
 from trioweb._topics._window import Window
 from trioweb.testing import MemoryBroker
@@ -35,11 +35,13 @@ def _no_life_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine.Engine, "restart", restart)
 
 
-def _place_once(self: EngineNode, link: EngineLink, window: Window) -> None:
-    link.send(Subscribe(window.topic.name), lambda answer: None)
+def _place_once(
+    self: EngineNode, link: EngineLink, window: Window, subscribed: Callable[[Answer], None]
+) -> None:
+    link.send(Subscribe(window.topic.name), subscribed)
     if not window.topic.epoch:
         window.ask()
-        link.send(window.question, lambda answer: self._stands(window, answer))
+        link.send(window.question, window.told)
 
 
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

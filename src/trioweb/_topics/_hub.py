@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 from weakref import WeakValueDictionary
 
 import trio
@@ -26,6 +27,9 @@ from ._spread import open_node
 from ._store._statistics import StoreStatistics
 from ._subscription import Slow, Subscription, check_slow
 from ._topic import Topic
+
+# One object for all topics that are given none.
+_RETAIN: Final = Retain()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Hub:
         self._check_open()
         topic = self._known.get(name)
         # Who gives no settings takes those that there are.
-        retain = retain or (topic.retain if topic is not None else Retain())
+        retain = retain or (topic.retain if topic is not None else _RETAIN)
         if slow is None:
             slow = topic.slow if topic is not None else "evict"
         check_slow(slow)

@@ -1,7 +1,8 @@
 """A topic's life: how its log begins, goes on in another epoch, gives way, and ends.
 
-Each life has a log of its own, so that whoever holds one can tell that its life is over.  Whatever
-changes what is retained is told to the hub's retention, which keeps to the bounds.
+Each life has a log of its own, so that whoever holds one can tell that its life is over.  (The
+first that an engine tells of takes the log that the topic was made with, which has nothing yet.)
+Whatever changes what is retained is told to the hub's retention, which keeps to the bounds.
 """
 
 from __future__ import annotations
@@ -49,11 +50,15 @@ def start_anew(topic: Topic, epoch: str, head: int, missing: int | None) -> None
         missing: how many publications are known to be missing to those who had all; None if
             this is the same epoch, in which all up to *head* are.
     """
-    gone, count = topic._log.size, topic.retained
+    if topic._epoch:
+        gone, count = topic._log.size, topic.retained
+        topic._hub._retention.bury(topic)
+        topic._log = Log(topic.retain, head)
+        topic._hub._retention.resized(topic, -gone, -count)
+    else:
+        # Nothing was in it.  Thousands of new ones are work for Python's collector.
+        topic._log.begin_behind(head)
     topic._epoch = epoch
-    topic._hub._retention.bury(topic)
-    topic._log = Log(topic.retain, head)
-    topic._hub._retention.resized(topic, -gone, -count)
     topic._passed = head
     topic._late.clear()
     topic._hub._pump.forget(topic)  # what is under way is about another log

@@ -32,6 +32,11 @@ BLOCK_MESSAGES: Final = 1024
 # half as many places again that are free and not given back yet.
 OVERHEAD_BYTES: Final = 80
 
+# The columns of a log that has nothing for them.
+# NOTE: They are all logs', and stay empty: whoever has something for one begins a list of its own.
+_NO_MARKS: Final[list[str | None]] = []
+_NO_DETAILS: Final[list[Details | None]] = []
+
 
 class Publication:
     """One entry of a topic.
@@ -136,11 +141,16 @@ class Log:
         self._total = 0
         # Who does not get it, and its details: empty until the first publication has one, as most
         # topics never have.
-        self._marks: list[str | None] = []
-        self._details: list[Details | None] = []
+        self._marks: list[str | None] = _NO_MARKS
+        self._details: list[Details | None] = _NO_DETAILS
         # The offsets with which the blocks begin.
         self._blocks = [head + 1]
         self._block_bytes = 0
+
+    def begin_behind(self, head: int) -> None:
+        """Begin behind the offset *head*.  Nothing was in the log yet."""
+        self.head = head
+        self.first = self._blocks[0] = head + 1
 
     @property
     def newest_block(self) -> int:
@@ -329,7 +339,7 @@ class Log:
         """Hand over what takes long to be freed, for somebody to do that by and by: the frames,
         and what belongs to them."""
         remains: list[list[Any]] = [self._frames, self._marks, self._details]
-        self._frames, self._marks, self._details = [], [], []
+        self._frames, self._marks, self._details = [], _NO_MARKS, _NO_DETAILS
         self._times, self._totals = array("d"), array("q")
         self._dead = self.size = self.skips = 0
         self.first = self.head + 1

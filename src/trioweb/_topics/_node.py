@@ -36,7 +36,6 @@ from ._commands import (
     Published,
     Pushed,
     Refusal,
-    Standing,
     Subscribe,
     Unsubscribe,
 )
@@ -52,8 +51,12 @@ from ._window import Window
 
 # Between two lines in the log about publications that were refused.
 _SECONDS_PER_LINE: Final = 60
-# Commands that are sent at a time, which takes half of that again.
-_SENT_AT_ONCE: Final = 256
+# Commands that are sent before others may run.
+_SENT_AT_ONCE: Final = 64
+# Topics that a new connection has asked for and that are not answered yet.  Fewer would make it
+# wait where an engine is far away; more are objects that Python's collector goes through, over and
+# over.
+_MOST_ASKED: Final = 512
 
 
 class EngineLost(Exception):
@@ -297,7 +300,7 @@ class EngineNode:
         """Receive the topic of *window*, and tell it where that stands."""
         self._windows[window.topic.name] = window
         if self._link is not None:
-            self._place(self._link, window)
+            self._place(self._link, window, _ignore)
 
     def detach(self, window: Window) -> None:
         """Do not receive it any more."""
@@ -311,7 +314,7 @@ class EngineNode:
         """Tell *window* where its topic stands."""
         window.ask()
         if self._link is not None:
-            self._link.send(window.question, partial(self._stands, window))
+            self._link.send(window.question, window.told)
 
     def load(self, window: Window, after: int, upto: int) -> None:
         """Give *window* what lies there; if the connection is lost before, it asks again."""
@@ -320,15 +323,12 @@ class EngineNode:
             command = Load(topic.name, topic.retain, after, upto)
             self._link.send(command, partial(self._loaded, window, after))
 
-    def _place(self, link: EngineLink, window: Window) -> None:
+    def _place(
+        self, link: EngineLink, window: Window, subscribed: Callable[[Answer], None]
+    ) -> None:
         window.ask()
-        link.send(Subscribe(window.topic.name), _ignore)
-        link.send(window.question, partial(self._stands, window))
-
-    @enable_ki_protection
-    def _stands(self, window: Window, answer: Answer) -> None:
-        if isinstance(answer, Standing):
-            window.stands(answer)
+        link.send(Subscribe(window.topic.name), subscribed)
+        link.send(window.question, window.told)
 
     @enable_ki_protection
     def _loaded(self, window: Window, after: int, answer: Answer) -> None:
@@ -418,11 +418,24 @@ class EngineNode:
     @enable_ki_protection
     async def _resync(self, link: EngineLink) -> None:
         """Find where each topic stands, then go on publishing."""
-        for number, window in enumerate(tuple(self._windows.values())):
+        asked = 0
+        fewer = Waitable()
+
+        @enable_ki_protection
+        def subscribed(answer: Answer) -> None:
+            nonlocal asked
+            asked -= 1
+            if asked == _MOST_ASKED // 2:
+                fewer.changed()
+
+        for number, window in enumerate(tuple(self._windows.values()), 1):
             if window.is_attached:
-                self._place(link, window)
-            if number % _SENT_AT_ONCE == _SENT_AT_ONCE - 1:
+                asked += 1
+                self._place(link, window, subscribed)
+            if number % _SENT_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
+            while asked >= _MOST_ASKED:
+                await fewer.wait_change()
         last = 0
         # What is posted while others run comes behind what was posted before.
         while posts := [post for post in self._posts.values() if post.number > last]:

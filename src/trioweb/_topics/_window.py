@@ -17,9 +17,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .._errors import HubFull
-from ._commands import Ask, Loaded, Standing, Stored
+from ._commands import Answer, Ask, Loaded, Standing, Stored
 from ._life import prepend, start_anew
 from ._log import size_of
 from ._position import Since
@@ -173,31 +174,32 @@ class Window:
     def question(self) -> Ask:
         """The question where the topic stands."""
         topic = self.topic
-        return Ask(topic.name, topic.retain, topic.epoch, topic.head, self._head_id)
+        return Ask(topic.name, topic.retain, topic._epoch, topic._log.head, self._head_id)
 
     def ask(self) -> None:
         """What was here need not be all any more."""
         self._state = ASKING
         self._is_loading = False
 
-    def stands(self, standing: Standing) -> None:
+    @enable_ki_protection
+    def told(self, answer: Answer) -> None:
         """The engine has answered `question`."""
-        if self._state is not ASKING:
+        if self._state is not ASKING or not isinstance(answer, Standing):
             return  # detached in the meantime
         topic = self.topic
-        epoch, head, begin, oldest, entries = standing
+        epoch, head, begin, oldest, entries = answer
         first = entries[0].offset if entries else head + 1
         self.begin, self._oldest = begin, oldest
         self._state = LIVE
-        if epoch != topic.epoch:
+        if epoch != topic._epoch:
             # Of another life is missing what its log has lost already.
-            is_first = not topic.epoch
+            is_first = not topic._epoch
             self._head_id = ""
             start_anew(topic, epoch, first - 1, None if is_first else first - 1 - begin)
             if not is_first:
                 self.restarts += 1
                 self.node.restarts += 1
-        elif first != topic.head + 1:
+        elif first != topic._log.head + 1:
             self._jump(first - 1)
         for stored in entries:
             self._append(stored)

@@ -126,7 +126,7 @@ class StoreNode:
         topic = window.topic
         stored = self.store.use(topic.name, topic.epoch, topic.head, topic.retain)
         self._used[topic.name] = stored
-        window.stands(Standing(stored.epoch, stored.head, stored.begin, stored.oldest, ()))
+        window.told(Standing(stored.epoch, stored.head, stored.begin, stored.oldest, ()))
 
     def detach(self, window: Window) -> None:
         self.store.index.leave(self._used.pop(window.topic.name))
