@@ -114,7 +114,7 @@ def _cpu_of(serve: Callable[[Sequence[socket.socket]], None]) -> float:
     for number, end in enumerate((publisher, *readers)):
         end.sendall(pack((HELLO, 1, f"node{number}")))
     for end in readers:
-        end.sendall(pack(say_command(Subscribe(_TOPIC))))
+        end.sendall(pack(say_command(Subscribe(_TOPIC, Retain(), "", 0, ""))))
     time.sleep(0.2)
     before = _cpu(child)
     _publish(publisher, readers)

@@ -151,11 +151,11 @@ class Engine:
         match command:
             case Publish():
                 return self._publish(node, command)
-            case Ask():
+            case Subscribe() | Ask():
                 return self._stand(command)
             case Load():
                 return self._load(command)
-            case Subscribe() | Unsubscribe() | Watch() | Unwatch() | Ping():
+            case Unsubscribe() | Watch() | Unwatch() | Ping():
                 return Done()
             case Members() | Count():
                 return self.presence.execute(command)
@@ -249,7 +249,7 @@ class Engine:
         self._push(Push(name, topic.epoch, Stored(offset, entry, 0)))
         return Published(Position(topic.epoch, offset))
 
-    def _stand(self, command: Ask) -> Standing:
+    def _stand(self, command: Subscribe | Ask) -> Standing:
         topic = self._topic(command.topic, command.retain)
         log = topic.log
         self._trim(topic)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from hiredis import pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioweb import Publisher
+from trioweb import Publisher, Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
-from trioweb._topics._commands import Entry
+from trioweb._topics._commands import Command, Entry, Load, Subscribe
 from trioweb._topics._details import details_of
 from trioweb.redis import RedisBroker
 from trioweb.redis._entries import name_once, read_push, read_stored, write_entry
 from trioweb.redis._greeting import read_scripts
 from trioweb.redis._names import Names
+from trioweb.redis._share import ALONE, Share
 from trioweb.redis._target import parse_target
+from trioweb.redis._words import Words
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -155,3 +159,23 @@ def test_who_lacks_hiredis_is_told_what_to_install() -> None:
     assert "ImportError: trioweb.redis needs hiredis 3.2: pip install 'trioweb[redis]'" in (
         ended.stderr
     )
+
+
+@given(st.text(max_size=20), st.sampled_from(["place", "load"]), st.integers(0, 2**40))
+def test_a_question_that_is_put_together_is_what_hiredis_packs(
+    topic: str, script: str, offset: int
+) -> None:
+    names, share = Names("app", 3), Share("", ALONE, 1)
+    scripts = {"place": b"1" * 40, "load": b"2" * 40}
+    words = Words("node", "run", scripts, names, share, durable=True, idle=60)
+    retain = Retain(max_messages=7, max_age=1.5)
+    command: Command = Subscribe(topic, retain, "epoch", offset, "node:1")
+    asked: tuple[Any, ...] = ("epoch", offset, "node:1", 2**14)
+    channel: tuple[Any, ...] = b"SUBSCRIBE", names.channel(topic)
+    subscribed = pack_command(channel)
+    if script == "load":
+        command, asked, subscribed = Load(topic, retain, 0, offset), (0, offset), b""
+    in_full = (*words._evaluate(script, topic, retain, names.keys(topic)), *asked)
+    # The first is put together, and the second has something ready.
+    for _ in range(2):
+        assert words.say(command)[0] == subscribed + pack_command(in_full)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from trioweb import _engine as engine
-from trioweb._topics._commands import Answer, Subscribe
+from trioweb._topics._commands import Subscribe
 from trioweb._topics._node import EngineLink, EngineNode
 from trioweb._topics._window import Window
 from trioweb.testing import MemoryBroker
@@ -35,13 +35,14 @@ def _no_life_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine.Engine, "restart", restart)
 
 
-def _place_once(
-    self: EngineNode, link: EngineLink, window: Window, subscribed: Callable[[Answer], None]
-) -> None:
-    link.send(Subscribe(window.topic.name), subscribed)
-    if not window.topic.epoch:
-        window.ask()
-        link.send(window.question, window.told)
+async def _subscribe_only(self: EngineNode, link: EngineLink) -> None:
+    for window in tuple(self._windows.values()):
+        if window.topic.epoch:
+            topic = window.topic
+            nothing = Subscribe(topic.name, topic.retain, "", 0, "")
+            link.send(nothing, lambda answer: None)
+        else:
+            link.send(window.ask(Subscribe), window.told)
 
 
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -55,5 +56,5 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         lambda self, epoch, stored: self._append(stored) if self.is_attached else None,
     ),
     "no matching": lambda patch: patch.setattr(engine, "_has", lambda topic, offset, id: True),
-    "no resync": lambda patch: patch.setattr(EngineNode, "_place", _place_once),
+    "no resync": lambda patch: patch.setattr(EngineNode, "_subscribe", _subscribe_only),
 }

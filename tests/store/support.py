@@ -19,6 +19,7 @@ from trioweb._topics._commands import (
     Publish,
     Published,
     Standing,
+    Subscribe,
 )
 from trioweb._topics._publishing import PublishDetails, prepare
 from trioweb._topics._store._keeping import Store
@@ -100,6 +101,11 @@ class Desk:
 
     async def ask(self, topic: str, epoch: str = "", offset: int = 0, id: str = "") -> Standing:
         answer = await self.execute(Ask(topic, self.retain, epoch, offset, id))
+        assert isinstance(answer, Standing)
+        return answer
+
+    async def subscribe(self, topic: str) -> Standing:
+        answer = await self.execute(Subscribe(topic, self.retain, "", 0, ""))
         assert isinstance(answer, Standing)
         return answer
 

@@ -19,7 +19,6 @@ from trioweb._topics._commands import (
     Loaded,
     Published,
     Refusal,
-    Subscribe,
     Unsubscribe,
 )
 from trioweb._topics._store import _opening
@@ -269,7 +268,12 @@ async def use(rng: random.Random, desk: Desk, name: str, model: Model, text: str
             await trio.sleep(rng.choice((0, 0, 0.01)))
         case 1:
             board = desk.switchboard
-            board.execute(desk, desk.node, rng.choice((Subscribe, Unsubscribe))(name))
+            if rng.randrange(2):
+                standing = await desk.subscribe(name)
+                assert standing.head == head
+                assert standing.epoch == model.epochs.setdefault(name, standing.epoch)
+            else:
+                board.execute(desk, desk.node, Unsubscribe(name))
             if board._idle:
                 board._forget_longest_unused()
         case 2:

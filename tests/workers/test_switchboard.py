@@ -41,7 +41,7 @@ class Desk:
         return self.switchboard.execute(self, self.node, command)
 
     def read(self, topic: str) -> None:
-        self.switchboard.execute(self, self.node, Subscribe(topic))
+        self.switchboard.execute(self, self.node, Subscribe(topic, RETAIN, "", 0, ""))
 
     def leave(self, topic: str) -> None:
         self.switchboard.execute(self, self.node, Unsubscribe(topic))

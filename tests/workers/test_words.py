@@ -46,7 +46,7 @@ FULL = Entry(
 COMMANDS: list[Command] = [
     Publish("news", RETAIN, 7, PLAIN, False),
     Publish("né\0ws", Retain(), 2**40, FULL, True),
-    Subscribe("news"),
+    Subscribe("news", RETAIN, "epoch", 4, "node:1"),
     Unsubscribe("news"),
     Ask("news", RETAIN, "epoch", 4, "node:1"),
     Load("news", RETAIN, 0, 4),

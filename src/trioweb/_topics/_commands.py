@@ -2,7 +2,7 @@
 
 Pure.  An engine does what one node asks in the order in which it was asked, and what it answers
 and pushes arrives in the order in which it was done.  So whatever arrives before the answer to
-Ask is part of that answer.
+Subscribe or Ask is part of that answer.
 
 Who is in a topic has the same two sides.  What a node has entered is its own to know; the engine
 has a copy under a lease, which is the node's while it has this connection.  A copy whose lease has
@@ -48,9 +48,13 @@ class Publish(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """Push what is published from now on."""
+    """Push what is published from now on, and do what Ask does."""
 
     topic: str
+    retain: Retain
+    epoch: str
+    offset: int
+    id: str
 
 
 class Unsubscribe(NamedTuple):

@@ -9,10 +9,12 @@ published once and in order, or refused, or counted as unanswered in the end.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Final, Literal, Protocol
 
 import trio
@@ -26,6 +28,7 @@ from .._waitable import Waitable, check_thread
 from ._broker import Receipt
 from ._commands import (
     Answer,
+    Ask,
     Changed,
     Command,
     Entry,
@@ -300,7 +303,7 @@ class EngineNode:
         """Receive the topic of *window*, and tell it where that stands."""
         self._windows[window.topic.name] = window
         if self._link is not None:
-            self._place(self._link, window, _ignore)
+            self._link.send(window.ask(Subscribe), window.told)
 
     def detach(self, window: Window) -> None:
         """Do not receive it any more."""
@@ -312,9 +315,9 @@ class EngineNode:
 
     def ask(self, window: Window) -> None:
         """Tell *window* where its topic stands."""
-        window.ask()
+        question = window.ask(Ask)
         if self._link is not None:
-            self._link.send(window.question, window.told)
+            self._link.send(question, window.told)
 
     def load(self, window: Window, after: int, upto: int) -> None:
         """Give *window* what lies there; if the connection is lost before, it asks again."""
@@ -322,13 +325,6 @@ class EngineNode:
         if self._link is not None:
             command = Load(topic.name, topic.retain, after, upto)
             self._link.send(command, partial(self._loaded, window, after))
-
-    def _place(
-        self, link: EngineLink, window: Window, subscribed: Callable[[Answer], None]
-    ) -> None:
-        window.ask()
-        link.send(Subscribe(window.topic.name), subscribed)
-        link.send(window.question, window.told)
 
     @enable_ki_protection
     def _loaded(self, window: Window, after: int, answer: Answer) -> None:
@@ -418,34 +414,40 @@ class EngineNode:
     @enable_ki_protection
     async def _resync(self, link: EngineLink) -> None:
         """Find where each topic stands, then go on publishing."""
-        asked = 0
-        fewer = Waitable()
-
-        @enable_ki_protection
-        def subscribed(answer: Answer) -> None:
-            nonlocal asked
-            asked -= 1
-            if asked == _MOST_ASKED // 2:
-                fewer.changed()
-
-        for number, window in enumerate(tuple(self._windows.values()), 1):
-            if window.is_attached:
-                asked += 1
-                self._place(link, window, subscribed)
-            if number % _SENT_AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
-            while asked >= _MOST_ASKED:
-                await fewer.wait_change()
+        await self._subscribe(link)
         last = 0
         # What is posted while others run comes behind what was posted before.
-        while posts := [post for post in self._posts.values() if post.number > last]:
-            for post in posts[:_SENT_AT_ONCE]:
+        while posts := self._posted_behind(last):
+            for number, post in enumerate(posts, 1):
                 self._send(link, post)
-                last = post.number
-            if len(posts) <= _SENT_AT_ONCE:
-                break
-            await trio.lowlevel.checkpoint()
+                if number % _SENT_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            last = posts[-1].number
         self._is_synced = True
+
+    @enable_ki_protection
+    async def _subscribe(self, link: EngineLink) -> None:
+        """Receive all topics again, and find where they stand."""
+        windows = tuple(self._windows.values())
+        under_way: deque[trio.Event] = deque()
+        for start in range(0, len(windows), _SENT_AT_ONCE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            if len(under_way) == _MOST_ASKED // _SENT_AT_ONCE:
+                await under_way.popleft().wait()
+            batch = [one for one in windows[start : start + _SENT_AT_ONCE] if one.is_attached]
+            for window in batch[:-1]:
+                link.send(window.ask(Subscribe), window.told)
+            # Answers come in order, nearly always: the last is that of all.
+            for window in batch[-1:]:
+                answered = trio.Event()
+                under_way.append(answered)
+                link.send(window.ask(Subscribe), partial(_pass_on, window.told, answered))
+
+    def _posted_behind(self, number: int) -> list[_Post]:
+        """Those with higher numbers, in order."""
+        later = takewhile(lambda post: post.number > number, reversed(self._posts.values()))
+        return [*later][::-1]
 
     async def _do_chores(self) -> None:
         while True:
@@ -483,4 +485,9 @@ def _ignore(answer: Answer) -> None:
 
 
 def _set(event: trio.Event, answer: Answer) -> None:
+    event.set()
+
+
+def _pass_on(told: Callable[[Answer], None], event: trio.Event, answer: Answer) -> None:
+    told(answer)
     event.set()

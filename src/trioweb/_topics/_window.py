@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._errors import HubFull
-from ._commands import Answer, Ask, Loaded, Standing, Stored
+from ._commands import Answer, Ask, Loaded, Standing, Stored, Subscribe
 from ._life import prepend, start_anew
 from ._log import size_of
 from ._position import Since
@@ -28,6 +28,9 @@ from ._publishing import accept
 
 if TYPE_CHECKING:
     from ._topic import Topic
+
+
+_Q = TypeVar("_Q", Subscribe, Ask)
 
 
 class State(Enum):
@@ -170,20 +173,16 @@ class Window:
 
     # What the node tells.
 
-    @property
-    def question(self) -> Ask:
-        """The question where the topic stands."""
-        topic = self.topic
-        return Ask(topic.name, topic.retain, topic._epoch, topic._log.head, self._head_id)
-
-    def ask(self) -> None:
-        """What was here need not be all any more."""
+    def ask(self, kind: type[_Q]) -> _Q:
+        """What was here need not be all any more: the question where the topic stands."""
         self._state = ASKING
         self._is_loading = False
+        topic = self.topic
+        return kind(topic.name, topic.retain, topic._epoch, topic._log.head, self._head_id)
 
     @enable_ki_protection
     def told(self, answer: Answer) -> None:
-        """The engine has answered `question`."""
+        """The engine has answered what was asked."""
         if self._state is not ASKING or not isinstance(answer, Standing):
             return  # detached in the meantime
         topic = self.topic

@@ -79,7 +79,7 @@ class Switchboard:
     def wait_for(self, command: Command) -> Wait | None:
         """What has to be waited for before *command* can be executed; then it is asked again."""
         kept = self._kept
-        if kept is None or not isinstance(command, (Publish, Ask, Load)):
+        if kept is None or not isinstance(command, (Publish, Subscribe, Ask, Load)):
             return None
         loading = kept.load(command.topic, command.retain, self._restore)
         if loading is not None:

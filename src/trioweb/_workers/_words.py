@@ -53,13 +53,13 @@ Words: TypeAlias = tuple[Any, ...]
 
 # Commands and answers that are told as they stand, whose codes are their places here.
 _PLAIN: Final[tuple[type[Any], ...]] = (
-    *(Subscribe, Unsubscribe, Ping, Refusal, Done),
+    *(Unsubscribe, Ping, Refusal, Done),
     *(Renew, Expire, Enter, Leave, Members, Count, Watch, Unwatch, Reap),
     *(Renewed, Present, Counted, Reaped),
 )
 _PLAIN_CODES: Final = {kind: code for code, kind in enumerate(_PLAIN)}
 # The others of a worker, and of a parent.
-PUBLISH, ASK, LOAD = range(50, 53)
+PUBLISH, SUBSCRIBE, ASK, LOAD = range(50, 54)
 PUBLISHED, STANDING, LOADED, PUSH, CHANGED = range(50, 55)
 # Up to here all is between a node and the engine; in front of WELCOME, within a session.
 WELCOME: Final = 98
@@ -88,9 +88,10 @@ def say_command(command: Command) -> Words:
             kept = _say_retain(retain)
             told = None if details is NOTHING else _say_details(details)
             return PUBLISH, topic, kept, number, id, frame, skip, told, is_retry
-        case Ask():
+        case Subscribe() | Ask():
             topic, retain, *rest = command
-            return ASK, topic, _say_retain(retain), *rest
+            code = SUBSCRIBE if isinstance(command, Subscribe) else ASK
+            return code, topic, _say_retain(retain), *rest
         case Load():
             topic, retain, *rest = command
             return LOAD, topic, _say_retain(retain), *rest
@@ -105,6 +106,8 @@ def hear_command(words: Words) -> Command:
         details = NOTHING if told is None else _hear_details(told)
         entry = Entry(id, frame, skip, details)
         return Publish(topic, _hear_retain(*kept), number, entry, is_retry)
+    if code == SUBSCRIBE:
+        return Subscribe(words[1], _hear_retain(*words[2]), *words[3:])
     if code == ASK:
         return Ask(words[1], _hear_retain(*words[2]), *words[3:])
     if code == LOAD:

@@ -17,7 +17,17 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._tls import network_reason
-from .._topics._commands import Answer, Ask, Command, Done, Ping, Publish, Pushed, Refusal
+from .._topics._commands import (
+    Answer,
+    Ask,
+    Command,
+    Done,
+    Ping,
+    Publish,
+    Pushed,
+    Refusal,
+    Subscribe,
+)
 from .._topics._node import EngineLost
 from .._waitable import Waitable
 from ._entries import read_push
@@ -25,7 +35,7 @@ from ._greeting import read_engines
 from ._names import Names
 from ._presence import REFUSABLE, read_change
 from ._share import Share
-from ._words import Read, Said, Words
+from ._words import Read, Said, Words, done
 
 # Bytes that are read or written at a time, and replies that are taken before others may run.
 _CHUNK: Final = 64 * 2**10
@@ -93,6 +103,8 @@ class RedisLink:
 
     def _put(self, command: Command, said: Said, answered: Callable[[Answer], None]) -> None:
         data, read, weight = said
+        if isinstance(command, Subscribe):
+            self._asked.append((command, done, _ignore, 0))
         self._asked.append((command, read, answered, weight))
         self._unsent.append(data)
         self._weights.append(weight)
@@ -102,8 +114,9 @@ class RedisLink:
     def _ask_in_full(self, again: tuple[Command, Callable[[Answer], None]]) -> None:
         """There is more behind what the node has than fits into an answer to many questions."""
         command, answered = again
-        assert isinstance(command, Ask)
-        self._put(command, self._words.ask(command, command.retain.max_bytes), answered)
+        assert isinstance(command, Subscribe | Ask)
+        question = Ask(*command)
+        self._put(question, self._words.ask(question, question.retain.max_bytes), answered)
 
     async def wait_lost(self) -> str:
         await self._was_lost.wait()

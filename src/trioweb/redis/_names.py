@@ -41,6 +41,19 @@ class Names:
         start = self._start(topic)
         return start + b":m", start + b":s", start + b":k"
 
+    def packed_keys(self, topic: str) -> bytes:
+        """The same as words of a command, as they are sent."""
+        start = self._start(topic)
+        size = len(start) + 2
+        return b"$%d\r\n%b:m\r\n$%d\r\n%b:s\r\n$%d\r\n%b:k\r\n" % (
+            size,
+            start,
+            size,
+            start,
+            size,
+            start,
+        )
+
     def node(self, topic: str, node: str) -> bytes:
         """What *node* has published last."""
         return self._start(topic) + b":n:" + node.encode()

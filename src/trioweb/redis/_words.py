@@ -106,7 +106,7 @@ class Words:
         """What is to be sent for *command*."""
         if isinstance(command, Publish):
             return self._publish(command), _published, 0
-        if isinstance(command, Ask):
+        if isinstance(command, Subscribe | Ask):
             return self.ask(command, min(_LITTLE, command.retain.max_bytes))
         if isinstance(command, Load):
             topic, retain, after, upto = command
@@ -115,9 +115,7 @@ class Words:
         names = self._names
         words: tuple[Any, ...]
         read: Read = done
-        if isinstance(command, Subscribe):
-            words = b"SUBSCRIBE", names.channel(command.topic)
-        elif isinstance(command, Unsubscribe):
+        if isinstance(command, Unsubscribe):
             words = b"UNSUBSCRIBE", names.channel(command.topic)
         elif isinstance(command, Ping):
             words, read = (b"ROLE",), _led
@@ -125,11 +123,14 @@ class Words:
             words, read = say_presence(names, self._scripts, command)
         return hiredis.pack_command(words), read, 0
 
-    def ask(self, command: Ask, room: int) -> Said:
+    def ask(self, command: Subscribe | Ask, room: int) -> Said:
         """What is to be sent for *command*, the answer to which has *room* bytes of history at
         most, or none."""
         topic, retain, epoch, offset, id = command
         data = self._question("place", topic, retain, (epoch, offset, id, room))
+        if isinstance(command, Subscribe):
+            words: tuple[Any, ...] = b"SUBSCRIBE", self._names.channel(topic)
+            data = hiredis.pack_command(words) + data
         # A node that has nothing is told of nothing.
         return data, _stands, room if epoch else 0
 
@@ -141,7 +142,7 @@ class Words:
         if frame is None:
             frame = self._frame(script, retain, since)
         words, before_keys, behind_keys = frame
-        keys = _pack(self._names.keys(topic))
+        keys = self._names.packed_keys(topic)
         count = words + len(asked)
         return b"*%d\r\n%b%b%b%b" % (count, before_keys, keys, behind_keys, _pack(asked))
 
