@@ -387,8 +387,12 @@ CASES = {
         ),
         took=20,
         bound="A publication is checked, encoded, given a receipt and kept until there is an "
-        "answer, in Python; the bare loop forgets it. What is asked when a connection begins is "
-        "asked as fast as the server takes it, in small writes; the bare loop waits for answers.",
+        "answer, in Python; the bare loop forgets it. Attaching and resync were taken apart with "
+        "neither socket nor collector, on one machine: to note and ask for a topic takes 5.2 and "
+        "4.2 µs where the bare loop packs for 3.4, to hear where it stands 4.0 and 3.5 where that "
+        "reads for 1.2, and kernel and Trio take 2 of both. What is left is Python that knows which"
+        " topic is whose. While thousands are attached at once, the collector goes through all "
+        "topics now and then, which is up to 5 µs of each.",
     ),
     "hub-memory": Case(
         "A hub of 1,000 topics, filled three times over with publications of 64 bytes",

@@ -17,6 +17,7 @@ from ._log import Log
 from ._sink import Sink
 
 if TYPE_CHECKING:
+    from ._subscription import Subscription
     from ._topic import Topic
 
 
@@ -63,10 +64,12 @@ def start_anew(topic: Topic, epoch: str, head: int, missing: int | None) -> None
     topic._late.clear()
     topic._hub._pump.forget(topic)  # what is under way is about another log
     groups = tuple(topic._members.values())
+    subscriptions: list[Subscription] = []
     for members in groups:
         members.rebase(topic._log)
+        subscriptions += members.subscriptions
     ended: list[Sink] = []
-    for subscription in [one for members in groups for one in members.subscriptions]:
+    for subscription in subscriptions:
         if subscription._slow == "evict":
             subscription.close()
             ended.append(subscription._sink)

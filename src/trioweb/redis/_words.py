@@ -38,6 +38,8 @@ from ._share import Share
 # What the answer to a command makes of a reply; None if there is more than was asked for.
 Read = Callable[[Any], Answer | None]
 _DONE: Final = Done()
+# A union would be made anew each time.
+_QUESTIONS: Final = (Subscribe, Ask)
 # Of how many topics the beginning of a publication is kept, and for how many bounds of retention
 # that of a question.
 _MAX_BEGINNINGS: Final = 1_024
@@ -106,8 +108,8 @@ class Words:
         """What is to be sent for *command*."""
         if isinstance(command, Publish):
             return self._publish(command), _published, 0
-        if isinstance(command, Subscribe | Ask):
-            return self.ask(command, min(_LITTLE, command.retain.max_bytes))
+        if isinstance(command, _QUESTIONS):
+            return self.ask(command, _LITTLE)
         if isinstance(command, Load):
             topic, retain, after, upto = command
             data = self._question("load", topic, retain, (after, upto))
