@@ -27,6 +27,8 @@ def _smallest(task: Task) -> Task:
             return replace(small, returning=8, publications=5, seconds=0.05)
         case "hub-memory":
             return replace(small, publications=1000)
+        case "broker":
+            return replace(small, publications=128, seconds=0.05)
         case "reconnect":
             return replace(small, connections=1)
         case _:
@@ -42,7 +44,13 @@ def _measurements() -> list[object]:
             same = replace(_smallest(case.task), connections=1, burst=1, size=64)
             found.setdefault((peer, same), (name, case))
     return [
-        pytest.param(peer, case, id=f"{name}-{peer}") for (peer, _), (name, case) in found.items()
+        pytest.param(
+            peer,
+            case,
+            id=f"{name}-{peer}",
+            marks=[pytest.mark.redis] if case.task.kind == "broker" else [],
+        )
+        for (peer, _), (name, case) in found.items()
     ]
 
 
