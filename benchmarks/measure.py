@@ -216,8 +216,8 @@ def _measure_broker(peer: str, cores: Cores, task: Task) -> Figures:
     with run_redis(cores.load) as url:
         with _started(cores.measured, "brokers", replace(task, broker=url).to_json()) as bare:
             figures = dict(_figures(bare))
-        delivery = Task("publish", connections=500)
-        latency = Task("latency", connections=1, seconds=3, rate=300)
+        delivery = Task("publish", connections=max(1, task.connections // 20), seconds=task.seconds)
+        latency = Task("latency", connections=1, seconds=task.seconds, rate=300)
         for name, figure, asked in ("delivery", "cpu", delivery), ("node to node", "p50", latency):
             alone = _serve(peer, cores, asked)[figure]
             figures[name] = _serve(peer, cores, replace(asked, broker=url))[figure] / alone

@@ -59,9 +59,12 @@ async def full_page() -> str:
         trioweb.open_hub(broker=MemoryBroker()) as hub,
         trioweb.open_client("ws://server/", dial=Door().dial) as client,
     ):
-        hub.topic("lobby").publish("news")
+        topic = hub.topic("lobby")
+        await topic.publish_confirmed("news")
         site = await start(nursery, echo, hub=hub)
-        page = await trioweb.metrics(site.server, client=client, topics=["lobby"])
+        # So that it is in use, and has a lag.
+        with topic.publications():
+            page = await trioweb.metrics(site.server, client=client, topics=["lobby"])
         nursery.cancel_scope.cancel()
     return page
 
