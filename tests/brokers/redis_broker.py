@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import fields
 from typing import Final
 
@@ -22,7 +22,6 @@ import trio.testing
 from tests.brokers.redis_server import RedisServer
 from trioweb import BrokerPolicy
 from trioweb._topics._commands import Answer, Command, Pushed
-from trioweb._topics._node import EngineLink
 from trioweb.redis import RedisBroker
 from trioweb.redis._link import RedisLink
 
@@ -150,11 +149,6 @@ class FaultyRedisBroker:
         self._streams.append(stream)
         return stream
 
-    def connect(
-        self, node: str, fence: str, receive: Callable[[Pushed], None]
-    ) -> AbstractAsyncContextManager[EngineLink]:
-        return self._connect(node, fence, receive)
-
     @contextmanager
     def _connects(self) -> Generator[None]:
         self._connecting += 1
@@ -166,7 +160,7 @@ class FaultyRedisBroker:
             self.look()
 
     @asynccontextmanager
-    async def _connect(
+    async def connect(
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_Link]:
         def receive_unless_lost(pushed: Pushed) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import trio
@@ -118,13 +118,8 @@ class FaultyWorkerBroker:
         self._is_down = False
         self._pushes_lost = 0
 
-    def connect(
-        self, node: str, fence: str, receive: Callable[[Pushed], None]
-    ) -> AbstractAsyncContextManager[EngineLink]:
-        return self._connect(node, fence, receive)
-
     @asynccontextmanager
-    async def _connect(
+    async def connect(
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[EngineLink]:
         if self._is_down:

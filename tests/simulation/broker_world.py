@@ -23,7 +23,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -84,13 +84,8 @@ class Way:
         self.broker = world.broker
         self._link: Any = None
 
-    def connect(
-        self, node: str, fence: str, receive: Callable[[Pushed], None]
-    ) -> AbstractAsyncContextManager[EngineLink]:
-        return self._connect(node, fence, receive)
-
     @asynccontextmanager
-    async def _connect(
+    async def connect(
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[EngineLink]:
         if self.is_cut:

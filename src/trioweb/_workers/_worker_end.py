@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import trio
@@ -18,7 +18,7 @@ from .._errors import CloseCode
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import BrokerPolicy
 from .._topics._commands import Answer, Command, Pushed
-from .._topics._node import EngineLink, EngineLost
+from .._topics._node import EngineLost
 from .._waitable import Waitable
 from ._pipe import Pipe
 from ._words import (
@@ -108,14 +108,9 @@ class WorkerBroker:
         self._link: _WorkerLink | None = None
         self._is_orphaned = False
 
-    def connect(
-        self, node: str, fence: str, receive: Callable[[Pushed], None]
-    ) -> AbstractAsyncContextManager[EngineLink]:
-        return self._connect(node, receive)
-
     @asynccontextmanager
-    async def _connect(
-        self, node: str, receive: Callable[[Pushed], None]
+    async def connect(
+        self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_WorkerLink]:
         if self._is_orphaned:
             raise EngineLost("the parent has gone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ from .._callbacks import awaitable
 from .._tls import network_reason
 from .._topics import BrokerPolicy
 from .._topics._commands import Pushed
-from .._topics._node import EngineLink, EngineLost
+from .._topics._node import EngineLost
 from ._greeting import Greeting
 from ._link import RedisLink
 from ._names import Names
@@ -59,16 +59,11 @@ class RedisEngine:
     credentials: Credentials | None
     resolve: Resolve | None
 
-    def connect(
-        self, node: str, fence: str, receive: Callable[[Pushed], None]
-    ) -> AbstractAsyncContextManager[EngineLink]:
-        """See `trioweb.Broker`."""
-        return self._connect(node, fence, receive)
-
     @asynccontextmanager
-    async def _connect(
+    async def connect(
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[RedisLink]:
+        """See `trioweb.Broker`."""
         stream: trio.abc.Stream | None = None
         try:
             with trio.move_on_after(self.policy.timeout) as scope:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -20,7 +20,7 @@ from .._topics._commands import (
     Unwatch,
     Watch,
 )
-from .._topics._node import EngineLink, EngineLost
+from .._topics._node import EngineLost
 from .._waitable import Waitable
 
 
@@ -140,16 +140,11 @@ class MemoryBroker:
         self._pushes_lost = 0
         self._number = 0
 
-    def connect(
-        self, node: str, fence: str, receive: Callable[[Pushed], None]
-    ) -> AbstractAsyncContextManager[EngineLink]:
-        """For hubs; see `trioweb.Broker`."""
-        return self._connect(node, fence, receive)
-
     @asynccontextmanager
-    async def _connect(
+    async def connect(
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_MemoryLink]:
+        """For hubs; see `trioweb.Broker`."""
         with trio.move_on_after(self.policy.timeout) as scope:
             await trio.sleep(2 * self.latency)
             await self._runs.wait()
