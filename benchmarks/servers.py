@@ -119,6 +119,8 @@ async def serve_trioweb(job: Job) -> None:
         topic = hub.topic("news")
         # From node to node, for what is measured in time.
         away = other.topic("news") if broker and job.task.kind == "latency" else topic
+        # Before that a subscription begins somewhere that no one knows.
+        await topic.wait_live()
 
         async def handler(connection: trioweb.Connection) -> None:
             with topic.subscribe(connection) if job.publishes else contextlib.nullcontext():

@@ -38,7 +38,7 @@ def test_import_brings_few_modules_beside_those_of_trio() -> None:
     assert "h11" in others
     assert not late & {*modules, *(name.partition(".")[0] for name in others)}
     assert len(others) <= 25, others
-    assert len(modules) <= 150
+    assert len(modules) - len(others) <= 150
 
 
 def test_import_does_little_work() -> None:
