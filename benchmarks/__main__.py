@@ -3,7 +3,7 @@
 In every round each peer is started afresh and measured once, in an order that turns with the
 rounds; a ratio is taken between two figures of the same round. What is measured has one core to
 itself, and the load another. Progress goes to stderr and the tables (Markdown) to stdout. The exit
-code is 1 if a bar was missed.
+code is 1 if a bar was missed, or a case could not be measured; that one keeps its old figures.
 """
 
 import argparse
@@ -108,7 +108,8 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measure_all(options: argparse.Namespace) -> report.Results:
+def _measure_all(options: argparse.Namespace) -> tuple[report.Results, list[str]]:
+    """Return what was found, and the cases of which nothing was."""
     cores = Cores(*map(int, options.cores.split(",")))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -136,13 +137,16 @@ def _measure_all(options: argparse.Namespace) -> report.Results:
         report.versions(results),
         flush=True,
     )
+    failed = []
     started = time.monotonic()
     for name, (peers, rounds) in plan.items():
         progress(f"{(time.monotonic() - started) / 60:.1f} min: {name}: {CASES[name].title}")
-        figures = run(CASES[name], peers, rounds, cores)
+        if not (figures := run(CASES[name], peers, rounds, cores)):
+            failed.append(name)
+            continue
         results["cases"][name] = {"date": results["date"], "rounds": rounds, "figures": figures}
         print(f"\n{report.tables(name, results['cases'][name])}", flush=True)
-    return results
+    return results, failed
 
 
 def main() -> int:
@@ -153,8 +157,9 @@ def main() -> int:
             sys.exit(f"there is no {options.json}")
         _write_documents(results)
         return 0
-    results = _measure_all(options)
-    missed = [
+    results, failed = _measure_all(options)
+    missed = [f"{name}: it could not be measured" for name in failed]
+    missed += [
         f"{name}: {bar.label} {bar}"
         for name, found in results["cases"].items()
         for bar in report.missed(name, found)

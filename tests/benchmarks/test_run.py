@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
 from benchmarks import __main__ as command
@@ -51,3 +55,19 @@ def test_merged_keeps_the_cases_that_were_not_measured_again() -> None:
     assert found["versions"] == {"a": "1", "b": "2"}
     dates = [(name, case["date"]) for name, case in found["cases"].items()]
     assert dates == [(first, "2026-02-02"), (second, "2026-01-01"), (third, "2026-02-02")]
+
+
+def test_case_that_cannot_be_measured_is_told_and_keeps_its_old_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(peer: str, cores: Cores, task: Task) -> Figures:
+        raise ChildProcessError("it failed")
+
+    case = next(iter(CASES))
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(results("2026-01-01", {}, case)))
+    monkeypatch.setattr(command, "measure", fail)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", case, "--rounds", "1", "--json", f"{old}"])
+    assert command.main() == 1
+    assert f"{case}: it could not be measured" in capsys.readouterr().err
+    assert json.loads(old.read_text())["cases"][case]["date"] == "2026-01-01"
