@@ -33,7 +33,7 @@ from ._server._events import wants_events
 from ._server._origins import Origins
 from ._topic_server._rules import Granted, TopicRules, takes_anonymous
 from ._topics import Hub, Topic
-from ._topics._node import EngineLost
+from ._topics._engine_link import EngineLost
 from ._topics._presence import Member as Present
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import trio
 
 from tests.brokers.redis_server import RedisServer, run_redis
 from trioweb import Hub, Position, Topic, open_hub
-from trioweb._topics._node import EngineLost
+from trioweb._topics._engine_link import EngineLost
 from trioweb.redis import RedisBroker
 from trioweb.redis._share import ALONE, Share, owner
 

@@ -15,7 +15,7 @@ import trio
 
 from trioweb import BrokerPolicy
 from trioweb._topics._commands import Pushed
-from trioweb._topics._node import EngineLink, EngineLost
+from trioweb._topics._engine_link import EngineLink, EngineLost
 from trioweb._waitable import Waitable
 from trioweb._workers import Switchboard, WorkerEnd
 from trioweb._workers._parent_end import ParentEnd

@@ -8,7 +8,8 @@ import pytest
 
 from trioweb import _engine as engine
 from trioweb._topics._commands import Subscribe
-from trioweb._topics._node import EngineLink, EngineNode
+from trioweb._topics._engine_link import EngineLink
+from trioweb._topics._node import EngineNode
 from trioweb._topics._window import Window
 from trioweb.testing import MemoryBroker
 

@@ -47,7 +47,8 @@ from trioweb import (
 )
 from trioweb._topics._commands import Pushed
 from trioweb._topics._details import NOTHING
-from trioweb._topics._node import EngineLink, EngineLost, EngineNode
+from trioweb._topics._engine_link import EngineLink, EngineLost
+from trioweb._topics._node import EngineNode
 from trioweb.testing import MemoryBroker, deterministic
 
 OUTBOX = Outbox(max_messages=40, max_bytes=100_000, full="raise")

@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.topics.support import Peers, open_peers
 from trioweb import BrokerPolicy, open_hub
-from trioweb._topics._node import EngineLost
+from trioweb._topics._engine_link import EngineLost
 from trioweb._workers import Switchboard, WorkerEnd, open_worker
 from trioweb._workers._parent_end import ParentEnd
 from trioweb.testing import MemoryStream, stream_pair

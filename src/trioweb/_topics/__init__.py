@@ -2,9 +2,9 @@
 
 from ._broker import Receipt
 from ._details import Kind, Publisher
+from ._engine_link import Broker, BrokerPolicy, BrokerStatistics
 from ._hub import Hub, HubStatistics, open_hub
 from ._log import Publication
-from ._node import Broker, BrokerPolicy, BrokerStatistics
 from ._position import Position, Recovery, Since
 from ._presence import PresenceChange, PresenceCount
 from ._presence_changes import PresenceChanges

@@ -23,7 +23,7 @@ from ._publishing import accept
 from ._shape import COST_OF_WRITE
 
 if TYPE_CHECKING:
-    from ._node import BrokerStatistics
+    from ._engine_link import BrokerStatistics
     from ._retention import Retention
     from ._store._statistics import StoreStatistics
     from ._topic import Topic

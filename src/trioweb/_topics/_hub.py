@@ -18,12 +18,11 @@ from .._observer import Observer
 from .._policy import Retain
 from ._broker import LocalNode, Node
 from ._delivery import Counts
-from ._node import Broker, BrokerStatistics
+from ._engine_link import Broker, BrokerStatistics
 from ._presence import Presence
 from ._pump import Pump
 from ._retention import Retention
 from ._sink import Outlet
-from ._spread import open_node
 from ._store._statistics import StoreStatistics
 from ._subscription import Slow, Subscription, check_slow
 from ._topic import Topic
@@ -286,10 +285,13 @@ async def open_hub(
     check_kind("open_hub", "store", store, str, os.PathLike, optional=True)
     if broker is not None and store is not None:
         raise ValueError("open_hub(broker=…, store=…): a broker keeps the topics itself")
-    engine = None if broker is None else open_node(broker)
-    stored = None
+    engine = stored = None
+    # Each of the two needs much that a hub by itself never does.
+    if broker is not None:
+        from ._spread import open_node
+
+        engine = open_node(broker)
     if store is not None:
-        # Whoever has no store needs no SQLite.
         from ._store._node import open_stored_node
 
         stored = await open_stored_node(os.fsdecode(store), max_topics, max_bytes, linger)

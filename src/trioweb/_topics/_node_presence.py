@@ -43,7 +43,7 @@ from ._presence import Follower, Member, PresenceCount, size_of_member
 from ._reaper import Reaper
 
 if TYPE_CHECKING:
-    from ._node import EngineLink
+    from ._engine_link import EngineLink
     from ._retention import Retention
 
 # A node that is gone is present for so long, and one that stands still may for a bit less.

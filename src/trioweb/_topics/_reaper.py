@@ -15,7 +15,7 @@ from trio.lowlevel import enable_ki_protection
 from ._commands import Answer, Reap, Reaped
 
 if TYPE_CHECKING:
-    from ._node import EngineLink
+    from ._engine_link import EngineLink
 
 
 class Reaper:

@@ -11,7 +11,8 @@ import trio
 
 from ._broker import Receipt
 from ._details import Details
-from ._node import Broker, BrokerStatistics, EngineNode
+from ._engine_link import Broker, BrokerStatistics
+from ._node import EngineNode
 from ._node_presence import NodePresence
 from ._presence import Follower, Member, PresenceCount
 from ._retention import Retention

@@ -18,7 +18,7 @@ from .._errors import CloseCode
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import BrokerPolicy
 from .._topics._commands import Answer, Command, Pushed
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from .._waitable import Waitable
 from ._pipe import Pipe
 from ._words import (

@@ -13,7 +13,7 @@ from .._arguments import check_async, check_kind, check_passes_on, check_texts, 
 from .._policy import Outbox, Retry
 from .._topics import BrokerPolicy
 from .._topics._commands import Pushed
-from .._topics._node import Broker, EngineLink
+from .._topics._engine_link import Broker, EngineLink
 from ._engine import Credentials, Dial, RedisEngine, Resolve, open_stream
 from ._greeting import read_scripts
 from ._names import Names

@@ -14,7 +14,7 @@ from .._callbacks import awaitable
 from .._tls import network_reason
 from .._topics import BrokerPolicy
 from .._topics._commands import Pushed
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from ._greeting import Greeting
 from ._link import RedisLink
 from ._names import Names

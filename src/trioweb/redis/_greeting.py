@@ -19,7 +19,7 @@ from typing import Any, Final
 import hiredis
 import trio
 
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from ._names import Names
 from ._share import Share
 

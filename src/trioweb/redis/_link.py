@@ -28,7 +28,7 @@ from .._topics._commands import (
     Refusal,
     Subscribe,
 )
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from .._waitable import Waitable
 from ._entries import read_push
 from ._greeting import read_engines

@@ -8,7 +8,7 @@ from typing import Final
 import hiredis
 import trio
 
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from ._greeting import ask
 from ._target import Target
 

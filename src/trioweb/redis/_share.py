@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 
 ALONE: Final = ("",)
 

@@ -27,8 +27,8 @@ from .._topics._commands import (
     Subscribe,
     Unsubscribe,
 )
+from .._topics._engine_link import EngineLost
 from .._topics._log import size_of
-from .._topics._node import EngineLost
 from .._topics._position import Position
 from ._entries import name_once, read_stored, write_entry
 from ._names import Names

@@ -20,7 +20,7 @@ from .._topics._commands import (
     Unwatch,
     Watch,
 )
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from .._waitable import Waitable
 
 
