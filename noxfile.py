@@ -25,14 +25,20 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # With the one that runs nox, so that a Python newer than this list still gets its tests.
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "3.14", THIS_PYTHON]))
-# What needs nothing but Python; `interop` runs the others.
+# What needs more than Python; `interop` runs it.
 _OTHERS = (
     "brokers or browser or node or proxy or centrifuge or curl or front or systemd or promtool"
 )
 HERE = ("-m", f"not ({_OTHERS})")
 QUICK = ("-m", f"not ({_OTHERS} or slow)")
-# What `docs` runs: some minutes of programs, which depend on no Python and reach no other lines.
-BUT_DOCS = "--ignore=tests/docs"
+SLOW = ("-m", f"slow and not ({_OTHERS})")
+IN_MEMORY = ("-m", f"not ({_OTHERS} or slow or network or redis)")
+# What differs between Pythons differs between the oldest and the newest, too: on those between them
+# the tests do without processes and sockets.
+BETWEEN = ("3.12",)
+# What sessions of their own run: minutes of programs, pages and other people's libraries, which
+# depend on no Python and reach no other lines.
+ELSEWHERE = ("--ignore=tests/docs", "--ignore=tests/examples", "--ignore=tests/interop")
 
 
 def group(name: str) -> list[str]:
@@ -53,9 +59,17 @@ def folder(session: nox.Session) -> Path:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on every installed Python; `coverage` runs the slow ones, too."""
+    """Run the tests on every installed Python, but for those that have a session of their own."""
     session.install(".", *group("tests"))
-    session.run("pytest", *QUICK, BUT_DOCS, *session.posargs)
+    is_between = session.python in BETWEEN and session.python != THIS_PYTHON
+    session.run("pytest", *(IN_MEMORY if is_between else QUICK), *ELSEWHERE, *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take more than a few seconds each."""
+    session.install(".", *group("tests"))
+    session.run("pytest", *SLOW, *ELSEWHERE, *session.posargs)
 
 
 @nox.session
@@ -68,11 +82,11 @@ def oldest_pytest(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests and show which lines and branches they reach (htmlcov/index.html)."""
+    """Run `tests` on this Python; which lines and branches do they reach (htmlcov/index.html)?"""
     session.install("-e", ".", *group("tests"))
     session.env["COVERAGE_FILE"] = str(folder(session) / ".coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *HERE, BUT_DOCS, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *QUICK, *ELSEWHERE, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "html", "--quiet", "--fail-under=0")
     session.run("coverage", "report")
@@ -104,7 +118,7 @@ def examples(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """Try the server and its pages in a real Chromium."""
-    require(session, "chromium", "node", "npm")
+    require(session, "chromium", "node", "npm", "nginx", "haproxy", "caddy")
     session.install(".", *group("tests"), *group("browser"))
     install_node_packages(session)
     session.run("pytest", "--all-peers", "-m", "browser", *session.posargs)
@@ -112,15 +126,16 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Try it with other people's: browsers, Node, Python's libraries, proxies, servers."""
-    require(session, "chromium", "node", "npm", "tinyproxy", "microsocks", "curl")
+    """Try it with other people's: Node, Python's libraries, proxies, servers; but for `browser`."""
+    require(session, "node", "npm", "tinyproxy", "microsocks", "curl")
     require(session, "nginx", "haproxy", "caddy", "systemd-analyze", "redis-server")
-    session.install(".", *group("tests"), *group("browser"))
+    session.install(".", *group("tests"))
     install_node_packages(session)
     session.env["PROMTOOL"] = find_promtool(session)
-    where = ("tests/interop", "tests/node", "tests/browser", "tests/examples/test_pages.py")
+    where = ("-m", "not browser", "tests/interop", "tests/node", "tests/examples/test_nodes.py")
     session.run("pytest", "--all-peers", *where, *session.posargs)
-    session.run("pytest", "--all-peers", "-m", "node or browser", "tests/docs", *session.posargs)
+    node = ("-m", "node and not browser", "tests/docs")
+    session.run("pytest", "--all-peers", *node, *session.posargs)
     redis = ("-m", "redis and not slow and not brokers", "tests/brokers")
     session.run("pytest", "--all-peers", *redis, *session.posargs)
 
@@ -252,7 +267,7 @@ def brokers(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Run the Autobahn testsuite against trioweb and its peers (docs/conformance.md)."""
+    """Run the Autobahn testsuite against trioweb and its peers; with `-- --ours` only trioweb."""
     python2 = find_python2()
     if python2 is None:
         session.skip("the Autobahn testsuite needs a Python 2.7, on the path or under pyenv")
