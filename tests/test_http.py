@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import Script, one_by_one, open_streams
-from trioweb._heads import addresses, read_head, read_response
+from trioweb._handshake._responses import read_response
+from trioweb._heads import addresses, read_head
 from trioweb._protocol._http import BadHead, Headers, Request, Response, format_address
 from trioweb._protocol._requests import parse_request
 

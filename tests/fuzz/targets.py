@@ -42,7 +42,8 @@ from trioweb._centrifuge import CODECS, Codec
 from trioweb._centrifuge._replies import Push, Reply
 from trioweb._centrifuge._schema import Publication
 from trioweb._errors import BadMessage
-from trioweb._heads import read_head, read_response
+from trioweb._handshake._responses import read_response
+from trioweb._heads import read_head
 from trioweb._protocol import _frames_python
 from trioweb._protocol._bodies import BadBody, BodyDecoder
 from trioweb._protocol._deflate import Compressor, Inflater, choose_offer, read_answer

@@ -12,7 +12,6 @@ from typing import Any
 import trio
 
 from .._errors import ConnectFailed, ProxyRefused, first_words
-from .._heads import read_response
 from .._protocol._http import BadHead
 from ._proxy import Proxy
 
@@ -56,6 +55,8 @@ async def _ask_http(
     max_head_bytes: int,
 ) -> None:
     """CONNECT (RFC 9110 section 9.3.6)."""
+    from .._handshake._responses import read_response  # a server needs no h11
+
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     if user_agent:
