@@ -29,7 +29,8 @@ import trio.testing
 import trustme
 
 from trioweb import Connection, Limits, Request
-from trioweb._link import Link, reply_key
+from trioweb._link import Link
+from trioweb._protocol._replies import reply_key
 from trioweb._server._reader import Reader
 from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair
@@ -178,7 +179,7 @@ def start_connection(
         spawn=nursery.start_soon,
         replies={reply_key(message): reply for message, reply in (replies or {}).items()},
     )
-    link.start(reader)
+    link.carrier.start(reader)
     return Connection(link, Request("GET", "/"))
 
 

@@ -41,7 +41,7 @@ async def test_connection_says_what_it_is(nursery: trio.Nursery) -> None:
     stream, peer = stream_pair()
     request = Request("GET", "/lobby?x=1", remote=("192.0.2.1", 5), local=("192.0.2.2", 6))
     link = Link(stream, b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
-    nursery.start_soon(link.carry)
+    link.carrier.start()
     connection = Connection(link, request, subprotocol="chat", user="ada")
     assert connection.request is request
     assert (connection.remote, connection.local) == (("192.0.2.1", 5), ("192.0.2.2", 6))

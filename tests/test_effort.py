@@ -51,7 +51,7 @@ def _flooded_connection(nursery: trio.Nursery) -> Connection:
     flood = RawPeer(theirs, is_client=True).encode(Frame(TEXT, b"x")) * _FLOOD
     limits = Limits(inbox_messages=None)
     link = Link(ours, flood, is_client=False, limits=limits, spawn=nursery.start_soon)
-    link.start()
+    link.carrier.start()
     return Connection(link, Request("GET", "/", []))
 
 

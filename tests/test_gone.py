@@ -30,7 +30,7 @@ from tests.support import (
 )
 from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Limits, State
 from trioweb._heartbeat import Monitor
-from trioweb._link import _link
+from trioweb._link import _carrying
 from trioweb._link._gone import seconds_unconfirmed
 from trioweb._server._reader import open_reader
 
@@ -81,7 +81,7 @@ def is_given_back(connection: Connection, ends: Ends) -> bool:
     transport = transport_of(ends.our_stream)
     if isinstance(transport, trio.SocketStream):
         return transport.socket.fileno() == -1
-    return connection.link._has_let_go
+    return connection.link.carrier._has_let_go
 
 
 async def wait_given_back(connection: Connection, ends: Ends) -> None:
@@ -124,7 +124,7 @@ async def test_peer_that_goes_is_noticed_through_a_full_inbox(
     """Without a heartbeat, and at once; nobody receives until long after."""
     ours, peer = ends.ours(LIMITS), ends.raw()
     await send(peer, count)
-    assert ours.link.paused_at is not None
+    assert ours.link.inbox.pause is not None
     if way == "reset":
         reset(peer.stream)
     else:
@@ -201,7 +201,7 @@ async def test_peer_that_goes_is_noticed_while_it_is_read_slowly(ends: Ends) -> 
     """What it may send in a second is through at once; the rest would take half an hour."""
     ours, peer = ends.ours(Limits(max_messages_per_second=0.01)), ends.raw()
     await send(peer, 20)
-    assert ours.link.paused_at is not None
+    assert ours.link.inbox.pause is not None
     await trio.aclose_forcefully(peer.stream)
     await wait_given_back(ours, ends)
 
@@ -254,12 +254,12 @@ async def test_peer_whose_machine_confirms_nothing_is_noticed_through_a_full_inb
     await send(peer, 40)
     mock_clock.jump(10)
     await settle()
-    assert ours.link.asked_at == 10
+    assert ours.link.pulse.asked_at == 10
     mock_clock.jump(10)
     await settle()
     # It is there.
     assert not is_given_back(ours, ends)
-    monkeypatch.setattr(_link, "seconds_unconfirmed", lambda _: 10.0)
+    monkeypatch.setattr(_carrying, "seconds_unconfirmed", lambda _: 10.0)
     for seconds in (10, 1):
         mock_clock.jump(seconds)
         await settle()
@@ -297,7 +297,7 @@ async def test_link_outlives_a_shortage_of_descriptors_in_its_pause(
         monkeypatch.setattr(select, name, fail, raising=False)
     await send(peer, 40)
     await settle()
-    assert ours.link.is_whole and ours.link.pause is not None
+    assert ours.link.is_whole and ours.link.inbox.pause is not None
     monkeypatch.undo()
     await peer.send(close_frame(1000))
     assert await received(ours) == messages(40)

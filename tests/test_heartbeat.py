@@ -27,8 +27,9 @@ from tests.support import (
 )
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
 from trioweb._heartbeat import Monitor, heartbeat_replies
-from trioweb._link import Link, reply_key
+from trioweb._link import Link
 from trioweb._protocol._http import Request
+from trioweb._protocol._replies import reply_key
 from trioweb._server._reader import open_reader
 from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair
@@ -218,7 +219,8 @@ async def test_a_peer_without_pongs_lives_by_its_messages_and_costs_nothing(
         await peer.send(Frame(TEXT, b"here"))
         assert await ours.receive() == "here"
     assert ours.state is State.OPEN
-    assert ours.link._pings is not None and len(ours.link._pings) <= 1
+    pings = ours.link.pulse._pings
+    assert pings is not None and len(pings) <= 1
 
 
 async def test_a_peer_that_takes_what_was_queued_is_alive(
@@ -258,7 +260,7 @@ async def test_a_buffer_that_has_room_is_no_sign_of_life(
 ) -> None:
     """Invariant 5: neither our pings nor our messages keep a dead peer alive."""
     link = Link(Vanished(), b"", is_client=False, limits=Limits(), spawn=nursery.start_soon)
-    nursery.start_soon(link.carry)
+    link.carrier.start()
     monitor = Monitor(Heartbeat(interval=10, timeout=5))
     monitor.add(on(link))
     nursery.start_soon(monitor.run)
@@ -422,7 +424,7 @@ async def test_one_task_watches_thousands_of_links(
     for _ in range(20):
         await trio.sleep(5)
         for link in alive:
-            link.receive(b"\x8a\x80....", trio.current_time())
+            link.incoming.receive(b"\x8a\x80....", trio.current_time())
     assert len(lost) == 1800
     assert all(link.state is State.OPEN for link in alive)
     for number, link in enumerate(links):
@@ -439,10 +441,10 @@ async def test_looks_due_at_about_the_same_time_are_taken_together(
     nursery.start_soon(monitor.run)
     for number, link in enumerate(links):
         await trio.sleep_until(number / 100)
-        link.heard()
+        link.pulse.heard()
         monitor.add(on(link))
     await trio.sleep_until(12)
-    asked_at = [link.asked_at for link in links]
+    asked_at = [link.pulse.asked_at for link in links]
     assert len(set(asked_at)) <= 12
     for number, at in enumerate(asked_at):
         assert at is not None and 0 <= at - (10 + number / 100) < 0.1 + 1e-9
@@ -464,7 +466,7 @@ async def test_many_looks_at_once_let_others_run(
 
     async def watch() -> None:
         while len(links) not in seen:
-            seen.add(sum(link.asked_at is not None for link in links))
+            seen.add(sum(link.pulse.asked_at is not None for link in links))
             await trio.lowlevel.checkpoint()
 
     await trio.sleep_until(20)

@@ -36,7 +36,7 @@ from tests.support import (
     tls_contexts,
 )
 from trioweb._handshake import encode_switch
-from trioweb._link import Link
+from trioweb._link._incoming import Incoming
 from trioweb._server._reader import open_reader
 from trioweb._tls import RECORD_BYTES, Tls, TlsStream, network_reason
 from trioweb.testing import stream_pair
@@ -95,15 +95,15 @@ async def test_a_link_opens_few_records_before_others_run(
 ) -> None:
     """Invariants 12 and 13: a byte in a record of its own costs as much as 500 together."""
     opened: list[int] = []  # the records of each turn
-    feed, receive, read = Link.feed, Link.receive, Tls.read
+    feed, receive, read = Incoming.feed, Incoming.receive, Tls.read
 
-    def counted_receive(link: Link, wire: bytes, now: float) -> None:
+    def counted_receive(incoming: Incoming, wire: bytes, now: float) -> None:
         opened.append(0)
-        receive(link, wire, now)
+        receive(incoming, wire, now)
         opened.append(0)
 
-    def counted_feed(link: Link, data: bytes) -> None:
-        feed(link, data)
+    def counted_feed(incoming: Incoming, data: bytes) -> None:
+        feed(incoming, data)
         opened.append(0)
 
     def counted_read(tls: Tls, max_bytes: int) -> bytes:
@@ -113,8 +113,8 @@ async def test_a_link_opens_few_records_before_others_run(
         return data
 
     ours = ends.ours(trioweb.Limits(inbox_messages=10_000))
-    monkeypatch.setattr(Link, "receive", counted_receive)
-    monkeypatch.setattr(Link, "feed", counted_feed)
+    monkeypatch.setattr(Incoming, "receive", counted_receive)
+    monkeypatch.setattr(Incoming, "feed", counted_feed)
     monkeypatch.setattr(Tls, "read", counted_read)
     frames = encode(Frame(TEXT, b"x"), masked=True) * 500 + encode(close_frame(1000), masked=True)
     await write_wire(ends.their_stream, *(frames[i : i + 1] for i in range(len(frames))))
@@ -162,7 +162,7 @@ async def test_a_part_of_a_record_is_a_sign_of_life(
         mock_clock.jump(100)
         await secure.transport_stream.send_all(part)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert ours.link.heard_at == at
+        assert ours.link.pulse.heard_at == at
     await secure.transport_stream.send_all(wire[-1:])
     assert await ours.receive() == "slow"
 
@@ -192,8 +192,8 @@ async def test_of_an_offer_to_a_full_kernel_one_record_is_queued(ends: Ends) -> 
 async def test_a_peer_whose_tls_asks_without_reading_is_given_up(ends: Ends) -> None:
     """CVE-2011-1473 and invariant 8: what TLS answers by itself passes no other limit."""
     ours = ends.ours()
-    assert ours.link._tls is not None
-    ours.link._tls._outgoing.write(bytes(RECORD_BYTES + 1))
+    assert ours.link.incoming.tls is not None
+    ours.link.incoming.tls._outgoing.write(bytes(RECORD_BYTES + 1))
     await write_wire(ends.their_stream, encode(Frame(TEXT, b"?"), masked=True))
     with pytest.raises(trioweb.ConnectionLost, match="does not read"):
         while True:
@@ -211,21 +211,22 @@ async def test_what_tls_has_to_say_waits_behind_a_backlog_as_one(ends: Ends) -> 
         count += 1
         await trio.testing.wait_all_tasks_blocked(0.001)
     link.queue.write(encode(frame, masked=False))
-    assert link._tls is not None and link.queue._queue is not None
+    backlog = link.queue._backlog
+    assert link.incoming.tls is not None and backlog is not None
     # As if it had to refuse another handshake.
     alert = b"\x15\x03\x03\x00\x02\x01\x64"
-    link._tls._outgoing.write(alert)
-    entries = len(link.queue._queue)
+    link.incoming.tls._outgoing.write(alert)
+    entries = len(backlog.frames)
     for number in range(200):
         await write_wire(ends.their_stream, encode(Frame(PONG, b"%d" % number), masked=True))
         await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked(0.01)
-    assert len(link.queue._queue) == entries
+    assert len(backlog.frames) == entries
     transport, wire = tls_of(ends.their_stream).transport_stream, bytearray()
-    while link.queue._queue:
+    while backlog.frames:
         wire += await transport.receive_some(65536)
     # What comes up during the last write is not forgotten, either.
-    link._tls._outgoing.write(alert)
+    link.incoming.tls._outgoing.write(alert)
     with trio.move_on_after(0.1):
         while True:
             wire += await transport.receive_some(65536)

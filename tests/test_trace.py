@@ -26,6 +26,7 @@ from tests.support import (
     open_streams,
 )
 from trioweb import Connection, Limits, State, open_hub
+from trioweb._link._traced import TracedWire
 from trioweb._protocol._outline import Outline
 from trioweb._server._reader import open_reader
 
@@ -202,7 +203,7 @@ async def test_connection_that_was_traced_is_no_garbage(nursery: trio.Nursery) -
         gc.disable()
         try:
             link = connection.link
-            assert link.queue._wire is link._wire
+            assert not isinstance(link.queue.wire, TracedWire)
             watch = weakref.ref(connection)
             del connection, link
             assert watch() is None

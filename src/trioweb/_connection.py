@@ -73,7 +73,7 @@ class Connection(trio.abc.AsyncResource):
     ) -> None:
         # For the layers above this one; users have no business with it.
         self.link = link
-        self.opened_at = link.heard_at
+        self.opened_at = link.pulse.heard_at
         self.request = request
         self._response_headers = response_headers
         self.subprotocol = subprotocol
@@ -157,7 +157,7 @@ class Connection(trio.abc.AsyncResource):
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered ping took; None before the first."""
-        return self.link.latency
+        return self.link.pulse.latency
 
     @property
     def close_code(self) -> int | None:
@@ -269,15 +269,15 @@ class Connection(trio.abc.AsyncResource):
 
         Raises, Cancellation, Checkpoint, Concurrency: as `receive`.
         """
-        link = self.link
-        if link.inbox.messages and EFFORT.spent < A_TURN and not self._is_handed_over:
+        inbox = self.link.inbox
+        if inbox.messages and EFFORT.spent < A_TURN and not self._is_handed_over:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(None)
-        messages = list(link.inbox.messages)
-        link.inbox.messages.clear()
-        if link.pause is not None:
-            link.taken()
+        messages = list(inbox.messages)
+        inbox.messages.clear()
+        if inbox.pause is not None:
+            inbox.taken()
         return messages
 
     def __aiter__(self) -> Connection:
@@ -286,14 +286,14 @@ class Connection(trio.abc.AsyncResource):
         return self
 
     async def _next(self, at_end: type[Exception] | None = StopAsyncIteration) -> Message:
-        link = self.link
-        if link.inbox.messages and EFFORT.spent < A_TURN and not self._is_handed_over:
+        inbox = self.link.inbox
+        if inbox.messages and EFFORT.spent < A_TURN and not self._is_handed_over:
             await _checkpoint_if_cancelled()
         else:
             await self._wait(at_end)
-        message = link.inbox.messages.popleft()
-        if link.pause is not None:
-            link.taken()
+        message = inbox.messages.popleft()
+        if inbox.pause is not None:
+            inbox.taken()
         return message
 
     # The same, and not what calls it: on a fast feed a call is a tenth of what a message costs.
@@ -343,14 +343,14 @@ class Connection(trio.abc.AsyncResource):
         link = self.link
         await trio.lowlevel.checkpoint_if_cancelled()
         link.check_writable()
-        ping = link.ping()
+        ping = link.pulse.ping()
         try:
             while ping.round_trip is None:
                 await link.wait_change()
                 if ping.round_trip is None:
                     link.check_writable()
         finally:
-            link.forget_ping(ping)
+            link.pulse.forget(ping)
         return ping.round_trip
 
     async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -393,9 +393,9 @@ class Connection(trio.abc.AsyncResource):
         await trio.lowlevel.checkpoint()
         while link.state is not State.CLOSED:
             if link.inbox.messages and not self._is_handed_over:
-                link.discarded += len(link.inbox.messages)
+                link.incoming.discarded += len(link.inbox.messages)
                 link.inbox.messages.clear()
-                link.taken()
+                link.inbox.taken()
             await link.wait_change()
 
 

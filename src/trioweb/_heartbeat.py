@@ -27,13 +27,14 @@ import trio
 
 from ._connection import Connection
 from ._histogram import SECONDS, Histogram
-from ._link import END_OF_TRANSPORT, Link, Replies, reply_key
-from ._link._arrears import Pause
+from ._link import END_OF_TRANSPORT, Link
+from ._link._inbox import Pause
 from ._logs import log
 from ._observer import Observer, tell
 from ._policy import Heartbeat
 from ._protocol._http import format_address
 from ._protocol._pings import Ping
+from ._protocol._replies import Replies, reply_key
 
 _logger = logging.getLogger("trioweb")
 
@@ -93,7 +94,7 @@ class Monitor:
         self._connections[number] = connection
         if self._keeps_alive:
             self._asked_at[number] = trio.current_time()
-        self._push(connection.link.heard_at + self._heartbeat.interval, number)
+        self._push(connection.link.pulse.heard_at + self._heartbeat.interval, number)
         return number
 
     def remove(self, number: int) -> None:
@@ -141,34 +142,34 @@ class Monitor:
         # One that cannot be written to ends by itself.
         if connection is None or not connection.link.is_whole:
             return
-        link = connection.link
+        link, pulse = connection.link, connection.link.pulse
         interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
-        if link.pause is not None:
-            self._look_at_paused(connection, link.pause, number, ping, now)
-        elif link.asked_at is not None and now >= link.asked_at + timeout:
-            if link.has_unread():
-                link.heard()
+        if link.inbox.pause is not None:
+            self._look_at_paused(connection, link.inbox.pause, number, ping, now)
+        elif pulse.asked_at is not None and now >= pulse.asked_at + timeout:
+            if link.carrier.has_unread():
+                pulse.heard()
             elif is_held_up:
                 self._ask(link, number, ping, now)
                 return
             else:
                 self.lost += 1
-                link.abort(f"silent peer: nothing arrived for {now - link.heard_at:.0f} s")
+                link.abort(f"silent peer: nothing arrived for {now - pulse.heard_at:.0f} s")
                 return
             self._push(now + interval, number, ping)
-        elif link.asked_at is not None:
+        elif pulse.asked_at is not None:
             # An answer may be followed by silence, so look again after the interval, too.
-            self._push(min(link.asked_at + timeout, now + interval), number, ping)
-        elif now >= link.heard_at + interval:
+            self._push(min(pulse.asked_at + timeout, now + interval), number, ping)
+        elif now >= pulse.heard_at + interval:
             self._ask(link, number, ping, now)
         else:
             asked_at = self._asked_at.get(number, math.inf)
             if now >= asked_at + interval:
                 ping = self._send(link, number, ping, now)
                 # It was heard less than an interval ago, so its time does not begin yet.
-                link.asked_at = None
+                pulse.asked_at = None
                 asked_at = now
-            self._push(min(link.heard_at, asked_at) + interval, number, ping)
+            self._push(min(pulse.heard_at, asked_at) + interval, number, ping)
 
     def _ask(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
         ping = self._send(link, number, ping, now)
@@ -177,10 +178,10 @@ class Monitor:
     def _send(self, link: Link, number: int, ping: Ping | None, now: float) -> Ping | None:
         if ping is not None:
             # A peer may live without ever answering one: they must not add up.
-            link.forget_ping(ping)
+            link.pulse.forget(ping)
         if self._keeps_alive:
             self._asked_at[number] = now
-        return link.ask(self._heartbeat.message)
+        return link.pulse.ask(self._heartbeat.message)
 
     def _look_at_paused(
         self, connection: Connection, pause: Pause, number: int, ping: Ping | None, now: float
@@ -212,14 +213,14 @@ class Monitor:
                 link.break_off(END_OF_TRANSPORT)
                 return
             due = min(due, pause.ended_at + timeout)
-        asked_at = link.asked_at
+        asked_at = link.pulse.asked_at
         if asked_at is not None and now < asked_at + timeout:
             due = min(due, asked_at + timeout)
-        elif asked_at is not None and link.is_unconfirmed_for(now - asked_at):
+        elif asked_at is not None and link.carrier.is_unconfirmed_for(now - asked_at):
             self.lost += 1
             link.break_off(f"silent peer: nothing was confirmed for {now - asked_at:.0f} s")
             return
-        elif link.is_blind:
+        elif link.carrier.is_blind:
             self._ask(link, number, ping, now)
             return
         self._push(due, number, ping)

@@ -31,8 +31,8 @@ class Reading:
         limits = Limits(close_timeout=1000)
         self.link = Link(stream, b"", is_client=False, limits=limits, spawn=self._spawn)
         self.let_go: list[bool] = []
-        self.link.on_let_go = lambda link: self.let_go.append(link.state is State.CLOSED)
-        self.link.start(self)
+        self.link.carrier.on_let_go = lambda link: self.let_go.append(link.state is State.CLOSED)
+        self.link.carrier.start(self)
 
     def _spawn(self, run: Any, *args: Any) -> None:
         self.tasks += 1
@@ -50,7 +50,9 @@ class Reading:
         return self._stream.socket.fileno() >= 0
 
     def read(self, max_bytes: int = 2**16) -> None:
-        self.link.receive(os.read(self._stream.socket.fileno(), max_bytes), trio.current_time())
+        self.link.incoming.receive(
+            os.read(self._stream.socket.fileno(), max_bytes), trio.current_time()
+        )
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ async def test_what_came_behind_the_close_does_not_keep_it(
         await peer.stream.send_eof()
     reading.read()
     assert (reading.is_open, reading.tasks) == (False, 0)
-    assert reading.link.messages_received == 0
+    assert reading.link.incoming.messages_received == 0
     with trio.fail_after(5):
         assert await peer.frame() == close_frame(1000)
 
@@ -141,7 +143,7 @@ async def test_a_fault_does_not_end_it_at_once(peer_and_reading: Pair) -> None:
     peer, reading = peer_and_reading
     await peer.send(Frame(3))
     reading.read()
-    reading.link.go_on()
+    reading.link.incoming.go_on()
     assert (reading.is_open, reading.tasks) == (True, 1)
     with trio.fail_after(5):
         frame = await peer.frame()
@@ -172,7 +174,7 @@ async def test_a_reset_behind_the_close_ends_it(nursery: trio.Nursery) -> None:
         data = os.read(server.socket.fileno(), 2**16)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.socket.close()
-        reading.link.receive(data, trio.current_time())
+        reading.link.incoming.receive(data, trio.current_time())
         with trio.fail_after(5):
             await reading.link.wait_closed()
         assert not reading.is_open

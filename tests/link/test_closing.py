@@ -95,7 +95,7 @@ async def test_a_link_takes_the_step_that_the_table_has(
         link = Link(near, b"", is_client=False, limits=Limits(), spawn=tasks.start_soon)
         # Where the transport is to be let go, it has to be carried.
         if Event.LET_GO in (_TO[phase], event):
-            tasks.start_soon(link.carry)
+            link.carrier.start()
             await trio.testing.wait_all_tasks_blocked()
         before = _TO[phase]
         if before is not None:

@@ -732,7 +732,7 @@ async def test_kernel_holds_little_for_a_peer_that_does_not_read(
     await peer.open()
     await trio.testing.wait_all_tasks_blocked(0.01)
     [connection] = server.connections
-    transport = connection.link._stream
+    transport = connection.link.carrier._stream
     transport = getattr(transport, "transport_stream", transport)
     assert isinstance(transport, trio.SocketStream)
     unsent = transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)

@@ -528,7 +528,7 @@ async def test_cancelled_server_closes_connections_though_their_handlers_clean_u
     async def handler(connection: trioweb.Connection) -> None:
         nonlocal cleaned_up
         try:
-            while is_full and connection.link.paused_at is None:
+            while is_full and connection.link.inbox.pause is None:
                 await trio.lowlevel.checkpoint()
             ready.set()
             await trio.sleep_forever()

@@ -17,7 +17,7 @@ import trio
 
 from tests.support import filtered
 from trioweb import Connection, Limits, Topic
-from trioweb._link import Link, SendQueue, Spawn
+from trioweb._link import Link, SendQueue, Spawn, _link
 from trioweb._protocol._decoder import Decoder
 from trioweb._protocol._frames import CLOSE, decode_close
 from trioweb._protocol._http import Request
@@ -135,14 +135,14 @@ class Peers:
         if transport == "tls":
             theirs, ours = filtered((theirs, ours))
         spawn = self._nursery.start_soon
-        link = Link(ours, b"", is_client=is_client, limits=limits, spawn=spawn)
-        link.queue = queue = RecordingQueue(
-            link._wire, owner=link, spawn=spawn, send_bytes=limits.send_bytes
-        )
-        peer = Peer(link, queue, theirs)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(_link, "SendQueue", RecordingQueue)
+            link = Link(ours, b"", is_client=is_client, limits=limits, spawn=spawn)
+        assert isinstance(link.queue, RecordingQueue)
+        peer = Peer(link, link.queue, theirs)
         if reading:
             peer.resume()
-        self._nursery.start_soon(link.carry)
+        link.carrier.start()
         self._nursery.start_soon(peer.run)
         self._streams.append(theirs)
         return peer

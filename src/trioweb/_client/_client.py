@@ -76,7 +76,7 @@ class Client:
     def latency(self) -> float | None:
         """Seconds that the last answered ping of this session took; None without one."""
         link = self._life.signal.link
-        return None if link is None else link.latency
+        return None if link is None else link.pulse.latency
 
     def statistics(self) -> ClientStatistics:
         """What the client has been through, up to now."""

@@ -71,7 +71,7 @@ class Established:
             replies=heartbeat_replies(heartbeat),
             compression=agreed,
         )
-        nursery.start_soon(link.carry)
+        link.carrier.start()
         connection = Connection(
             link,
             self.request,

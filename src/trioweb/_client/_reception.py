@@ -202,8 +202,8 @@ class Reception:
             self.received += len(link.inbox.messages)
             self.discarded += len(link.inbox.messages)
             link.inbox.messages.clear()
-            if link.paused_at is not None:
-                link.taken()
+            if link.inbox.pause is not None:
+                link.inbox.taken()
         self._holds_up = False
 
     def _room(self) -> float:
@@ -213,7 +213,7 @@ class Reception:
         while link.inbox.messages and (room := self._room()) > 0:
             self._give(link, room)
         # While somebody waits, it is read on as soon as there is room, and not only for half.
-        if link.paused_at is not None:
+        if link.inbox.pause is not None:
             self._waiting_room.stretch_inbox()
 
     def _give(self, link: Link, count: float) -> None:
@@ -223,8 +223,8 @@ class Reception:
             inbox.clear()
         else:
             batch = [inbox.popleft() for _ in range(int(count))]
-        if link.paused_at is not None:
-            link.taken()
+        if link.inbox.pause is not None:
+            link.inbox.taken()
         self.received += len(batch)
         if not self._streams:
             self.discarded += len(batch)

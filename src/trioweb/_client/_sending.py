@@ -87,7 +87,7 @@ class Sender:
         link.queue.set_hooks(self, closed=lambda: None, drained=self._on_drained)
         if self._policy.confirm and self._outbox.will_resend:
             # Its pong says that this path answers pings; see `finish`.
-            link.ping()
+            link.pulse.ping()
         self.write_waiting()
 
     def finish(self, link: Link) -> list[Undelivered]:
@@ -99,10 +99,10 @@ class Sender:
         if self._unfinished and not link.queue.is_cut:
             self._outbox.mark_sent(1)
         self._unfinished = 0
-        self._confirmation.finish(trio.current_time(), link.paused_at)
+        self._confirmation.finish(trio.current_time(), link.inbox.paused_at)
         # A pong answers all pings before it.  So one that came was to a ping that was sent before
         # any message that is not confirmed, and what that ended in is not the path's fault.
-        undelivered = [] if link.latency is None else self._outbox.give_up()
+        undelivered = [] if link.pulse.latency is None else self._outbox.give_up()
         for each in undelivered:
             log(
                 _logger,
@@ -179,7 +179,7 @@ class Sender:
         """Send a ping behind what was written: a WebSocket is ordered and a pong must echo
         its ping, so that pong proves that all of it was received (RFC 6455 section 5.5.3)."""
         self._confirmation.asked(trio.current_time(), self._outbox.sent)
-        link.ping(self._on_confirmed)
+        link.pulse.ping(self._on_confirmed)
 
     def _on_confirmed(self) -> None:
         self._outbox.settle(self._confirmation.confirmed(trio.current_time()))
@@ -196,7 +196,7 @@ class Sender:
             if not self._outbox.waiting and not confirmation.is_asked(self._outbox.sent):
                 self._ask(link)
             now = trio.current_time()
-            deadline = confirmation.deadline(now, link.paused_at)
+            deadline = confirmation.deadline(now, link.inbox.paused_at)
             if deadline <= now:
                 link.abort(f"no confirmation for {confirmation.timeout:g} s")
                 return

@@ -145,7 +145,7 @@ class WaitingRoom:
     async def _wait(self, line: _Line, waiter: _Waiter) -> None:
         try:
             if self._signal.link is not None:
-                self._signal.link.stretch_inbox(_STRETCH)
+                self._signal.link.inbox.stretch(_STRETCH)
             # There may be room in a stream that has not told of it yet, as it is little.
             self._signal.changed()
             text = self._why_stuck()
@@ -167,7 +167,7 @@ class WaitingRoom:
         """Let the inbox grow as far as those who wait need it, and read on if that helps."""
         if self._signal.link is not None:
             somebody = self._senders or self._flushers or self._openers
-            self._signal.link.stretch_inbox(_STRETCH if somebody else 1)
+            self._signal.link.inbox.stretch(_STRETCH if somebody else 1)
 
     def admit(self) -> bool:
         """Let in what has its turn; return whether there was something."""

@@ -1,32 +1,11 @@
-"""What a link has received and does not decode yet: a pause, and what gathers meanwhile.
+"""What a link has received and does not decode yet: what gathers in a pause.
 
-Only records; what is done with them is `_incoming`'s and `_link`'s.
+Only a record; what is done with it is `_incoming`'s.
 """
 
 from __future__ import annotations
 
 from collections import deque
-
-import trio
-
-
-class Pause:
-    """A time in which nothing is decoded, because of the inbox or the peer's rate.
-
-    Attributes:
-        since: when it began.
-        scope: what `Link.carry` waits in meanwhile; None where something else reads for it.
-        ended_at: when the peer said that it sends nothing more; None while it has not.
-        is_told: the log has been told that nobody receives.
-    """
-
-    __slots__ = ("ended_at", "is_told", "scope", "since")
-
-    def __init__(self) -> None:
-        self.since = trio.current_time()
-        self.scope: trio.CancelScope | None = None
-        self.ended_at: float | None = None
-        self.is_told = False
 
 
 class Arrears:

@@ -1,19 +1,28 @@
-"""What a link's own task does: it reads where nothing else does, and sees the link to its end.
+"""Who reads from a transport, when, and until when; and how it is closed.
 
-It decides nothing of how a link ends, which is `_link`'s; and it is all that waits for a transport.
+`Carrier.run` reads, or while the link is open something that reads for many links (`Reads`).  Here
+is all that waits for a transport.  It decides nothing of how a link ends, which is `_link`'s.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
+from .._errors import CloseCode
+from .._wire._kernel import kernel_fileno
 from ._contain import describe
-from ._gone import wait_gone
-from ._state import OPEN
+from ._gone import has_arrived, seconds_unconfirmed, wait_gone
+from ._inbox import Pause
+from ._owner import Spawn
+from ._state import IDLE, OPEN
 
 if TYPE_CHECKING:
     from ._link import Link
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 # memory for each read, however little came.
 _READ_BYTES: Final = 120 * 2**10
 # While nothing is decoded, so much is read ahead from what is not a kernel's, to see its end.
-AHEAD_BYTES: Final = 16 * 2**10
+_AHEAD_BYTES: Final = 16 * 2**10
 # When a link breaks off, what the transport still has is read, which is no more than a kernel
 # keeps; and what may be on its way has so long to come, as has the answer to a ping.
 _LAST_READ_SECONDS: Final = 0.2
@@ -30,104 +39,335 @@ _REST_BYTES: Final = 8 * 2**20
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
-async def read(link: Link) -> None:
-    """Feed what arrives, until both Closes have passed or nothing more can come."""
-    while not link.is_deaf:
-        if link.queue.broken is not None and not link._has_let_go:
-            await _let_go(link)
-        await _wait_room(link)
-        if link.is_undecoded:
-            # Twice: whoever was woken by what was decoded runs between the two.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            link.go_on()
-        elif link._has_let_go:
-            return
-        elif link.pause is None and link.queue.broken is None:
-            data = await link._wire.receive(_READ_BYTES)
-            if data:
-                link.receive(data, trio.current_time())
-            elif data is not None:
-                link.lost(END_OF_TRANSPORT)
-                return
+class Reads(Protocol):
+    """What reads for many links whose transports are the kernel's, and feeds them."""
+
+    def watch(self, link: Link, fileno: int, /) -> None: ...
+
+    def unwatch(self, link: Link, fileno: int, /) -> None: ...
 
 
-async def _wait_room(link: Link) -> None:
-    """Wait until there is room in the inbox, or something else to do first."""
-    if link.state is OPEN and link.pause is None:
-        link.pause_if_due()
-    if link.pause is None:
-        return
-    with trio.CancelScope() as link.pause.scope:
-        if not link._has_let_go:
-            await _watch(link)
-        await trio.sleep_forever()
+class Carrier:
+    """Reads for *link*, or sees to it that something does, and closes its transport.
 
+    Args:
+        link: what is read goes to its `incoming`; until `disown`.
+        stream: the transport.
+        fileno: how to ask for its descriptor, where it is a kernel's, whatever is on top.
+        spawn: starts a task.
 
-async def _watch(link: Link) -> None:
-    """Notice, while nothing is decoded, that the peer has gone."""
-    try:
-        if sys.platform == "linux" and (fileno := link._descriptor()) is not None:
-            await wait_gone(fileno(), link.ended_in_pause)
-            link.break_off(END_OF_TRANSPORT)
-            return
-        # What is not the kernel's can only be read.
-        while (room := AHEAD_BYTES - link._held().size) > 0 and link._held().end is None:
-            if data := bytes(await link._stream.receive_some(room)):
-                link.hold(data)
-            else:
-                link.hold_end(END_OF_TRANSPORT)
-                link.ended_in_pause()
-                # The first write after its end only makes a peer that has gone say so.
-                await trio.sleep(_LAST_READ_SECONDS)
-                link.ping()
-    except Exception as exc:
-        link.break_off(describe(exc, link))
-
-
-async def _let_go(link: Link) -> None:
-    """Keep what the transport still has, and close it, as it cannot be written to."""
-    assert link.queue.broken is not None
-    try:
-        with trio.move_on_after(_LAST_READ_SECONDS):
-            while link._held().end is None and link._held().size < _REST_BYTES:
-                await trio.lowlevel.checkpoint()
-                if data := await link._wire.receive(_READ_BYTES):
-                    link.hold(data)
-                else:
-                    break
-    except Exception as exc:
-        link.hold_end(describe(exc, link))
-    link.hold_end(link.queue.broken)
-    await link._close_transport()
-    if link._has_only_end():
-        link.end_pause()
-    link.queue.call_close_hooks()
-    link.changed()
-
-
-async def finish(link: Link) -> None:
-    """Section 7.1.1: flush, end our sending, and read to the peer's end.
-
-    Closing at once with bytes unread would send an RST, which can overtake our Close.
+    Attributes:
+        on_let_go: called once, when the transport is closed, though what had arrived may still be
+            received.
     """
-    await link.queue.wait_flushed()
-    if link.queue.broken is not None:
-        # Nor may an end of TLS follow what was cut.
-        return
-    if link._tls is not None:
-        # NOTE: behind what was queued, none of which could be sealed after it.
-        link._tls.close()
-        link.queue.put_own()
-        await link.queue.wait_flushed()
-    if isinstance(link._stream, trio.SSLStream):
-        # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
-        # the peer goes on sending, but ours has been sent by then.
-        transport = link._stream.transport_stream
-        with suppress(trio.BrokenResourceError):
-            await link._stream.unwrap()
-        link._stream = transport
-    if isinstance(link._stream, trio.abc.HalfCloseableStream):
-        await link._stream.send_eof()
-        while await link._stream.receive_some(_READ_BYTES):
-            pass
+
+    __slots__ = (
+        "_fileno",
+        "_has_let_go",
+        "_link",
+        "_reads",
+        "_scope",
+        "_spawn",
+        "_stream",
+        "on_let_go",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        stream: trio.abc.Stream,
+        fileno: Callable[[], int] | None,
+        spawn: Spawn,
+    ) -> None:
+        self._link = link
+        self._stream = stream
+        self._fileno = fileno
+        self._spawn = spawn
+        self._reads: Reads | None = None
+        self._scope: trio.CancelScope | None = None
+        self._has_let_go = False
+        self.on_let_go: Callable[[Link], object] | None = None
+
+    # What can be asked of a transport.
+
+    def has_unread(self) -> bool:
+        """Whether something has come that nobody has looked at yet, as far as can be asked."""
+        fileno = self._descriptor()
+        return self._link.incoming.is_undecoded or (fileno is not None and has_arrived(fileno()))
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing tells, in a pause, that the peer has gone, unless it is written to."""
+        return self._descriptor() is not None or self._link.incoming.held_bytes >= _AHEAD_BYTES
+
+    def is_unconfirmed_for(self, seconds: float) -> bool:
+        """Whether the peer's machine has confirmed nothing for so long, though there is something
+        to confirm; as far as can be asked."""
+        transport = getattr(self._stream, "transport_stream", self._stream)
+        if not isinstance(transport, trio.SocketStream):
+            return False
+        return seconds_unconfirmed(transport) >= seconds
+
+    def _descriptor(self) -> Callable[[], int] | None:
+        """How to ask for the kernel's descriptor below any TLS, if there is one."""
+        stream = getattr(self._stream, "transport_stream", self._stream)
+        return self._fileno or kernel_fileno(stream)
+
+    # Who reads, and when.
+
+    def start(self, reads: Reads | None = None) -> None:
+        """Begin to read: in a task of its own, or by *reads* where that can.
+
+        NOTE: With *reads* there is no task to be cancelled while the link is open, so whoever
+        starts it sees to it that it is closed.
+        """
+        if reads is None or self._fileno is None:
+            self._spawn(self.run)
+            return
+        self._reads = reads
+        reads.watch(self._link, self._fileno())
+
+    def read_alone(self) -> None:
+        """Have `run` read from here on, if something else does."""
+        if self._reads is not None and self._fileno is not None:
+            self._reads.unwatch(self._link, self._fileno())
+            self._reads = None
+            self._spawn(self.run)
+
+    def pause_if_due(self) -> bool:
+        """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
+        link = self._link
+        inbox = link.inbox
+        is_too_fast = inbox.is_too_fast
+        if not (is_too_fast or inbox.is_full):
+            return False
+        if not link.incoming.may_wait:
+            return False
+        inbox.pause = Pause(self._resume)
+        if is_too_fast:
+            self._spawn(partial(_slow_down, link))
+        return True
+
+    def _resume(self) -> None:
+        """Read on after a pause."""
+        link = self._link
+        if self._reads is not None and self._fileno is not None:
+            self._reads.watch(link, self._fileno())
+        # At once, and not when `run` does: until then every message taken asks again.
+        link.inbox.end_pause()
+        # The peer could not be heard, which is no fault of its own.
+        link.pulse.heard()
+        link.changed()
+
+    # The end.
+
+    def end_by(self, deadline: float) -> None:
+        """Close the transport by then, whatever is waited for."""
+        self._closing_scope().deadline = deadline
+        self.read_alone()
+
+    def cancel(self) -> None:
+        """Close the transport, and wait for nothing."""
+        self._closing_scope().cancel()
+
+    def _closing_scope(self) -> trio.CancelScope:
+        """The scope of `run`, which gets a deadline when the link is no longer open."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+        return self._scope
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for, where the peer's Close has come and ours is said:
+        ours is with the kernel, and the peer's was all that had come."""
+        link = self._link
+        if self._reads is None or self._fileno is None or link.incoming.tls is not None:
+            return False
+        if link.queue.state is not IDLE:
+            return False
+        try:
+            return not os.read(self._fileno(), 1)
+        except OSError:  # nothing has come, or the peer has gone
+            return True
+
+    def let_go_at_once(self) -> None:
+        """Close the transport without the task that it otherwise takes (section 7.1.1 has a server
+        close it first); nothing that may still come was to count."""
+        assert self._reads is not None
+        assert self._fileno is not None
+        self._reads.unwatch(self._link, self._fileno())
+        self._reads = None
+        self._close_socket()
+
+    def on_broken(self) -> None:
+        """Nothing can be written any more."""
+        if self._has_let_go:
+            return
+        self.read_alone()
+        # Whatever `run` waits for, it has something else to do.
+        pause = self._link.inbox.pause
+        if pause is not None and pause.scope is not None:
+            pause.scope.cancel()
+        self._link.queue.wire.interrupt()
+
+    def disown(self) -> None:
+        """Nobody has this any more.  The link has, so that both would stay until the garbage
+        collector comes."""
+        del self._link
+
+    # Its task.  It closes the transport.
+
+    @enable_ki_protection
+    async def run(self) -> None:
+        """Read until the connection is over, then close the transport.
+
+        A link for which something else reads has this task in the end, unless it ends at once.
+        Cancelling it sends Close 1001 if the kernel takes it at once, and closes the transport.
+        """
+        link = self._link
+        try:
+            with self._closing_scope():
+                await self._read(link)
+                await self._finish(link)
+        except Exception as exc:
+            link.lost(describe(exc, link))
+        finally:
+            # Does nothing unless this was cancelled from outside.
+            link.close(CloseCode.GOING_AWAY)
+            await self._close_transport()
+            link.be_closed()
+            link.changed()
+
+    async def _read(self, link: Link) -> None:
+        """Feed what arrives, until both Closes have passed or nothing more can come."""
+        incoming = link.incoming
+        while not incoming.is_deaf:
+            if link.queue.broken is not None and not self._has_let_go:
+                await self._let_go(link)
+            await self._wait_room(link)
+            if incoming.is_undecoded:
+                # Twice: whoever was woken by what was decoded runs between the two.
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+                incoming.go_on()
+            elif self._has_let_go:
+                return
+            elif link.inbox.pause is None and link.queue.broken is None:
+                data = await link.queue.wire.receive(_READ_BYTES)
+                if data:
+                    incoming.receive(data, trio.current_time())
+                elif data is not None:
+                    link.lost(END_OF_TRANSPORT)
+                    return
+
+    async def _wait_room(self, link: Link) -> None:
+        """Wait until there is room in the inbox, or something else to do first."""
+        if link.state is OPEN and link.inbox.pause is None:
+            self.pause_if_due()
+        if link.inbox.pause is None:
+            return
+        with trio.CancelScope() as link.inbox.pause.scope:
+            if not self._has_let_go:
+                await self._watch(link)
+            await trio.sleep_forever()
+
+    async def _watch(self, link: Link) -> None:
+        """Notice, while nothing is decoded, that the peer has gone."""
+        incoming = link.incoming
+        try:
+            if sys.platform == "linux" and (fileno := self._descriptor()) is not None:
+                await wait_gone(fileno(), link.ended_in_pause)
+                link.break_off(END_OF_TRANSPORT)
+                return
+            # What is not the kernel's can only be read.
+            while (room := _AHEAD_BYTES - incoming.held().size) > 0 and incoming.held().end is None:
+                if data := bytes(await self._stream.receive_some(room)):
+                    incoming.hold(data)
+                else:
+                    incoming.hold_end(END_OF_TRANSPORT)
+                    link.ended_in_pause()
+                    # The first write after its end only makes a peer that has gone say so.
+                    await trio.sleep(_LAST_READ_SECONDS)
+                    link.pulse.ping()
+        except Exception as exc:
+            link.break_off(describe(exc, link))
+
+    async def _let_go(self, link: Link) -> None:
+        """Keep what the transport still has, and close it, as it cannot be written to."""
+        incoming = link.incoming
+        assert link.queue.broken is not None
+        try:
+            with trio.move_on_after(_LAST_READ_SECONDS):
+                while incoming.held().end is None and incoming.held().size < _REST_BYTES:
+                    await trio.lowlevel.checkpoint()
+                    if data := await link.queue.wire.receive(_READ_BYTES):
+                        incoming.hold(data)
+                    else:
+                        break
+        except Exception as exc:
+            incoming.hold_end(describe(exc, link))
+        incoming.hold_end(link.queue.broken)
+        await self._close_transport()
+        if incoming.has_only_end():
+            link.inbox.end_pause()
+        link.queue.call_close_hooks()
+        link.changed()
+
+    async def _finish(self, link: Link) -> None:
+        """Section 7.1.1: flush, end our sending, and read to the peer's end.
+
+        Closing at once with bytes unread would send an RST, which can overtake our Close.
+        """
+        queue, tls = link.queue, link.incoming.tls
+        await queue.wait_flushed()
+        if queue.broken is not None:
+            # Nor may an end of TLS follow what was cut.
+            return
+        if tls is not None:
+            # NOTE: behind what was queued, none of which could be sealed after it.
+            tls.close()
+            queue.put_own()
+            await queue.wait_flushed()
+        if isinstance(self._stream, trio.SSLStream):
+            # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
+            # the peer goes on sending, but ours has been sent by then.
+            transport = self._stream.transport_stream
+            with suppress(trio.BrokenResourceError):
+                await self._stream.unwrap()
+            self._stream = transport
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+            while await self._stream.receive_some(_READ_BYTES):
+                pass
+
+    async def _close_transport(self) -> None:
+        if isinstance(self._stream, trio.SocketStream):
+            self._close_socket()
+            return
+        # Before others run: who sees the link break off meanwhile leaves it alone.
+        self._has_let_go = True
+        # Shielded, so that a cancellation does not skip what follows; it does not wait.
+        with trio.CancelScope(shield=True), suppress(Exception):
+            await trio.aclose_forcefully(self._stream)
+        self._tell_let_go()
+
+    def _close_socket(self) -> None:
+        """Close a socket without letting others run, as the `aclose` of its stream does, with two
+        scopes around it: that takes as long as the rest of the closing."""
+        assert isinstance(self._stream, trio.SocketStream)
+        self._has_let_go = True
+        with suppress(OSError):
+            self._stream.socket.close()
+        self._tell_let_go()
+
+    def _tell_let_go(self) -> None:
+        on_let_go, self.on_let_go = self.on_let_go, None
+        if on_let_go is not None:
+            on_let_go(self._link)
+
+
+async def _slow_down(link: Link) -> None:
+    """Go on reading as soon as the peer is no longer too fast."""
+    with trio.move_on_at(link.inbox.used_until):
+        while link.state is OPEN:
+            await link.wait_change()
+    link.inbox.taken()

@@ -1,14 +1,17 @@
 """The inbox: what has come for one side and nobody has taken yet, and when that is too much.
 
-Pure: the time is an argument.  It knows of no link: whoever reads asks it whether to go on.
+It knows of no link.  Whoever reads asks it whether to stop, makes a `Pause`, and is told by that
+when to go on.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
+
+import trio
 
 from .._policy import Limits, Message, bound
 
@@ -18,35 +21,82 @@ _BURST_SECONDS: Final = 1
 _NOTHING_YET: Final[deque[Message]] = deque(maxlen=0)
 
 
+class Pause:
+    """A time in which nothing is decoded, because of the inbox or the peer's rate.
+
+    Args:
+        go_on: called when there is room again; it ends the pause.
+
+    Attributes:
+        since: when it began.
+        scope: what `Carrier.run` waits in meanwhile; None where something else reads.
+        ended_at: when the peer said that it sends nothing more; None while it has not.
+        is_told: the log has been told that nobody receives.
+    """
+
+    __slots__ = ("ended_at", "go_on", "is_told", "scope", "since")
+
+    def __init__(self, go_on: Callable[[], object]) -> None:
+        self.go_on = go_on
+        self.since = trio.current_time()
+        self.scope: trio.CancelScope | None = None
+        self.ended_at: float | None = None
+        self.is_told = False
+
+
 class Inbox:
     """Messages in the order in which they came, within the bounds of *limits*.
 
     Attributes:
-        messages: what is there.
+        messages: what is there; whoever takes from it in a pause calls `taken`.
         half: reading goes on when no more than so many are there, after a pause.
+        rate: messages a second that the peer may send; None: any.
         used_until: the time up to which the peer has used what it may send: that of a second is
             left to a peer that was quiet, and one that has used some of the future is too fast.
+        pause: that nothing is read now, because of the inbox or the peer's rate; None otherwise.
     """
 
-    __slots__ = ("_limits", "_max_bytes", "_max_messages", "half", "messages", "used_until")
+    __slots__ = (
+        "_limits",
+        "_max_bytes",
+        "_max_messages",
+        "half",
+        "messages",
+        "pause",
+        "rate",
+        "used_until",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.messages = _NOTHING_YET
-        self.stretch(1)
+        self.rate = limits.max_messages_per_second
         self.used_until = -math.inf
+        self.messages = _NOTHING_YET
+        self.pause: Pause | None = None
+        self.stretch(1)
 
     def stretch(self, factor: int) -> None:
-        """Have *factor* times the bounds of the limits."""
+        """Have *factor* times the bounds of the limits, and be read up to those: somebody waits for
+        what comes behind messages that nobody takes meanwhile."""
         self._max_messages = bound(self._limits.inbox_messages) * factor
         self._max_bytes = bound(self._limits.inbox_bytes) * factor
         self.half = self._max_messages // 2
+        if self.pause is not None and not self.is_full and not self.is_too_fast:
+            self.pause.go_on()
 
     def put(self, messages: Iterable[Message]) -> None:
         if self.messages is _NOTHING_YET:
             self.messages = deque(messages)
         else:
             self.messages.extend(messages)
+
+    def taken(self) -> None:
+        """Say that `messages` was taken from; reading goes on if there is room again."""
+        # What most messages of a fast feed find: to ask for `has_room` would cost a tenth of each.
+        if len(self.messages) > self.half:
+            return
+        if self.pause is not None and self.has_room and not self.is_too_fast:
+            self.pause.go_on()
 
     @property
     def is_full(self) -> bool:
@@ -60,8 +110,22 @@ class Inbox:
         messages = self.messages
         return len(messages) <= self.half and sum(map(len, messages)) <= self._max_bytes // 2
 
+    @property
+    def is_too_fast(self) -> bool:
+        """Whether the peer is beyond its messages a second, so that reading stops."""
+        return self.rate is not None and self.used_until > trio.current_time()
+
+    @property
+    def paused_at(self) -> float | None:
+        """Since when nothing is read; None while it is."""
+        return None if self.pause is None else self.pause.since
+
+    def end_pause(self) -> None:
+        if self.pause is not None and self.pause.scope is not None:
+            self.pause.scope.cancel()
+        self.pause = None
+
     def count(self, messages: int, now: float) -> None:
         """Count so many messages that have come, to whomever."""
-        rate = self._limits.max_messages_per_second
-        if rate is not None:
-            self.used_until = max(self.used_until, now - _BURST_SECONDS) + messages / rate
+        if self.rate is not None:
+            self.used_until = max(self.used_until, now - _BURST_SECONDS) + messages / self.rate

@@ -1,16 +1,18 @@
-"""The link: what carries a connection's bytes once it is open.
+"""The link: what carries a connection's bytes once it is open, out of parts, and how it ends.
 
-What comes in (`_incoming`) and what goes out (`_queue`) neither read nor end anything: here is who
-reads, and how it ends.  `Link.carry` reads, or while the link is open something that reads for many
-links (`Reads`).
+    Link ──▶ Carrier ──▶ Incoming ──▶ Inbox      what comes, in the order in which it passes
+      └────────────────▶ SendQueue               what goes
+                         Pulse                   whether the peer is alive
+
+None of the parts ends anything: what each has to tell leads to a step of one table (`_closing`).
 
 NOTE: These rules hold between any two awaits.
 - Who sends waits in `wait_turn`, where each is woken when its turn has come.  Everything else
   that waits, waits in `wait_change`, and everything that changes what it may be waiting for calls
   `changed`; a waiter looks at the state again after it woke.
-- The transport is closed by `carry`, which ends within the close timeout of the moment at which
-  `state` left OPEN; or at once, in the step that the peer's Close leads to, where something else
-  has read so far and nothing is left to wait for.
+- The transport is closed by `Carrier.run`, which ends within the close timeout of the moment at
+  which `state` left OPEN; or at once, in the step that the peer's Close leads to, where something
+  else has read so far and nothing is left to wait for.
 - A link that cannot be written to any more (`break_off`) keeps what has arrived, closes its
   transport at once, and leaves OPEN as soon as there was room in the inbox for the last of it.
 
@@ -19,11 +21,8 @@ Messages as users hold them are `_connection`'s; topics write through `offer` an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -40,14 +39,19 @@ from .._errors import (
 from .._policy import Limits
 from .._protocol._closing import STEPS, Cause, Event, Phase
 from .._protocol._deflate import Agreement
-from .._protocol._frames import encode_close
+from .._protocol._frames import CLIENT_FORM, SERVER_FORM, WireForm, encode_close
+from .._protocol._replies import Replies
+from .._tls import Tls, TlsStream
+from .._waitable import Waitable
+from .._wire._choice import wire_to
 from .._wire._kernel import kernel_fileno
-from ._carrying import AHEAD_BYTES, finish, read
-from ._contain import describe
-from ._gone import has_arrived, seconds_unconfirmed
-from ._incoming import Incoming, Replies
+from ._carrying import Carrier
+from ._inbox import Inbox
+from ._incoming import Incoming
 from ._owner import Spawn
-from ._state import IDLE, OPEN, State
+from ._pulse import Pulse
+from ._queue import SendQueue
+from ._state import OPEN, LinkStatistics, State
 
 _STATES: Final = {
     Phase.OPEN: OPEN,
@@ -62,32 +66,15 @@ _ERRORS: Final[dict[Cause, type[ConnectionClosed]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LinkStatistics:
-    """What a connection has carried.
+class _End(NamedTuple):
+    """How a link ended: whose end it is, and the code and the reason that were said."""
 
-    `messages_sent` counts what `send` took; what topics delivered stands in each
-    subscription's cursor.  `discarded` counts messages that arrived complete and reached
-    nobody, because this side had closed or was only waiting for the end.
-    """
-
-    messages_received: int
-    messages_sent: int
-    bytes_received: int
-    discarded: int
-    inbox_messages: int
-    buffered_amount: int
+    cause: Cause
+    code: int
+    reason: str
 
 
-class Reads(Protocol):
-    """What reads for many links whose transports are the kernel's, and feeds them."""
-
-    def watch(self, link: Link, fileno: int, /) -> None: ...
-
-    def unwatch(self, link: Link, fileno: int, /) -> None: ...
-
-
-class Link(Incoming):
+class Link(Waitable):
     """One open WebSocket over a transport.
 
     Args:
@@ -100,19 +87,26 @@ class Link(Incoming):
         compression: what was agreed upon, if anything was.
 
     Attributes:
-        on_let_go: called once, when the transport is closed, though what had arrived may still be
-            received.
+        state: what users see of how far the end has come.
+        form: how messages are written to this peer, by whomever.
+        carrier: who reads, and the transport.
+        incoming: what comes is decoded there.
+        inbox: what has come and nobody has taken.
+        queue: what goes out.
+        pulse: signs of life.
     """
 
     __slots__ = (
-        "_ended",
-        "_has_let_go",
+        "_end",
         "_id",
-        "_reads",
-        "_scope",
-        "close_code",
-        "close_reason",
-        "on_let_go",
+        "carrier",
+        "form",
+        "inbox",
+        "incoming",
+        "limits",
+        "pulse",
+        "queue",
+        "state",
     )
 
     def __init__(
@@ -126,23 +120,37 @@ class Link(Incoming):
         replies: Replies | None = None,
         compression: Agreement | None = None,
     ) -> None:
-        super().__init__(
-            stream,
-            rest,
-            is_client=is_client,
-            limits=limits,
-            spawn=spawn,
-            replies=replies,
-            compression=compression,
-        )
+        super().__init__()
         self._id: str | None = None
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self._reads: Reads | None = None
-        self.on_let_go: Callable[[Link], object] | None = None
-        self._has_let_go = False
-        self._scope: trio.CancelScope | None = None
-        self._ended: type[ConnectionClosed] = ConnectionLost
+        self._end: _End | None = None
+        self.limits = limits
+        self.state = OPEN
+        tls: Tls | None = None
+        fileno = kernel_fileno(stream)
+        if isinstance(stream, TlsStream):
+            fileno = kernel_fileno(stream.transport_stream)
+            if fileno is not None:
+                tls, stream = stream.tls, stream.transport_stream
+        wire = wire_to(stream, tls, limits.write_timeout)
+        self.form = CLIENT_FORM if is_client else SERVER_FORM
+        if compression is not None:
+            self.form = WireForm(is_client, compression.compressor)
+        self.queue = SendQueue(wire, owner=self, spawn=spawn, send_bytes=limits.send_bytes)
+        self.pulse = Pulse(self.queue, self.form)
+        self.inbox = Inbox(limits)
+        self.incoming = Incoming(
+            rest,
+            hearer=self,
+            queue=self.queue,
+            pulse=self.pulse,
+            inbox=self.inbox,
+            form=self.form,
+            limits=limits,
+            tls=tls,
+            replies=replies,
+            inflater=None if compression is None else compression.make_inflater(),
+        )
+        self.carrier = Carrier(self, stream, fileno, spawn)
 
     @property
     def id(self) -> str:
@@ -152,6 +160,26 @@ class Link(Incoming):
             self._id = random_name()
         return self._id
 
+    @property
+    def is_client(self) -> bool:
+        """Which side we are."""
+        return self.form.masked
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is open, and still has its transport."""
+        return self.queue.is_open
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of its end; None before that has begun."""
+        return None if self._end is None else self._end.code
+
+    @property
+    def close_reason(self) -> str:
+        """What was said with the code."""
+        return "" if self._end is None else self._end.reason
+
     async def wait_closed(self) -> None:
         """Wait until the transport is closed, which no peer can put off for long."""
         while self.state is not State.CLOSED:
@@ -159,39 +187,9 @@ class Link(Incoming):
 
     def error(self) -> ConnectionClosed:
         """A fresh error that says why this link is over, or why it cannot be written to."""
-        if self.close_code is None:
+        if self._end is None:
             return ConnectionLost(CloseCode.ABNORMAL, self.queue.broken or "")
-        return self._ended(self.close_code, self.close_reason)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is open, and still has its transport."""
-        return self.queue.is_open
-
-    def has_unread(self) -> bool:
-        """Whether something has come that nobody has looked at yet, as far as can be asked."""
-        fileno = self._descriptor()
-        return self.is_undecoded or (fileno is not None and has_arrived(fileno()))
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether nothing tells, in a pause, that the peer has gone, unless it is written to."""
-        if self._descriptor() is not None:
-            return True
-        return self._arrears is not None and self._arrears.size >= AHEAD_BYTES
-
-    def is_unconfirmed_for(self, seconds: float) -> bool:
-        """Whether the peer's machine has confirmed nothing for so long, though there is something
-        to confirm; as far as can be asked."""
-        transport = getattr(self._stream, "transport_stream", self._stream)
-        if not isinstance(transport, trio.SocketStream):
-            return False
-        return seconds_unconfirmed(transport) >= seconds
-
-    def _descriptor(self) -> Callable[[], int] | None:
-        """How to ask for the kernel's descriptor below any TLS, if there is one."""
-        stream = getattr(self._stream, "transport_stream", self._stream)
-        return self._fileno or kernel_fileno(stream)
+        return _ERRORS[self._end.cause](self._end.code, self._end.reason)
 
     def check_writable(self) -> None:
         """Raise unless frames can still be sent.
@@ -206,6 +204,24 @@ class Link(Incoming):
         """A topic has passed over something, for which a WebSocket has no word;
         `Subscription.skipped` tells its handler."""
 
+    def trace(self, tell: Callable[[str], None] | None) -> None:
+        """Have *tell* called with a line for each frame from now on, "< " in front of what comes
+        and "> " of what goes; None for no more.  A link that is closed has none."""
+        if self.state is State.CLOSED:
+            return
+        self.incoming.trace(None if tell is None else lambda line: tell(f"< {line}"))
+        self.queue.trace(None if tell is None else lambda line: tell(f"> {line}"))
+
+    def statistics(self) -> LinkStatistics:
+        return LinkStatistics(
+            messages_received=self.incoming.messages_received,
+            messages_sent=self.queue.messages_sent,
+            bytes_received=self.incoming.bytes_received,
+            discarded=self.incoming.discarded,
+            inbox_messages=len(self.inbox.messages),
+            buffered_amount=self.queue.buffered_amount,
+        )
+
     # The end.
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -215,11 +231,48 @@ class Link(Incoming):
     def abort(self, reason: str) -> None:
         """End the link without a closing handshake, and at once."""
         self.lost(reason)
-        self._closing_scope().cancel()
+        self.carrier.cancel()
 
-    def lost(self, reason: str) -> None:
-        """Nothing more comes from the transport."""
-        self._take_step(Event.LOST, CloseCode.ABNORMAL, reason)
+    def break_off(self, reason: str) -> None:
+        """Nothing can be written any more; what has arrived may still be received."""
+        self.queue.break_off(reason)
+
+    # Of the steps that end a link none is left out.
+    @enable_ki_protection
+    def _take_step(self, event: Event, code: int, reason: str, *, told: str | None = None) -> None:
+        """Do what *event* leads to; a Close has *told* instead of *reason* if that is given."""
+        step = STEPS[self.incoming.phase, event]
+        if step.sends:
+            self.queue.drop_answers()
+            text = reason if told is None else told
+            self.queue.put(encode_close(code, text, masked=self.form.masked))
+        self.incoming.phase = step.phase
+        self.state = _STATES[step.phase]
+        if step.tells is not None:
+            self._tell(_End(step.tells, code, reason))
+
+    def _tell(self, end: _End) -> None:
+        """The end has begun: let all know whom it concerns."""
+        # From here on the peer's Close matters more than what is in the inbox.
+        self.inbox.end_pause()
+        self._end = end
+        is_over = end.cause is Cause.PEER and self.carrier.is_over()
+        if not is_over:
+            self.carrier.end_by(trio.current_time() + self.limits.close_timeout)
+        self.queue.shut()
+        if is_over:
+            self.carrier.let_go_at_once()
+            self.be_closed()
+        self.changed()
+
+    # What the parts tell.
+
+    def heard(self) -> None:
+        self.pulse.heard()
+
+    def closed_by_peer(self, code: int, reason: str) -> None:
+        # The code is echoed; the reason is the peer's own, and there is no need to tell it.
+        self._take_step(Event.PEER_CLOSE, code, reason, told="")
 
     def fail(self, fault: FrameError | str) -> None:
         if isinstance(fault, FrameError):
@@ -228,171 +281,33 @@ class Link(Incoming):
         else:
             self.lost(fault)
 
-    def closed_by_peer(self, code: int, reason: str) -> None:
-        # The code is echoed; the reason is the peer's own, and there is no need to tell it.
-        self._take_step(Event.PEER_CLOSE, code, reason, told="")
+    def lost(self, reason: str) -> None:
+        """Nothing more comes from the transport."""
+        self._take_step(Event.LOST, CloseCode.ABNORMAL, reason)
 
-    # Of the steps that end a link none is left out.
-    @enable_ki_protection
-    def _take_step(self, event: Event, code: int, reason: str, *, told: str | None = None) -> None:
-        """Do what *event* leads to; a Close has *told* instead of *reason* if that is given."""
-        step = STEPS[self.phase, event]
-        if step.sends:
-            self.queue.drop_answers()
-            text = reason if told is None else told
-            self.queue.put(encode_close(code, text, masked=self.is_client))
-        self.phase = step.phase
-        self.state = _STATES[step.phase]
-        if step.tells is not None:
-            self._tell(step.tells, code, reason)
+    def ended_in_pause(self) -> None:
+        """The peer has said that it sends nothing more, while nothing is read.
 
-    def _tell(self, cause: Cause, code: int, reason: str) -> None:
-        """The end has begun: let all know whom it concerns."""
-        # From here on the peer's Close matters more than what is in the inbox.
-        self.end_pause()
-        self._ended = _ERRORS[cause]
-        self.close_code = code
-        self.close_reason = reason
-        is_over = cause is Cause.PEER and self._is_over()
-        if not is_over:
-            self._closing_scope().deadline = trio.current_time() + self.limits.close_timeout
-            self._read_alone()
-        self.queue.shut()
-        if is_over:
-            self._end_at_once()
-        self.changed()
-
-    def _is_over(self) -> bool:
-        """Whether nothing is left to wait for, as both Closes have passed: ours is with the kernel,
-        and the peer's was all that had come."""
-        if self._reads is None or self._fileno is None or self._tls is not None:
-            return False
-        if self.queue.state is not IDLE:
-            return False
-        try:
-            return not os.read(self._fileno(), 1)
-        except OSError:  # nothing has come, or the peer has gone
-            return True
-
-    def _end_at_once(self) -> None:
-        """Close the transport without the task that it otherwise takes (section 7.1.1 has a server
-        close it first); nothing that may still come was to count."""
-        assert self._reads is not None
-        assert self._fileno is not None
-        self._reads.unwatch(self, self._fileno())
-        self._reads = None
-        self._close_socket()
-        self._be_closed()
-
-    def _read_alone(self) -> None:
-        """Have `carry` read from here on, if something else does."""
-        if self._reads is not None and self._fileno is not None:
-            self._reads.unwatch(self, self._fileno())
-            self._reads = None
-            self._spawn(self.carry)
-
-    def break_off(self, reason: str) -> None:
-        """Nothing can be written any more; what has arrived may still be received."""
-        self.queue.break_off(reason)
-
-    # What the queue tells.
+        It may still read, and what it sent is delivered first.  If it has gone altogether, the
+        ping meets an RST.
+        """
+        pause = self.inbox.pause
+        if pause is not None and pause.ended_at is None:
+            pause.ended_at = trio.current_time()
+            self.pulse.ping()
 
     def on_broken(self) -> None:
         # NOTE: no hook is called from here, as those who write do not expect that.
         self.changed()
-        if self._has_let_go:
-            return
-        self._read_alone()
-        # Whatever `carry` waits for, it has something else to do.
-        if self.pause is not None and self.pause.scope is not None:
-            self.pause.scope.cancel()
-        self._wire.interrupt()
+        self.carrier.on_broken()
 
     def on_stalled(self) -> None:
         seconds = self.limits.write_timeout
         self.abort(f"the peer took nothing for {seconds:g} s (Limits.write_timeout)")
 
-    def _closing_scope(self) -> trio.CancelScope:
-        """The scope of `carry`, which gets a deadline when the state leaves OPEN."""
-        if self._scope is None:
-            self._scope = trio.CancelScope()
-        return self._scope
-
-    def start(self, reads: Reads | None = None) -> None:
-        """Begin to read: in a task of this link's own, or by *reads* where that can.
-
-        NOTE: With *reads* there is no task to be cancelled while the link is open, so whoever
-        starts it sees to it that it is closed.
-        """
-        if reads is None or self._fileno is None:
-            self._spawn(self.carry)
-            return
-        self._reads = reads
-        reads.watch(self, self._fileno())
-
-    def resume(self) -> None:
-        if self._reads is not None and self._fileno is not None:
-            self._reads.watch(self, self._fileno())
-        super().resume()
-
-    # It closes the transport.
-    @enable_ki_protection
-    async def carry(self) -> None:
-        """Read until the connection is over, then close the transport.
-
-        A link for which something else reads has this task in the end, unless it ends at once.
-        Cancelling it sends Close 1001 if the kernel takes it at once, and closes the transport.
-        """
-        try:
-            with self._closing_scope():
-                await read(self)
-                await finish(self)
-        except Exception as exc:
-            self.lost(describe(exc, self))
-        finally:
-            # Does nothing unless carry was cancelled from outside.
-            self.close(CloseCode.GOING_AWAY)
-            await self._close_transport()
-            self._be_closed()
-            self.changed()
-
-    def _be_closed(self) -> None:
+    def be_closed(self) -> None:
         """Have no transport any more, nor what would need one."""
-        self.forget_decoder()
+        self.incoming.forget()
         self.queue.disown()
         self._take_step(Event.LET_GO, CloseCode.ABNORMAL, "")
-
-    async def _close_transport(self) -> None:
-        if isinstance(self._stream, trio.SocketStream):
-            self._close_socket()
-            return
-        # Before others run: who sees the link break off meanwhile leaves it alone.
-        self._has_let_go = True
-        # Shielded, so that a cancellation does not skip what follows; it does not wait.
-        with trio.CancelScope(shield=True), suppress(Exception):
-            await trio.aclose_forcefully(self._stream)
-        self._tell_let_go()
-
-    def _close_socket(self) -> None:
-        """Close a socket without letting others run, as the `aclose` of its stream does, with two
-        scopes around it: that takes as long as the rest of the closing."""
-        assert isinstance(self._stream, trio.SocketStream)
-        self._has_let_go = True
-        with suppress(OSError):
-            self._stream.socket.close()
-        self._tell_let_go()
-
-    def _tell_let_go(self) -> None:
-        on_let_go, self.on_let_go = self.on_let_go, None
-        if on_let_go is not None:
-            on_let_go(self)
-
-    def statistics(self) -> LinkStatistics:
-        return LinkStatistics(
-            messages_received=self.messages_received,
-            messages_sent=self.queue.messages_sent,
-            bytes_received=self.bytes_received,
-            discarded=self.discarded,
-            inbox_messages=len(self.inbox.messages),
-            buffered_amount=self.queue.buffered_amount,
-        )
+        self.carrier.disown()

@@ -1,9 +1,11 @@
-"""What a send queue needs of whoever has it, and what it calls others for."""
+"""What the parts of a link need of whoever has them, and what they call others for."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+from .._errors import FrameError
 
 
 class Spawn(Protocol):
@@ -30,6 +32,29 @@ class Owner(Protocol):
 
     def on_stalled(self) -> None:
         """The peer took nothing for the write timeout; the queue is BROKEN for that."""
+
+
+class Hearer(Protocol):
+    """Whoever hears of what comes from a peer.
+
+    NOTE: Each of these is called in the middle of a chunk, and may end the link.
+    """
+
+    @property
+    def id(self) -> str:
+        """What the records of the log go by."""
+
+    def changed(self) -> None:
+        """Messages have come, or a pong that was awaited."""
+
+    def closed_by_peer(self, code: int, reason: str, /) -> None:
+        """The peer's Close has come (section 5.5.1); nothing that comes after it counts."""
+
+    def fail(self, fault: FrameError | str, /) -> None:
+        """What has come breaks the protocol; or nothing more can come, for the reason given."""
+
+    def abort(self, reason: str, /) -> None:
+        """The peer asks for too much."""
 
 
 class Hooks:

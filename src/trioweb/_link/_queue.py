@@ -1,7 +1,7 @@
 """The send queue: what waits to leave for one peer.
 
-All or nothing for what is put, and never a wait.  What the wire does not take at once is queued
-and finished by a drain task, which exists only while there is something to drain.
+All or nothing for what is put, and never a wait.  What the wire does not take at once is queued,
+and written by a task that exists only while there is something to drain (`_backlog`).
 
     IDLE ◀──── something is queued, or nothing is any more ────▶ DRAINING
       └── nothing more is taken ──▶ SHUT ◀──┘
@@ -9,23 +9,23 @@ and finished by a drain task, which exists only while there is something to drai
 
 Must not know what the bytes mean, or that anything is read: whoever has a wire can have a queue.
 
-NOTE: `_move` alone says whether there is room, and what was begun is written to its end, or nothing
-after it is.  `_queue` holds whole frames, and in front at most one that was begun.  Over TLS they
-become records when their turn comes, since records must leave in the order in which they are made.
+NOTE: `_move` alone says whether there is room.  Over TLS frames become records when their turn
+comes, since records must leave in the order in which they are made.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._wire._wire import Wire
-from ._contain import call_back, describe
+from ._backlog import Backlog
+from ._contain import call_back
 from ._owner import Hooks, Owner, Spawn
 from ._state import BROKEN, DRAINING, IDLE, SHUT, QueueState
 from ._traced import TracedWire
@@ -49,45 +49,41 @@ class SendQueue:
     nothing is queued any more, and have a turn between any two messages.
 
     Args:
-        owner: hears of what happens; until `disown`.
         spawn: starts the drain task.
         send_bytes: messages wait while more than so much is queued.
 
     Attributes:
+        wire: where it leaves.
+        owner: hears of what happens; until `disown`.
         state: see `QueueState`.
         broken: why it is BROKEN; None while it is not.
         is_free: the wire has room for a chunk.
         writable: likewise, and nobody stands in line.
         buffered_amount: bytes queued.
         messages_sent: messages that were written.
-        is_cut: of the frame with which the queue began, not all is written yet.
     """
 
     __slots__ = (
-        "_answers",
-        "_drained",
+        "_backlog",
         "_fileno",
         "_hooks",
-        "_owner",
-        "_queue",
-        "_room",
         "_send_bytes",
         "_spawn",
         "_turns",
-        "_wire",
         "broken",
         "buffered_amount",
-        "is_cut",
         "is_free",
         "messages_sent",
+        "owner",
         "state",
+        "wire",
         "writable",
     )
 
     def __init__(self, wire: Wire, *, owner: Owner, spawn: Spawn, send_bytes: int) -> None:
-        self._wire = wire
+        self.wire = wire
         self._fileno = wire.direct
-        self._owner: Owner | None = owner
+        self.owner: Owner | None = owner
         self._spawn = spawn
         self._send_bytes = send_bytes
         self.state = IDLE
@@ -95,32 +91,23 @@ class SendQueue:
         self.is_free = self.writable = True
         self.buffered_amount = 0
         self.messages_sent = 0
-        # Up to here there is room although something is queued.  Where everything passes through
-        # the queue, it takes the place of the kernel's: what is written at one go must not look
-        # like a peer that does not read.
-        self._room = send_bytes if wire.is_queued else 0
-        self.is_cut = False
-        # Made when first needed: most connections never queue anything.
-        self._queue: deque[bytes] | None = None
-        self._answers: dict[object, bytes] | None = None
+        # Made when first needed: most connections never queue anything, and nobody waits.
+        self._backlog: Backlog | None = None
         self._hooks: dict[object, Hooks] | None = None
-        # The end of the drain task, while there is one.
-        self._drained: trio.Event | None = None
-        # Made when somebody first has to wait for a turn.
         self._turns: Turns | None = None
 
     def _move(self, state: QueueState, *, is_full: bool = False) -> None:
-        """Be in *state* from now on, unless an end was reached that it does not come after.
-
-        Args:
-            is_full: there is no room, whatever the size of what is queued.
-        """
+        """Be in *state* from now on, unless an end was reached that it does not come after; there
+        is no room if it *is_full*, whatever the size of what is queued."""
         if self.state is SHUT or self.state is BROKEN:
             state = BROKEN if state is BROKEN else self.state
         self.state = state
         if state is DRAINING:
+            # Where everything passes through the queue, it takes the place of the kernel's: what is
+            # written at one go must not look like a peer that does not read.
+            room = self._send_bytes if self.wire.is_queued else 0
             # Whoever found no room finds some when all is written.
-            is_full = is_full or self.buffered_amount > self._room
+            is_full = is_full or self.buffered_amount > room
             self.is_free = self.is_free and not is_full
         else:
             self.is_free = state is IDLE
@@ -136,16 +123,21 @@ class SendQueue:
         """Whether what `offer` says was taken is with the kernel, and nothing else is."""
         return self._fileno is not None
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether of the frame with which the drain task began not all is written yet."""
+        return self._backlog is not None and self._backlog.is_cut
+
     def trace(self, tell: Callable[[str], None] | None) -> None:
         """Have *tell* called with a line for each frame that is handed to the wire from now on;
         None for no more."""
-        if isinstance(self._wire, TracedWire):
+        if isinstance(self.wire, TracedWire):
             # The drain task may still be writing to it.
-            self._wire.tell = None
-            self._wire = self._wire.wire
+            self.wire.tell = None
+            self.wire = self.wire.wire
         if tell is not None:
-            self._wire = TracedWire(self._wire, tell)
-        self._fileno = self._wire.direct
+            self.wire = TracedWire(self.wire, tell)
+        self._fileno = self.wire.direct
 
     # What others are called for.
 
@@ -169,7 +161,7 @@ class SendQueue:
         """Tell those who want to know that nothing more is taken."""
         hooks, self._hooks = self._hooks, None
         for each in (hooks or {}).values():
-            call_back(each.closed, self._owner)
+            call_back(each.closed, self.owner)
 
     # Chunks.
 
@@ -187,9 +179,8 @@ class SendQueue:
 
     def turn_over(self) -> None:
         """Those in line have had their turn."""
-        if self._turns is not None and self._turns.is_held:
-            self._turns.is_held = False
-            self._turns.admit(self)
+        if self._turns is not None:
+            self._turns.turn_over(self)
 
     def _made_turns(self) -> Turns:
         if self._turns is None:
@@ -210,7 +201,7 @@ class SendQueue:
             if fileno is not None:
                 # As `KernelWire.offer`, by which each delivery of a topic takes 5 to 9 % longer.
                 return os.write(fileno(), data)
-            wire = self._wire
+            wire = self.wire
             taken = wire.offer(data)
         except BlockingIOError:
             return 0
@@ -230,18 +221,19 @@ class SendQueue:
     @enable_ki_protection
     def finish(self, rest: bytes) -> None:
         """Queue *rest*, whole frames or what `offer` left of one, for the drain task."""
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(rest)
+        self._made_backlog().frames.append(rest)
         self.buffered_amount += len(rest)
         self._drain_soon()
 
+    def _made_backlog(self) -> Backlog:
+        if self._backlog is None:
+            self._backlog = Backlog()
+        return self._backlog
+
     def _drain_soon(self, *, is_full: bool = False) -> None:
         self._move(DRAINING, is_full=is_full)
-        if self._drained is None:
-            self._drained = trio.Event()
-            self.is_cut = True
-            self._spawn(self._drain)
+        if (backlog := self._made_backlog()).begin():
+            self._spawn(partial(backlog.drain, self))
 
     # What does not wait for room.
 
@@ -269,19 +261,23 @@ class SendQueue:
         if self.buffered_amount < _ANSWERS_BYTES:
             self.put(frame)
         else:
-            if self._answers is None:
-                self._answers = {}
-            self._answers[key] = frame
+            self._made_backlog().answer(key, frame)
 
     def drop_answers(self) -> None:
         """Answers that wait are not needed any more."""
-        self._answers = None
+        if self._backlog is not None:
+            self._backlog.drop_answers()
 
     def put_own(self) -> None:
         """Write what the wire has to say itself, even when SHUT: at once, or where the drain task
         comes to it."""
         if self._drained is None and self.state is not BROKEN:
             self.offer(b"")
+
+    @property
+    def _drained(self) -> trio.Event | None:
+        """The end of the drain task, while there is one."""
+        return None if self._backlog is None else self._backlog.drained
 
     # Messages.
 
@@ -354,75 +350,46 @@ class SendQueue:
             return
         self.broken = reason
         self.buffered_amount = 0
-        self._queue = self._answers = None
+        if self._backlog is not None:
+            self._backlog.lose()
         self._move(BROKEN)
         if self._turns is not None:
             self._turns.refuse()
-        if self._owner is not None:
-            self._owner.on_broken()
+        if self.owner is not None:
+            self.owner.on_broken()
 
     def disown(self) -> None:
         """Nobody has this any more.  An owner knows its queue, so that both would stay until the
         garbage collector comes."""
-        self._owner = None
+        self.owner = None
         self.trace(None)
 
     async def wait_flushed(self) -> None:
         """Wait until nothing is queued any more, written or lost."""
-        while self._drained is not None:
-            await self._drained.wait()
+        while (drained := self._drained) is not None:
+            await drained.wait()
 
-    # The drain task.
+    # What the drain task tells, see `Keeper`.
 
-    # Who waits for the queue to be empty hears of it whatever happens.
-    @enable_ki_protection
-    async def _drain(self) -> None:
-        """Write what is queued.  The task ends with the queue."""
-        assert self._drained is not None
-        try:
-            # The front of the queue may be the rest of a frame, so it goes before answers,
-            # which then do not wait behind what a slow peer has yet to read.
-            # Even if there is none, the wire may have something of its own, at the end, too.
-            while True:
-                await self._wire.write(self._queue.popleft() if self._queue else b"", self)
-                self.is_cut = False
-                while self._answers:
-                    answer = self._answers.pop(next(iter(self._answers)))
-                    self.buffered_amount += len(answer)
-                    await self._wire.write(answer, self)
-                if not self._queue and not self._wire.has_more:
-                    break
-        except trio.TooSlowError:
-            self.break_off("write timeout")
-            if self._owner is not None:
-                self._owner.on_stalled()
-        except Exception as exc:
-            self.break_off(describe(exc, self._owner))
-        except BaseException:
-            # What is left of a frame is gone, so nothing may follow it.
-            self.break_off("writing was cancelled")
-            raise
-        finally:
-            self._drained.set()
-            self._drained = None
-            self._move(IDLE)
+    def on_stalled(self) -> None:
+        if self.owner is not None:
+            self.owner.on_stalled()
+
+    def on_drained(self) -> None:
+        self._move(IDLE)
         if self.is_free and self._hooks is not None:
             for each in tuple(self._hooks.values()):
-                call_back(each.drained, self._owner)
+                call_back(each.drained, self.owner)
         if self._turns is not None:
             self._turns.admit(self)
 
-    # Of the wire's account.
-
     def grew(self, size: int) -> None:
-        """What is queued takes so many bytes more than it did."""
         if self.state is not BROKEN:
             self.buffered_amount += size
 
     def wrote(self, size: int, *, by_peer: bool) -> None:
-        """So many bytes of what was queued are written."""
-        if by_peer and self._owner is not None:
-            self._owner.heard()
+        if by_peer and self.owner is not None:
+            self.owner.heard()
         if self.state is not BROKEN:
             self.buffered_amount -= size
             if self._turns is not None:

@@ -1,7 +1,8 @@
-"""The states of a connection, and of its send queue."""
+"""The states of a connection and of its send queue, and what a connection has carried."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
@@ -40,3 +41,20 @@ IDLE: Final = QueueState.IDLE
 DRAINING: Final = QueueState.DRAINING
 SHUT: Final = QueueState.SHUT
 BROKEN: Final = QueueState.BROKEN
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """What a connection has carried.
+
+    `messages_sent` counts what `send` took; what topics delivered stands in each
+    subscription's cursor.  `discarded` counts messages that arrived complete and reached
+    nobody, because this side had closed or was only waiting for the end.
+    """
+
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    discarded: int
+    inbox_messages: int
+    buffered_amount: int

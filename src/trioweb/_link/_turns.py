@@ -88,6 +88,12 @@ class Turns:
         await self.senders.wait(sender)
         return sender.was_written
 
+    def turn_over(self, writer: Writer) -> None:
+        """Those in line have had their turn."""
+        if self.is_held:
+            self.is_held = False
+            self.admit(writer)
+
     # Whoever is woken here is written for.
     @enable_ki_protection
     def admit(self, writer: Writer) -> None:

@@ -36,6 +36,8 @@ WORK_PER_FEED: Final = 1024
 _COST_OF_INFLATING: Final = 4
 _TAKEN_PER_UNIT: Final = 16
 _GIVEN_PER_UNIT: Final = 128
+# What is left of it while nothing is decoded: one for all decoders, as an idle connection has none.
+_NO_WORK: Final = repeat(True, 0)
 # Nothing else that is done with bytes is counted.  To unmask, copy and decode all of a chunk takes
 # no longer than 0.3 ms.  To put together a large message takes 1 ms for a MiB of text in the worst
 # case, but its bytes have come in many chunks, or were counted when they were inflated.
@@ -96,8 +98,8 @@ class Decoder:
         work_per_feed: int = WORK_PER_FEED,
     ) -> None:
         self._work_per_feed = work_per_feed
-        # What is left of the work of the `feed` that is under way, or was the last.
-        self._work = repeat(True, 0)
+        # What is left of the work of the `feed` that is under way.
+        self._work = _NO_WORK
         self._mask_bit = MASKED if masked else 0
         self._head_bytes = 6 if masked else 2  # of a frame of less than 126 bytes
         self._max_message_bytes = max_message_bytes
@@ -108,7 +110,7 @@ class Decoder:
         # The message under way: its opcode (0: none) and what has come of it.
         self._opcode = 0
         self._compressed = False
-        self._payload = bytearray()
+        self._payload: bytearray | None = None
         self._size = 0
         self._utf8: codecs.IncrementalDecoder | None = None
         # The data frame under way: how much of its payload is still to come.
@@ -171,6 +173,8 @@ class Decoder:
                 return True
         except UnicodeDecodeError:
             raise FrameError(CloseCode.INVALID_PAYLOAD, "invalid UTF-8 in text") from None
+        finally:
+            self._work = _NO_WORK
         self._buffer = data[position:]
         return False
 
@@ -273,7 +277,7 @@ class Decoder:
     def _inflate(self, inflater: Inflater, messages: list[Message]) -> None:
         """Inflate what is pending of the frame under way, as far as limit and work allow."""
         while inflater.pending and length_hint(self._work):
-            room = self._max_message_bytes - len(self._payload)
+            room = self._max_message_bytes - len(self._payload or b"")
             taken = inflater.pending
             piece = inflater.inflate(room)
             taken -= inflater.pending
@@ -287,6 +291,8 @@ class Decoder:
     def _add(self, piece: bytes, complete: bool, messages: list[Message]) -> None:
         """Add *piece* to the message under way, which with that may be complete."""
         if not complete:
+            if self._payload is None:
+                self._payload = bytearray()
             self._payload += piece
             if self._opcode == TEXT:
                 # Checked as it comes, so that a fault is told at once (section 8.1).
@@ -295,8 +301,8 @@ class Decoder:
                 self._utf8.decode(piece)
             return
         whole: bytes | bytearray = piece
-        if self._payload:
-            whole, self._payload = self._payload, bytearray()
+        if self._payload is not None:
+            whole, self._payload = self._payload, None
             whole += piece
         messages.append(whole.decode() if self._opcode == TEXT else bytes(whole))
         self._opcode = 0

@@ -58,10 +58,10 @@ class Traffic:
 
     def add(self, link: Link) -> None:
         """Add what *link* has carried."""
-        self.messages_received += link.messages_received
+        self.messages_received += link.incoming.messages_received
         self.messages_sent += link.queue.messages_sent
-        self.bytes_received += link.bytes_received
-        self.discarded += link.discarded
+        self.bytes_received += link.incoming.bytes_received
+        self.discarded += link.incoming.discarded
 
     def copy(self) -> Traffic:
         return replace(self)

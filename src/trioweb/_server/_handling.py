@@ -53,7 +53,7 @@ class Handling:
         link = connection.link
         watch = self._monitor.add(connection) if self._monitor is not None else -1
         self._places.move_in(connection, visitor)
-        link.on_let_go = self._on_let_go
+        link.carrier.on_let_go = self._on_let_go
         self._counts.opened += 1
         if self._observer is not None:
             tell(self._observer.on_open, connection)

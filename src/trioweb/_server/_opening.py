@@ -181,7 +181,7 @@ class Opening:
             replies=self._settings.replies,
             compression=agreed,
         )
-        link.start(self._reader)
+        link.carrier.start(self._reader)
         return Connection(
             link,
             request,

@@ -70,7 +70,7 @@ class Reader:
 
     def watch(self, link: Link, fileno: int) -> None:
         """Read for *link* from now on, or after its pause."""
-        if link.is_undecoded:
+        if link.incoming.is_undecoded:
             self._forget(fileno)
             self._unfinished[link] = fileno
             os.eventfd_write(self._bell, 1)
@@ -149,15 +149,15 @@ class Reader:
                     self._look(other, fileno)
 
     def _go_on(self, link: Link, fileno: int) -> None:
-        link.go_on()
+        link.incoming.go_on()
         if link.state is OPEN:
-            if link.pause_if_due():
+            if link.carrier.pause_if_due():
                 self._await(select.EPOLLRDHUP, link, fileno)
             else:
                 self.watch(link, fileno)
 
     def _read(self, link: Link, fileno: int, now: float) -> None:
-        if link.pause is not None:
+        if link.inbox.pause is not None:
             self._look(link, fileno)
             return
         try:
@@ -170,12 +170,12 @@ class Reader:
         if not data:
             link.lost(END_OF_TRANSPORT)
             return
-        link.receive(data, now)
+        link.incoming.receive(data, now)
         # In all other states somebody else reads.
         if link.state is OPEN:
-            if link.pause_if_due():
+            if link.carrier.pause_if_due():
                 self._await(select.EPOLLRDHUP, link, fileno)
-            elif link.is_undecoded:
+            elif link.incoming.is_undecoded:
                 self._forget(fileno)
                 self._unfinished[link] = fileno
 

@@ -10,11 +10,11 @@ from typing import TypeAlias
 from .._arguments import check_async, check_kind, check_texts
 from .._connection import Connection
 from .._heartbeat import heartbeat_replies
-from .._link import Replies, reply_key
 from .._observer import Observer
 from .._offers import check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits, check_message
 from .._protocol._deflate import check_compression
+from .._protocol._replies import Replies, reply_key
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http

@@ -78,8 +78,8 @@ class Due:
         if not link.is_whole:
             return
         # Nobody can be heard while this side does not read; the heartbeat looks after those.
-        is_silent = link.heard_at < self._pinged_at and link.pause is None
-        if is_silent and not link.has_unread():
+        is_silent = link.pulse.heard_at < self._pinged_at and link.inbox.pause is None
+        if is_silent and not link.carrier.has_unread():
             member._end(DisconnectCode.NO_PONG)
             return
         self._pinged_at = now = trio.current_time()
