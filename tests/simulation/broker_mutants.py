@@ -43,7 +43,7 @@ async def _subscribe_only(self: EngineNode, link: EngineLink) -> None:
             nothing = Subscribe(topic.name, topic.retain, "", 0, "")
             link.send(nothing, lambda answer: None)
         else:
-            link.send(window.ask(Subscribe), window.told)
+            link.send(window.question(Subscribe), window.ask())
 
 
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -32,7 +32,6 @@ from ._commands import (
     Changed,
     Entry,
     Load,
-    Loaded,
     Ping,
     Publish,
     Published,
@@ -206,7 +205,7 @@ class EngineNode:
         """Receive the topic of *window*, and tell it where that stands."""
         self._windows[window.topic.name] = window
         if self._link is not None:
-            self._link.send(window.ask(Subscribe), window.told)
+            self._link.send(window.question(Subscribe), window.ask())
 
     def detach(self, window: Window) -> None:
         """Do not receive it any more."""
@@ -218,21 +217,15 @@ class EngineNode:
 
     def ask(self, window: Window) -> None:
         """Tell *window* where its topic stands."""
-        question = window.ask(Ask)
+        told = window.ask()
         if self._link is not None:
-            self._link.send(question, window.told)
+            self._link.send(window.question(Ask), told)
 
-    def load(self, window: Window, after: int, upto: int) -> None:
-        """Give *window* what lies there; if the connection is lost before, it asks again."""
+    def load(self, window: Window, after: int, upto: int, loaded: Callable[[Answer], None]) -> None:
+        """See `Keeper`."""
         topic = window.topic
         if self._link is not None:
-            command = Load(topic.name, topic.retain, after, upto)
-            self._link.send(command, partial(self._loaded, window, after))
-
-    @enable_ki_protection
-    def _loaded(self, window: Window, after: int, answer: Answer) -> None:
-        if isinstance(answer, Loaded):
-            window.older(after, answer)
+            self._link.send(Load(topic.name, topic.retain, after, upto), loaded)
 
     @enable_ki_protection
     def _receive(self, pushed: Pushed) -> None:
@@ -340,12 +333,12 @@ class EngineNode:
                 await under_way.popleft().wait()
             batch = [one for one in windows[start : start + _SENT_AT_ONCE] if one.is_attached]
             for window in batch[:-1]:
-                link.send(window.ask(Subscribe), window.told)
+                link.send(window.question(Subscribe), window.ask())
             # Answers come in order, nearly always: the last is that of all.
             for window in batch[-1:]:
                 answered = trio.Event()
                 under_way.append(answered)
-                link.send(window.ask(Subscribe), partial(_pass_on, window.told, answered))
+                link.send(window.question(Subscribe), partial(_pass_on, window.ask(), answered))
 
     def _posted_behind(self, number: int) -> list[_Post]:
         """Those with higher numbers, in order."""

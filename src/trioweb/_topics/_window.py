@@ -7,6 +7,10 @@ While it is LIVE it has no hole and ends where the engine's log does.  It begins
 grows backwards when somebody needs what is older.  What is pushed to it while it is not LIVE is
 part of the answer that it waits for.
 
+Each question where the topic stands begins a stint, and so does being detached.  What was asked in
+an earlier one may still be answered, as when a topic is detached and attached again meanwhile.
+Such an answer lacks what was published in between, so it counts for nothing.
+
 Pure of I/O: the node hands in what arrives.
 """
 
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
@@ -69,8 +74,9 @@ class Keeper(Protocol):
         """Tell *window* where its topic stands."""
         ...
 
-    def load(self, window: Window, after: int, upto: int) -> None:
-        """Give *window* what lies there."""
+    def load(self, window: Window, after: int, upto: int, loaded: Callable[[Answer], None]) -> None:
+        """Call *loaded* with what lies there; if the connection is lost before, it is asked for
+        again."""
         ...
 
     def in_use(self, window: Window) -> None:
@@ -97,6 +103,7 @@ class Window:
         "_is_loading",
         "_oldest",
         "_state",
+        "_stint",
         "begin",
         "node",
         "restarts",
@@ -111,6 +118,7 @@ class Window:
         self.waiting: dict[object, tuple[Since | None, int, Callable[[], None]]] = {}
         self.node = node
         self._state = DETACHED
+        self._stint = 0
         # The entry at the head, if it was published while this was attached.
         self._head_id = ""
         # What the engine may have is not older than this.
@@ -143,9 +151,8 @@ class Window:
     def detach(self) -> None:
         """Nobody uses the topic any more, or it has to go."""
         if self._state is not DETACHED:
-            self._state = DETACHED
+            self._begin_stint(DETACHED)
             self._head_id = ""
-            self._is_loading = False
             self.node.detach(self)
 
     def has(self, since: Since | None, history: int) -> bool:
@@ -164,6 +171,8 @@ class Window:
         topic, who = self.topic, object()
         self.wait(who, since, history, topic._news.changed)
         try:
+            if who in self.waiting:
+                topic._hub._retention.settle(topic)  # it must not go meanwhile
             while who in self.waiting:
                 topic._hub._check_open()
                 await topic._news.wait_change()
@@ -173,18 +182,26 @@ class Window:
 
     # What the node tells.
 
-    def ask(self, kind: type[_Q]) -> _Q:
-        """What was here need not be all any more: the question where the topic stands."""
-        self._state = ASKING
-        self._is_loading = False
+    def question(self, kind: type[_Q]) -> _Q:
+        """The question where the topic stands."""
         topic = self.topic
         return kind(topic.name, topic.retain, topic._epoch, topic._log.head, self._head_id)
 
+    def ask(self) -> Callable[[Answer], None]:
+        """What was here need not be all any more: what to call with the answer to `question`."""
+        self._begin_stint(ASKING)
+        return partial(self._told, self._stint)
+
+    def _begin_stint(self, state: State) -> None:
+        self._state = state
+        self._stint += 1
+        self._is_loading = False
+
     @enable_ki_protection
-    def told(self, answer: Answer) -> None:
+    def _told(self, stint: int, answer: Answer) -> None:
         """The engine has answered what was asked."""
-        if self._state is not ASKING or not isinstance(answer, Standing):
-            return  # detached in the meantime
+        if stint != self._stint or not isinstance(answer, Standing):
+            return
         topic = self.topic
         epoch, head, begin, oldest, entries = answer
         first = entries[0].offset if entries else head + 1
@@ -213,9 +230,10 @@ class Window:
         else:
             self._append(stored)
 
-    def older(self, after: int, loaded: Loaded) -> None:
+    @enable_ki_protection
+    def _loaded(self, stint: int, after: int, loaded: Answer) -> None:
         """The engine has loaded what lies before the window and behind *after*."""
-        if self._state is not LIVE or not self._is_loading:
+        if stint != self._stint or not isinstance(loaded, Loaded):
             return
         self._is_loading = False
         if loaded.epoch != self.topic.epoch:
@@ -295,4 +313,5 @@ class Window:
                 least = after if least is None else min(least, after)
         if least is not None and not self._is_loading:
             self._is_loading = True
-            self.node.load(self, least, self.topic._log.first - 1)
+            loaded = partial(self._loaded, self._stint, least)
+            self.node.load(self, least, self.topic._log.first - 1, loaded)

@@ -6,7 +6,7 @@ somebody needs it.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ..._effort import EFFORT
 from ..._errors import HubFull
 from ..._waitable import wrong_thread
 from .._broker import Receipt
-from .._commands import Loaded, Standing
+from .._commands import Answer, Standing
 from .._details import NOTHING, Details
 from .._log import size_of
 from .._position import Position
@@ -126,7 +126,8 @@ class StoreNode:
         topic = window.topic
         stored = self.store.use(topic.name, topic.epoch, topic.head, topic.retain)
         self._used[topic.name] = stored
-        window.told(Standing(stored.epoch, stored.head, stored.begin, stored.oldest, ()))
+        told = window.ask()
+        told(Standing(stored.epoch, stored.head, stored.begin, stored.oldest, ()))
 
     def detach(self, window: Window) -> None:
         self.store.index.leave(self._used.pop(window.topic.name))
@@ -140,15 +141,9 @@ class StoreNode:
     def ask(self, window: Window) -> None:  # pragma: no cover - nothing else has the topic
         raise AssertionError("what is here is all that there is")
 
-    def load(self, window: Window, after: int, upto: int) -> None:
+    def load(self, window: Window, after: int, upto: int, loaded: Callable[[Answer], None]) -> None:
         topic = window.topic
-        loaded = partial(self._loaded, window, after)
         self.store.load(topic.name, topic.epoch, after, upto, loaded)
-
-    def _loaded(self, window: Window, after: int, loaded: Loaded) -> None:
-        # Otherwise it began anew meanwhile.
-        if loaded.epoch == window.topic.epoch:
-            window.older(after, loaded)
 
     # The task, and the end.
 
