@@ -225,6 +225,8 @@ class Pump:
                 spent += cost
         return spent
 
+    # An interrupt in the middle of these two would leave a frame cut, or who lags in no line.
+    @enable_ki_protection
     def _serve(self, budget: int) -> int:
         """Write to those who lag, at links that are free; return the cost."""
         spent = 0
@@ -235,6 +237,7 @@ class Pump:
                 self._links[turns] = None
         return spent
 
+    @enable_ki_protection
     def _deliver(self, budget: int) -> int:
         """Go on with the passes of topics that have news; return the cost."""
         spent = 0

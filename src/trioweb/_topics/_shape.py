@@ -12,6 +12,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, TypeAlias
 
+from trio.lowlevel import disable_ki_protection
+
 from .._policy import Message
 from .._protocol._frames import SERVER_FORM, WireForm, encode_message
 from ._log import Log, Publication
@@ -38,6 +40,12 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 def cost_of_write(size: int) -> int:
     """What it costs to write *size* bytes."""
     return COST_OF_WRITE + (size >> 8)
+
+
+# It is the program's, and one that runs for ever must not keep an interrupt out.
+@disable_ki_protection
+def _call(encode: Encode, entry: Publication) -> Message:
+    return encode(entry)
 
 
 class Chunk:
@@ -210,7 +218,7 @@ class Shape:
             if cost >= _ENCODED_AT_ONCE:
                 break
             entry = entries[offset]
-            message = entry.message if encode is None else encode(entry)
+            message = entry.message if encode is None else _call(encode, entry)
             if isinstance(form, WireForm):
                 frame = encode_message(message, form)
             else:
