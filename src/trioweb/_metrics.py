@@ -284,6 +284,7 @@ class _Page:
         self._gauge("store_waiting_bytes_limit", "Bytes of the journal.", told.max_waiting_bytes)
         self._gauge("store_topics", "Topics whose position is known.", told.topics)
         self._gauge("store_bytes", "Memory that what is committed would take.", told.bytes)
+        self._counter("store_forgotten", "Topics that had to go for others.", told.forgotten)
         self._gauge("store_replayed", "Records replayed at the start.", told.replayed)
         self._gauge("store_ended", "1 if the start ended all epochs.", int(bool(told.ended)))
 

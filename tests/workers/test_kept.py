@@ -21,7 +21,7 @@ from trioweb._topics._commands import (
     Refusal,
     Unsubscribe,
 )
-from trioweb._topics._store import _opening
+from trioweb._topics._store import _keeping, _opening
 from trioweb._topics._store._keeping import Store
 from trioweb._workers import Switchboard, _kept, open_switchboard, open_worker
 from trioweb._workers._parent_end import ParentEnd
@@ -237,6 +237,20 @@ async def test_disk_that_does_not_answer_refuses_what_the_journal_does_not_hold(
                 pass
             # Only the first one has waited.
             assert board.wait_for(desk.say("news", "x" * 3000)) is None
+
+
+async def test_disk_that_does_not_answer_keeps_no_worker_waiting(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic that cannot be loaded in time goes on, and what it had is told to be missing."""
+    epoch, head = await publish_some(path, tmp_path / "killed")
+    async with opened(path) as (board, store):
+        monkeypatch.setattr(_keeping, "_SILENCE", 0.1)
+        desk = Desk(board, "other")
+        store._database.lock.acquire()
+        assert await desk.subscribe("news") == (epoch, head, 0, head + 1, [])
+        assert await desk.publish("news", "new") == (epoch, head + 1)
+        store._database.lock.release()
 
 
 async def test_store_that_cannot_be_is_told(path: Path) -> None:

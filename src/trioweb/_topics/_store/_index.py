@@ -1,8 +1,9 @@
 """The index: where each stored topic stands, in memory, so that `publish` need not ask the disk.
 
 It also says what has to leave the database.  Its bounds are those of the hub: so many topics with
-publications, so many bytes of them, and positions of others for as long as `linger` says.  What
-somebody uses stays.
+publications that nobody uses, so many bytes of all, and positions of others for as long as `linger`
+says.  What somebody uses stays.  After a start nobody uses any yet, so none goes for their number
+while there are no more than a hub can have had: those that it used, and as many more.
 
 All of it belongs to Trio's thread.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Final
 
 import trio
 
@@ -19,6 +21,9 @@ from ..._policy import Retain
 from .._retention import POSITIONS_PART, POSITIONS_PER_TOPIC, size_of_position
 from ._records import write_place
 from ._rows import Standing
+
+# Topics with publications, used or not, as a multiple of those that nobody need use.
+_ALL_TOPICS: Final = 2
 
 
 class StoredTopic:
@@ -157,7 +162,9 @@ class Index:
         """Topics whose publications have to go, and those of which nothing stays; these are
         forgotten now."""
         emptied: list[str] = []
-        excess, count = self.size - self._max_bytes, len(self._full) - self._max_topics
+        excess, idle = self.size - self._max_bytes, len(self._full)
+        number = len(self._topics) - len(self._empty)
+        count = min(idle - self._max_topics, number - _ALL_TOPICS * self._max_topics)
         for topic in self._full:
             if excess <= 0 and count <= 0:
                 break

@@ -2,6 +2,9 @@
 
 A task commits what the journal has, some of it at a time, and reads what somebody needs, in a
 thread.  Whose topics these are is not its business: those of a hub, see `_node`, or of an engine.
+
+A disk may not answer, for as long as it likes.  Then nothing can be read, which is told to whoever
+needs it as if it were gone; and the task tries again, as it does where the disk is full.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from time import time
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
@@ -38,6 +43,9 @@ _MUCH: Final = 4
 # Seconds between two attempts to commit, where the disk is full, and to see what is too old.
 _RETRY: Final = 1
 _AGING: Final = 60
+# Seconds of the real clock after which a disk is said not to answer.  One that is busy takes less,
+# and a worker whose parent waits for it gives that up after 5.
+_SILENCE: Final = 4.0
 # Seconds that closing takes at most; what is not committed then stays in the journal.
 _MAX_CLOSING: Final = 10
 # What a record takes beside what the log counts of a publication, at most, but for a long name.
@@ -76,7 +84,11 @@ class Store:
         self._wake_above: float = 0
         self._room = Waitable()
         self._failing: str | None = None
-        # A thread of its own, whatever else the program has threads for.
+        self._forgotten = 0
+        # What has changed in the database, as the thread tells it, which may be late.
+        self._standings: deque[Standing] = deque()
+        # What a thread does, and one more waits for, whatever else the program has threads for.
+        self._under_way: Future[Any] | None = None
         self._limiter = trio.CapacityLimiter(1)
 
     @property
@@ -97,6 +109,7 @@ class Store:
             waiting=journal.last - journal.first.number,
             waiting_bytes=journal.used,
             max_waiting_bytes=journal.capacity,
+            forgotten=self._forgotten,
             replayed=self._opened.replayed,
             ended=self._opened.ended,
             failing=self._failing,
@@ -143,9 +156,12 @@ class Store:
     def load(
         self, name: str, epoch: str, after: int, upto: int, loaded: Callable[[Loaded], None]
     ) -> None:
-        """Call *loaded* with what lies there, some time."""
-        self._loads.append((name, epoch, after, upto, loaded))
-        self._wake()
+        """Call *loaded* with what lies there, as far as the disk tells it in time."""
+        if self._is_failing_in_silence:
+            loaded(Loaded(epoch, upto + 1, ()))
+        else:
+            self._loads.append((name, epoch, after, upto, loaded))
+            self._wake()
 
     # The task.
 
@@ -175,27 +191,42 @@ class Store:
         if not journal.used and not len(index):
             return
         emptied, dropped = index.surplus()
-        standings: list[Standing] = []
         try:
-            await self._in_thread(self._commit_until, journal.last, standings, emptied, dropped)
+            await self._in_thread(
+                self._commit_until, journal.last, self._standings, emptied, dropped
+            )
         except (sqlite3.Error, OSError, Damaged) as exc:
-            if self._failing is None:
-                logger.warning(
-                    "%s: cannot commit: %s; the journal keeps what is published, while it has room",
-                    self._database.path,
-                    exc,
-                )
-            self._failing = str(exc)
+            self._fail(exc)
         else:
             if self._failing is not None:
                 logger.warning("%s: commits again", self._database.path)
             self._failing = None
-        for standing in standings:
-            index.committed(standing)
+            self._count_forgotten(len(emptied))
+        while self._standings:
+            index.committed(self._standings.popleft())
         self._room.changed()
 
+    def _fail(self, error: Exception) -> None:
+        if self._failing is None:
+            logger.warning(
+                "%s: cannot commit: %s; the journal keeps what is published, while it has room",
+                self._database.path,
+                error,
+            )
+        self._failing = str(error)
+
+    def _count_forgotten(self, count: int) -> None:
+        if count and not self._forgotten:
+            logger.warning(
+                "%s: more topics or bytes than max_topics and max_bytes: the publications of %d"
+                " topics that nobody has used longest are gone; statistics count those that follow",
+                self._database.path,
+                count,
+            )
+        self._forgotten += count
+
     def _commit_until(
-        self, last: int, standings: list[Standing], emptied: list[str], dropped: list[str]
+        self, last: int, standings: deque[Standing], emptied: list[str], dropped: list[str]
     ) -> None:
         """Commit what the journal has up to the record *last*; tell by *standings* what changed."""
         database, journal = self._database, self._journal
@@ -216,7 +247,15 @@ class Store:
     async def _load(self) -> None:
         loads, self._loads = self._loads, []
         for name, epoch, after, upto, loaded in loads:
-            loaded(await self._in_thread(self._read, name, epoch, after, upto, self._journal.last))
+            found = Loaded(epoch, upto + 1, ())
+            # The others need not find out for themselves that the disk does not answer.
+            if not self._is_failing_in_silence:
+                last = self._journal.last
+                try:
+                    found = await self._in_thread(self._read, name, epoch, after, upto, last)
+                except TimeoutError as exc:
+                    self._fail(exc)
+            loaded(found)
 
     def _read(self, name: str, epoch: str, after: int, upto: int, last: int) -> Loaded:
         now = time()
@@ -238,12 +277,35 @@ class Store:
                     found.append(Stored(record.offset, entry, max(0.0, now - record.time)))
         return Loaded(epoch, oldest, found)
 
+    # The thread.
+
+    @property
+    def _is_failing_in_silence(self) -> bool:
+        """Whether the disk was waited for, and has still not answered."""
+        under_way = self._under_way
+        return self._failing is not None and under_way is not None and not under_way.done()
+
     async def _in_thread(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-        # Where the disk does not answer, whoever ends the hub need not wait for it; `lock` has
-        # whatever comes next wait.
-        return await trio.to_thread.run_sync(
-            work, *args, abandon_on_cancel=True, limiter=self._limiter
-        )
+        """Do *work* in a thread, of which there is one at a time.
+
+        Raises:
+            TimeoutError: the disk has not answered; once it does, this is done all the same.
+        """
+        if self._under_way is not None:
+            await self._wait_for(self._under_way)
+        future = self._under_way = Future[_Result]()
+        # Nobody has to wait for it: neither Trio nor whoever ends the hub or the process.
+        threading.Thread(target=_do, args=(future, work, *args), daemon=True).start()
+        await self._wait_for(future)
+        return future.result()
+
+    async def _wait_for(self, future: Future[Any]) -> None:
+        if not future.done():
+            await trio.to_thread.run_sync(
+                wait, [future], _SILENCE, abandon_on_cancel=True, limiter=self._limiter
+            )
+        if not future.done():
+            raise TimeoutError(f"the disk has not answered for {_SILENCE:g} seconds")
 
     # The end.
 
@@ -273,7 +335,7 @@ class Store:
     def _close(self) -> None:
         path = self._database.path
         try:
-            self._commit_until(self._journal.last, [], [], [])
+            self._commit_until(self._journal.last, deque(), [], [])
         except (sqlite3.Error, OSError, Damaged) as exc:
             count = self._journal.last - self._journal.first.number
             logger.warning("%s: %d records stay in the journal: %s", path, count, exc)
@@ -282,3 +344,11 @@ class Store:
                 close_store(self._opened)
         except sqlite3.Error as exc:
             logger.warning("%s: %s", path, exc)
+
+
+def _do(future: Future[_Result], work: Callable[[*_Args], _Result], *args: *_Args) -> None:
+    """Do *work*, and tell *future* what became of it."""
+    try:
+        future.set_result(work(*args))
+    except BaseException as exc:
+        future.set_exception(exc)

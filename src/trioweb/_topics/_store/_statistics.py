@@ -14,6 +14,7 @@ class StoreStatistics:
         bytes: memory that the publications in the database would take, now.
         waiting: records in the journal that are not in the database yet, now.
         waiting_bytes, max_waiting_bytes: what these take, and may take.
+        forgotten: topics whose publications had to go for those of others, so far.
         replayed: records that were only in the journal when the store was opened.
         ended: why every topic began a new epoch when it was opened; None if they went on.
         failing: why nothing can be committed now; None if it can.
@@ -24,6 +25,7 @@ class StoreStatistics:
     waiting: int
     waiting_bytes: int
     max_waiting_bytes: int
+    forgotten: int
     replayed: int
     ended: str | None
     failing: str | None
