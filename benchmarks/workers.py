@@ -3,10 +3,11 @@
 First the CPU time that a parent takes for a publication, beside that of a bare loop over the same
 socketpairs which does what no engine can do without: it takes words apart, gives an offset, keeps a
 bounded log, and tells the publisher and two readers.  It knows no sessions, retries, keys, lives,
-ages or bounds of memory.  The ratio holds; microseconds are this machine's.
+ages or bounds of memory.  Then the same parent with a store, beside itself without one: its CPU
+time has that of the thread which commits.  The ratios hold; microseconds are this machine's.
 
-Then `trioweb serve` as one process and with workers: CPU time of a delivery, and until when a
-publication has reached all of a thousand subscribers.
+Then `trioweb serve` as one process, with workers, and with workers and a store: CPU time of a
+delivery, and until when a publication has reached all of a thousand subscribers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ from trioweb._policy import Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
 from trioweb._topics._commands import Entry, Publish, Subscribe
 from trioweb._topics._details import NOTHING
-from trioweb._workers import Switchboard
+from trioweb._workers import open_switchboard
 from trioweb._workers._parent_end import ParentEnd
 from trioweb._workers._pipe import Pipe, Splitter, pack
 from trioweb._workers._words import HELLO, PUBLISH, PUBLISHED, PUSH, Words, say_command
@@ -56,17 +58,24 @@ class _Nobody:
         raise NotImplementedError
 
 
-def _parent(ends: Sequence[socket.socket]) -> None:
+def _parent(ends: Sequence[socket.socket], store: str | None = None) -> None:
     """The real one."""
 
     async def run() -> None:
-        switchboard = Switchboard(max_topics=100, max_bytes=64 * 2**20)
-        async with trio.open_nursery() as nursery:
+        async with (
+            open_switchboard(max_topics=100, max_bytes=64 * 2**20, store=store) as switchboard,
+            trio.open_nursery() as nursery,
+        ):
             for end in ends:
                 stream = trio.SocketStream(trio.socket.from_stdlib_socket(end))
                 nursery.start_soon(ParentEnd(stream, switchboard, _Nobody()).run)
 
     trio.run(run)
+
+
+def _parent_with_store(ends: Sequence[socket.socket]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        _parent(ends, os.path.join(directory, "topics.db"))
 
 
 def _bare(ends: Sequence[socket.socket]) -> None:
@@ -115,7 +124,7 @@ def _cpu_of(serve: Callable[[Sequence[socket.socket]], None]) -> float:
         end.sendall(pack((HELLO, 1, f"node{number}")))
     for end in readers:
         end.sendall(pack(say_command(Subscribe(_TOPIC, Retain(), "", 0, ""))))
-    time.sleep(0.2)
+    time.sleep(0.5)
     before = _cpu(child)
     _publish(publisher, readers)
     spent = _cpu(child) - before
@@ -172,12 +181,16 @@ def _processes_of(pid: int) -> list[int]:
     return found
 
 
-async def _deliveries(workers: int, subscribers: int, publications: int) -> tuple[float, float]:
+async def _deliveries(
+    workers: int, subscribers: int, publications: int, store: str | None = None
+) -> tuple[float, float]:
     """CPU time of a delivery in all processes of a server, in microseconds, and the median of the
     milliseconds until all have a publication."""
     command = [sys.executable, "-m", "trioweb", "serve", "--port", "0", "--log-level", "error"]
     if workers:
         command += ["--workers", str(workers)]
+    if store is not None:
+        command += ["--store", store]
     process = await trio.lowlevel.open_process(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -221,6 +234,13 @@ async def _deliveries(workers: int, subscribers: int, publications: int) -> tupl
     return spent / (publications * (subscribers + 1)) * 1e6, statistics.median(times)
 
 
+def _print_deliveries(
+    what: str, workers: int, options: argparse.Namespace, store: str | None = None
+) -> None:
+    cpu, median = trio.run(_deliveries, workers, options.subscribers, options.publications, store)
+    print(f"  {what}: {cpu:.2f}, {median:.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers")
     parser.add_argument("--rounds", type=int, default=3)
@@ -233,14 +253,20 @@ def main() -> None:
     for _ in range(options.rounds):
         parent, bare = _cpu_of(_parent), _cpu_of(_bare)
         print(f"  {parent:.1f} beside {bare:.1f}: {parent / bare:.2f}", flush=True)
+    print("CPU time of a publication in a parent with a store, in µs, beside one without:")
+    for _ in range(options.rounds):
+        stored, parent = _cpu_of(_parent_with_store), _cpu_of(_parent)
+        print(f"  {stored:.1f} beside {parent:.1f}: {stored / parent:.2f}", flush=True)
     print(
         "CPU time of a delivery, in µs, and until all have it, in ms (the reader shares the cores):"
     )
     for _ in range(options.rounds):
         for workers in 0, 1, 2, 4:
-            cpu, median = trio.run(_deliveries, workers, options.subscribers, options.publications)
             what = f"{workers} workers" if workers else "one process"
-            print(f"  {what}: {cpu:.2f}, {median:.1f}", flush=True)
+            _print_deliveries(what, workers, options)
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "topics.db")
+            _print_deliveries("2 workers and a store", 2, options, path)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from trioweb import _engine as engine
-from trioweb._topics._commands import Subscribe
+from trioweb._topics._commands import Answer, Subscribe
 from trioweb._topics._engine_link import EngineLink
 from trioweb._topics._node import EngineNode
-from trioweb._topics._window import Window
+from trioweb._topics._window import ASKING, Window
+from trioweb._workers._parent_end import ParentEnd
+from trioweb._workers._words import Words
+from trioweb._workers._worker_end import _WorkerLink
 from trioweb.testing import MemoryBroker
 
 
@@ -46,6 +49,35 @@ async def _subscribe_only(self: EngineNode, link: EngineLink) -> None:
             link.send(window.question(Subscribe), window.ask())
 
 
+def _old_answers(patch: pytest.MonkeyPatch) -> None:
+    told = Window._told
+
+    def tell(self: Window, stint: int, answer: Answer) -> None:
+        told(self, self._stint if self._state is ASKING else stint, answer)
+
+    patch.setattr(Window, "_told", tell)
+
+
+def _no_sessions(patch: pytest.MonkeyPatch) -> None:
+    hear = _WorkerLink.hear
+
+    def hear_anything(self: _WorkerLink, words: Words) -> None:
+        self.is_welcome = True
+        hear(self, words)
+
+    patch.setattr(_WorkerLink, "hear", hear_anything)
+
+
+def _no_word_of_a_loss(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ParentEnd, "_lose", lambda self: self._pipe.take_unsent())
+
+
+# Of parents and workers.
+WORKER_MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "no sessions": _no_sessions,
+    "a worker that is too slow is not told": _no_word_of_a_loss,
+    "answers to old questions": _old_answers,
+}
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "no fence": lambda patch: patch.setattr(MemoryBroker, "_fence", lambda self, id: None),
     "no dedup": _no_dedup,
@@ -57,5 +89,6 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         lambda self, epoch, stored: self._append(stored) if self.is_attached else None,
     ),
     "no matching": lambda patch: patch.setattr(engine, "_has", lambda topic, offset, id: True),
+    "answers to old questions": _old_answers,
     "no resync": lambda patch: patch.setattr(EngineNode, "_subscribe", _subscribe_only),
 }

@@ -12,6 +12,9 @@ must hold, as seen from outside:
 6. A hub that is alone in the same process notices nothing of it.
 7. No exception leaves but those that are documented.
 
+The engine is that of a MemoryBroker, or the parent of workers, with the real ends of their pipes.
+A parent cannot be split from itself; it ends the session of a worker that does not keep up instead.
+
 Mutants (`broker_mutants`) prove that a run can fail.
 """
 
@@ -23,13 +26,14 @@ import random
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import trio
 import trio.testing
 
+from tests.brokers.worker_broker import FaultyWorkerBroker
 from tests.topics.support import Peers, open_peers
 from trioweb import (
     BrokerFull,
@@ -49,11 +53,20 @@ from trioweb._topics._commands import Pushed
 from trioweb._topics._details import NOTHING
 from trioweb._topics._engine_link import EngineLink, EngineLost
 from trioweb._topics._node import EngineNode
+from trioweb._workers import Switchboard
 from trioweb.testing import MemoryBroker, deterministic
+
+Kind: TypeAlias = Literal["memory", "workers"]
+KINDS: Final[tuple[Kind, ...]] = ("memory", "workers")
+AnyBroker: TypeAlias = MemoryBroker | FaultyWorkerBroker
 
 OUTBOX = Outbox(max_messages=40, max_bytes=100_000, full="raise")
 RETAIN = Retain(max_messages=30, patience=0)
 _PUBLICATIONS = 200
+_PASSES = 40
+# Of what is under way to a worker, and of what waits in its parent: some publications.
+_PIPE_BYTES = 1000
+_MAX_PUSHED = 1000
 
 
 class Record:
@@ -81,6 +94,7 @@ class Way:
     def __init__(self, world: World) -> None:
         self.policy = world.broker.policy
         self.is_cut = False
+        self.node = ""
         # Whose side of a broken network it is on.
         self.broker = world.broker
         self._link: Any = None
@@ -92,6 +106,7 @@ class Way:
         if self.is_cut:
             raise EngineLost("the way to the engine is cut")
         broker = self.broker
+        self.node = node
         async with broker.connect(node, fence, receive) as link:
             self._link = link
             if broker is not self.broker or self.is_cut:
@@ -101,23 +116,37 @@ class Way:
     def cut(self) -> None:
         self._cut_at(self.broker)
 
-    def _cut_at(self, broker: MemoryBroker) -> None:
+    def _cut_at(self, broker: AnyBroker) -> None:
         link = self._link
         if link is not None and link.lost is None:
-            left = broker._links.pop(link.id, None)
-            if left is not None:
-                broker._leave(left)
-            link.lose("the way was cut")
+            broker._cut(link)
+
+    def end(self) -> None:
+        """The node of this way has ended, and its process with it."""
+        if isinstance(self.broker, FaultyWorkerBroker):
+            self.broker.end(self.node)
 
 
 class World:
     """The engine, the ways to it, and the hub of each node at present."""
 
-    def __init__(self, record: Record, latency: float, policy: BrokerPolicy) -> None:
+    broker: AnyBroker
+
+    def __init__(self, record: Record, kind: Kind, latency: float, policy: BrokerPolicy) -> None:
         self.record = record
+        self.kind = kind
         self.policy = policy
         self.latency = latency
-        self.broker = MemoryBroker(latency=latency, policy=policy)
+        if kind == "memory":
+            self.broker = MemoryBroker(latency=latency, policy=policy)
+        else:
+            self.broker = FaultyWorkerBroker(
+                policy,
+                Switchboard(max_topics=100, max_bytes=2**20),
+                latency=latency,
+                max_bytes=_PIPE_BYTES,
+                max_pushed=_MAX_PUSHED,
+            )
         self.ways = {name: Way(self) for name in "ab"}
         self.hubs: dict[str, Hub] = {}
         self._lives: dict[str, trio.CancelScope] = {}
@@ -131,6 +160,7 @@ class World:
                     self.hubs[name] = hub
                     self._count[name] += 1
                     await trio.sleep_forever()
+            self.ways[name].end()
 
     def kill(self, name: str) -> None:
         self._lives[name].cancel()
@@ -139,8 +169,14 @@ class World:
         """Who publishes there: one that is killed is another than the one that comes after it."""
         return f"{name}{self._count[name]}"
 
+    def place(self, name: str, topic: str) -> tuple[str, int] | None:
+        """Where *topic* stands in the engine of a node; None if that knows nothing of it."""
+        there = self.ways[name].broker._engine.topics.get(topic)
+        return None if there is None else (there.epoch, there.log.head)
+
     def split(self) -> None:
         """Have another server lead, too, with all that there is by now, and a node on its side."""
+        assert isinstance(self.broker, MemoryBroker)
         other = MemoryBroker(latency=self.latency, policy=self.policy)
         other._engine.topics = deepcopy(self.broker._engine.topics, {id(NOTHING): NOTHING})
         self.ways["b"].cut()
@@ -245,6 +281,44 @@ async def _publish(record: Record, world: World, name: str, chance: random.Rando
         await trio.sleep(chance.choice([0, 0, 0.005, 0.02, 0.1]))
 
 
+async def _pass_by(record: Record, world: World, peers: Peers, chance: random.Random) -> None:
+    """2: whoever leaves a topic and comes back while its first question is under way begins where
+    the topic stood then, or later."""
+    peer = peers.open(max_bytes=2**22)
+    for number in range(_PASSES):
+        name, other = chance.sample("ab", 2)
+        await trio.sleep(chance.uniform(0, 0.2))
+        hub, elsewhere = world.hubs[name], world.hubs[other]
+        if hub.closed:
+            continue
+        topic = hub.topic("by", retain=RETAIN)
+        topic.subscribe(peer.connection).close()
+        await trio.sleep(chance.uniform(0, world.latency))
+        if not elsewhere.closed:
+            with suppress(BrokerFull):
+                text = f"{world.publisher(other)}by-{number}"
+                receipt = elsewhere.topic("by", retain=RETAIN).post(text)
+                record.receipts.append((text, receipt))
+        await trio.sleep(chance.uniform(0.1, 1) * world.latency)
+        if topic._hub.closed:
+            continue
+        window = topic._window
+        # Where the node receives it already, it does not ask.
+        asks = window is not None and not window.is_attached
+        with topic.subscribe(peer.connection) as subscription, trio.move_on_after(0.5):
+            # Just before the question is there.
+            await trio.sleep(0.95 * world.latency)
+            least = world.place(name, "by")
+            with suppress(trio.ClosedResourceError):
+                await subscription.wait_placed()
+            there = world.place(name, "by")
+            # In the same life, and on the same side of a broken network.
+            if asks and least and there and least[0] == there[0] == topic.epoch:
+                record.reached.add("came back")
+                if topic.head < min(least[1], there[1]):
+                    record.wrong.append(f"2: a node began at {topic.head} of {least[1]}")
+
+
 async def _be_alone(record: Record, chance: random.Random) -> None:
     """6: a hub without a broker, which publishes and delivers at once whatever happens."""
     async with open_hub() as hub:
@@ -271,10 +345,11 @@ async def _break(record: Record, world: World, chance: random.Random) -> None:
         "memory": lambda: world.broker.refuse("out of memory"),
         "kill": lambda: world.kill(chance.choice("ab")),
     }
-    names = ["cut"] * 6 + ["late"] * 6 + list(faults)
+    names = ["cut"] * 6 + ["late"] * 6 + ["kill"] + list(faults)
     while True:
         await trio.sleep(chance.uniform(0, 0.5))
-        name = chance.choice([*names, "stop", "away", "split"])
+        others = ["split"] if world.kind == "memory" else ["stall"] * 6
+        name = chance.choice([*names, "stop", "away", *others])
         way = world.ways[chance.choice("ab")]
         record.reached.add(name)
         if name == "stop":
@@ -287,6 +362,13 @@ async def _break(record: Record, world: World, chance: random.Random) -> None:
             way.cut()
             await trio.sleep(chance.choice([0.1, 3]))
             way.is_cut = False
+        elif name == "stall":
+            assert isinstance(world.broker, FaultyWorkerBroker)
+            world.broker.freeze()
+            await trio.sleep(chance.choice([0.1, 0.8]))
+            world.broker.thaw()
+            if world.broker.losses:
+                record.reached.add("a worker was too slow")
         elif name == "split":
             world.split()
             await trio.sleep(chance.choice([0.1, 2]))
@@ -298,17 +380,18 @@ async def _break(record: Record, world: World, chance: random.Random) -> None:
             world.broker.refuse(None)
 
 
-async def _run(seed: int, record: Record, *, durable: bool) -> None:
+async def _run(seed: int, record: Record, kind: Kind, *, durable: bool) -> None:
     chance = random.Random(seed)
     policy = BrokerPolicy(
         durable=durable,
         outbox=OUTBOX,
         timeout=1,
         retry=Retry(initial=0.05, maximum=0.5),
-        linger=1,
+        # What is left at once is often attached again while the first question is under way.
+        linger=random.Random(f"{seed} linger").choice([0, 1]),
         flush_timeout=10,
     )
-    world = World(record, chance.choice([0.001, 0.02, 0.05]), policy)
+    world = World(record, kind, chance.choice([0.001, 0.02, 0.05]), policy)
     async with open_peers() as peers, trio.open_nursery() as living:
         for name in world.ways:
             living.start_soon(world.live, name)
@@ -327,6 +410,7 @@ async def _run(seed: int, record: Record, *, durable: bool) -> None:
 
         async with trio.open_nursery() as watching:
             watching.start_soon(_be_alone, record, random.Random(f"{seed} alone"))
+            watching.start_soon(_pass_by, record, world, peers, random.Random(f"{seed} by"))
             for watcher in watchers:
                 watching.start_soon(watch, watcher)
             async with trio.open_nursery() as breaking:
@@ -339,8 +423,10 @@ async def _run(seed: int, record: Record, *, durable: bool) -> None:
             # The last ones are under way, and whatever has begun to fail is over.
             for way in world.ways.values():
                 way.is_cut = False
-            world.join()
+            if kind == "memory":
+                world.join()
             world.broker.resume()
+            world.broker.thaw()
             world.broker.refuse(None)
             if seed % 2:
                 world.broker.cut()
@@ -379,7 +465,7 @@ async def _check_receipts(record: Record) -> None:
             last[publisher] = offset
 
 
-def _check_end(record: Record, broker: MemoryBroker, topics: list[Topic]) -> None:
+def _check_end(record: Record, broker: AnyBroker, topics: list[Topic]) -> None:
     """What is left in the engine was published once each, by each in order."""
     kept = broker._engine.topics["news"].log
     texts = [str(kept[offset].message) for offset in range(kept.first, kept.head + 1)]
@@ -399,7 +485,7 @@ def _check_end(record: Record, broker: MemoryBroker, topics: list[Topic]) -> Non
     _check_heads(record, broker, topics)
 
 
-def _check_heads(record: Record, broker: MemoryBroker, topics: list[Topic]) -> None:
+def _check_heads(record: Record, broker: AnyBroker, topics: list[Topic]) -> None:
     """2: nothing that the engine has is lacking where it was received."""
     there = broker._engine.topics.get("news")
     for topic in topics:
@@ -407,12 +493,12 @@ def _check_heads(record: Record, broker: MemoryBroker, topics: list[Topic]) -> N
             record.wrong.append(f"2: a node ends at {topic.head} of {there.log.head}")
 
 
-def run(seed: int, *, durable: bool = False) -> Record:
+def run(seed: int, kind: Kind = "memory", *, durable: bool = False) -> Record:
     record = Record()
     with deterministic(seed):
         clock = trio.testing.MockClock(autojump_threshold=0)
         try:
-            trio.run(lambda: _run(seed, record, durable=durable), clock=clock)
+            trio.run(lambda: _run(seed, record, kind, durable=durable), clock=clock)
         except Exception as exc:
             record.wrong.append(f"7: {exc!r}")
     return record
@@ -448,11 +534,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the simulation of hubs with a broker.")
     parser.add_argument("--seeds", type=int, default=300, help="how many (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (%(default)s)")
+    parser.add_argument("--engine", choices=KINDS, default="memory", help="(%(default)s)")
     options = parser.parse_args()
     logging.disable()
     wrong = 0
     for seed in range(options.first, options.first + options.seeds):
-        record = run(seed)
+        record = run(seed, options.engine)
         for line in record.wrong:
             print(f"seed {seed}: {line}")
         wrong += bool(record.wrong)

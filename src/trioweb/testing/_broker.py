@@ -201,7 +201,10 @@ class MemoryBroker:
         """Cut all connections.  What was under way to the engine waits for `arrive_late`; what was
         under way from it is lost."""
         for link in tuple(self._links.values()):
-            del self._links[link.id]
+            self._cut(link)
+
+    def _cut(self, link: _MemoryLink) -> None:
+        if self._links.pop(link.id, None) is not None:
             self._leave(link)
             link.lose("the connection was cut")
 
