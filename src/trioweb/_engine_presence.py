@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -33,6 +34,8 @@ from ._topics._commands import (
 # is there all the while is told.
 _BUCKETS: Final = 256
 _PER_PAGE: Final = 256
+# Of a bucket with very many, so many are removed at a time, each of which is told.
+_REAPED_AT_ONCE: Final = 64
 # Topics of a lease that has run out, told at a time.
 _TOPICS_PER_LEASE: Final = 100
 
@@ -190,7 +193,7 @@ class PresenceEngine:
         self._leases[lease] = now + seconds
         for other, until in tuple(self._leases.items()):
             if until <= now:
-                topics = tuple(self._topics_of.get(other, ()))[:_TOPICS_PER_LEASE]
+                topics = tuple(islice(self._topics_of.get(other, ()), _TOPICS_PER_LEASE))
                 if topics:
                     return Renewed(is_new, other, topics)
                 del self._leases[other]
@@ -202,9 +205,14 @@ class PresenceEngine:
             return Reaped("0")  # it was renewed in the meantime
         there = self.topics.get(topic)
         if there is not None:
-            cursor, found = there.page(cursor)
+            begin = cursor
+            cursor, found = there.page(begin)
+            left = _REAPED_AT_ONCE
             for key, member in found:
                 if not self._holds(member.lease):
+                    if not left:
+                        return Reaped(begin)
+                    left -= 1
                     self._remove(topic, there, key)
             if cursor != "0":
                 return Reaped(cursor)

@@ -18,7 +18,7 @@ from .._waitable import Waitable, wrong_thread
 from ._details import NOTHING, Details
 from ._log import size_of
 from ._position import Position
-from ._presence import LocalPresence, Presence
+from ._presence import DoLater, LocalPresence, Presence
 from ._publishing import accept
 from ._shape import COST_OF_WRITE
 
@@ -101,8 +101,9 @@ class Node(Protocol):
         """What *topic* has of a log that is elsewhere; None where its own is the log."""
         ...
 
-    def open_presence(self, retention: Retention) -> Presence:
-        """Who is in which topic, for its hub, whose *retention* counts what that takes."""
+    def open_presence(self, retention: Retention, do_later: DoLater) -> Presence:
+        """Who is in which topic, for its hub, whose *retention* counts what that takes, and whose
+        pump does *later* what takes long."""
         ...
 
     def begin(self, topic: Topic) -> tuple[str, int]:
@@ -146,7 +147,7 @@ class LocalNode:
     def window(self, topic: Topic) -> None:
         return None
 
-    def open_presence(self, retention: Retention) -> LocalPresence:
+    def open_presence(self, retention: Retention, do_later: DoLater) -> LocalPresence:
         return LocalPresence(retention)
 
     def begin(self, topic: Topic) -> tuple[str, int]:

@@ -81,7 +81,7 @@ class Hub:
         self._retention = Retention(max_topics, max_bytes, linger)
         self._pump = Pump(observer)
         self._node: Node = node or LocalNode()
-        self._presence: Presence = self._node.open_presence(self._retention)
+        self._presence: Presence = self._node.open_presence(self._retention, self._pump.do_later)
         # Every Topic that anybody still holds, so that one name is one object even if its log was
         # dropped in the meantime.
         self._known: WeakValueDictionary[str, Topic] = WeakValueDictionary()

@@ -9,7 +9,7 @@ published once and in order, or refused, or counted as unanswered in the end.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -45,6 +45,7 @@ from ._engine_link import Broker, BrokerStatistics, EngineLink, EngineLost
 from ._log import size_of
 from ._node_presence import RENEWAL, NodePresence
 from ._position import Position
+from ._presence import DoLater
 from ._retention import Retention
 from ._shape import COST_OF_WRITE
 from ._subscription import logger
@@ -97,7 +98,7 @@ class EngineNode:
         self._room = Waitable()
         self._windows: dict[str, Window] = {}
         # Those that nobody uses, and until when they stay; the longest unused first.
-        self._lingering: dict[Window, float] = {}
+        self._lingering: OrderedDict[Window, float] = OrderedDict()
         self._chores = Waitable()
         self._link: EngineLink | None = None
         # Whether all that was not answered was sent again on this link.
@@ -107,8 +108,8 @@ class EngineNode:
         self._next_line = -float("inf")
         self._random = new_random()
 
-    def open_presence(self, retention: Retention) -> NodePresence:
-        self._presence = NodePresence(self._id, retention)
+    def open_presence(self, retention: Retention, do_later: DoLater) -> NodePresence:
+        self._presence = NodePresence(self._id, retention, do_later)
         return self._presence
 
     def statistics(self) -> BrokerStatistics:
@@ -346,12 +347,15 @@ class EngineNode:
         return [*later][::-1]
 
     async def _do_chores(self) -> None:
+        forgotten = 0
         while True:
             due = next(iter(self._lingering.values()), float("inf"))
             if due <= trio.current_time():
-                window = next(iter(self._lingering))
-                del self._lingering[window]
+                window, _ = self._lingering.popitem(last=False)
                 window.topic._hub._retention.forget(window.topic)
+                forgotten += 1
+                if forgotten % _SENT_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
             else:
                 with trio.move_on_at(due):
                     await self._chores.wait_change()

@@ -9,10 +9,14 @@ remembered of those who left while nobody could be told.
     enter, leave ──▶ unsent ──▶ under way (so many) ──▶ confirmed
                         ▲            │ refused, until the lease is renewed
                         └────────────┘
+
+There may be hundreds of thousands, so the engine is told of all of them in a round, some at a time.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +43,7 @@ from ._commands import (
     Watch,
 )
 from ._mirror import Mirror
-from ._presence import Follower, Member, PresenceCount, size_of_member
+from ._presence import DoLater, Follower, Member, PresenceCount, free, size_of_member
 from ._reaper import Reaper
 
 if TYPE_CHECKING:
@@ -52,6 +56,9 @@ LEASE: Final = 15.0
 RENEWAL: Final = 5.0
 # Commands under way; more would only wait in another place, where nobody counts them.
 _WINDOW: Final = 256
+# Commands that are sent, or members that leave, before others may run: ten microseconds each.
+_AT_ONCE: Final = 32
+_COST: Final = 40 * _AT_ONCE
 
 
 class _Entered:
@@ -66,26 +73,28 @@ class _Entered:
         self.is_confirmed = False
         self.news: Waitable | None = None
 
-    def settle(self) -> None:
-        if self.news is not None:
-            self.news.changed()
-
 
 class NodePresence:
     """See the top of this module, and `Presence`.
 
     Args:
         node: its name.
+        do_later: has a chore done; see `Pump.do_later`.
     """
 
-    def __init__(self, node: str, retention: Retention) -> None:
+    def __init__(self, node: str, retention: Retention, do_later: DoLater) -> None:
         self._node = node
         self._retention = retention
+        self._do_later = do_later
         self._mine: dict[str, dict[str, _Entered]] = {}
         self._mirrors: dict[str, Mirror] = {}
-        # Keys that the engine does not know as they are, by topic and key; those that it refused.
-        self._unsent: dict[tuple[str, str], None] = {}
+        # Keys that the engine does not know as they are, by topic and key; those that it refused;
+        # and whom else it has to be told of, or may not know.
+        self._unsent: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._refused: dict[tuple[str, str], None] = {}
+        self._rounds: deque[Iterator[tuple[str, str]]] = deque()
+        # Whether more will be sent, without an answer first.
+        self._is_sending = False
         self._under_way = 0
         self._is_used = self._has_entered = self._is_closed = False
         self._link: EngineLink | None = None
@@ -98,6 +107,7 @@ class NodePresence:
         # What is told to those who wait until all is known, and to those who wait for an answer.
         self._changed = Waitable()
         self._questions: dict[Waitable, None] = {}
+        self._waited_for: dict[_Entered, None] = {}
 
     # Those who are here.
 
@@ -123,6 +133,7 @@ class NodePresence:
                 raise trio.ClosedResourceError("the hub is closed")
             if entered.news is None:
                 entered.news = Waitable()
+                self._waited_for[entered] = None
             await entered.news.wait_change()
 
     def leave(self, topic: str, key: str) -> None:
@@ -139,7 +150,13 @@ class NodePresence:
 
     def _drop(self, key: str, entered: _Entered) -> None:
         self._retention.give(size_of_member(key, entered.member))
-        entered.settle()
+        self._settle(entered)
+
+    def _settle(self, entered: _Entered) -> None:
+        """Nobody waits for *entered* any more."""
+        if entered.news is not None:
+            self._waited_for.pop(entered, None)
+            entered.news.changed()
 
     def size(self, topic: str) -> int:
         mirror = self._mirrors.get(topic)
@@ -204,7 +221,7 @@ class NodePresence:
     def follow(self, topic: str, follower: Follower) -> None:
         mirror = self._mirrors.get(topic)
         if mirror is None:
-            mirror = self._mirrors[topic] = Mirror(self._retention)
+            mirror = self._mirrors[topic] = Mirror(self._retention, self._do_later)
             mirror.followers[follower] = None
             if not self._use() and self._link is not None:
                 self._watch(self._link, topic, mirror)
@@ -276,8 +293,10 @@ class NodePresence:
         """There is a connection to the engine, and nothing of the one before is done any more."""
         self._link = link
         self._under_way = 0
-        self._unsent.clear()
-        self._refused.clear()
+        free(self._unsent, self._do_later)
+        free(self._refused, self._do_later)
+        self._unsent, self._refused = OrderedDict(), {}
+        self._rounds.clear()
         # When it is done it is told of more, if there is any.
         self._reaper = Reaper(link, partial(self._renew, link))
         if self._is_used:
@@ -301,8 +320,9 @@ class NodePresence:
     def renew(self) -> None:
         """Time has passed."""
         if self._link is not None and self._is_used:
-            self._unsent.update(self._refused)
-            self._refused.clear()
+            if self._refused:
+                self._rounds.append(_emptying(self._refused))
+                self._refused = {}
             self._renew(self._link)
 
     def _renew(self, link: EngineLink) -> None:
@@ -313,11 +333,17 @@ class NodePresence:
         if self._link is not link or not isinstance(answer, Renewed):
             return  # if it was refused, perhaps not the next time
         if answer.is_new:
-            for topic, here in self._mine.items():
-                self._unsent.update(((topic, key), None) for key in here)
+            self._rounds.clear()
+            self._rounds.append(self._all())
         assert self._reaper is not None
         self._reaper.begin(answer.expired, answer.topics)
         self._pump()
+
+    def _all(self) -> Iterator[tuple[str, str]]:
+        """All who are here; others may come and leave meanwhile."""
+        for topic in tuple(self._mine):
+            for key in tuple(self._mine.get(topic, ())):
+                yield topic, key
 
     def _send_soon(self, topic: str, key: str) -> None:
         """*key* has come or gone."""
@@ -327,25 +353,54 @@ class NodePresence:
             self._pump()
 
     def _pump(self) -> None:
-        """Send what there is room for; once there is nothing left, all is known."""
+        """Send what there is room for, some of it at once; once there is nothing left, all is
+        known."""
+        if self._send_some() and not self._is_sending:
+            self._is_sending = True
+            self._do_later(self._send_more())
+
+    def _send_more(self) -> Iterator[int]:
+        while self._send_some():
+            yield _COST
+        self._is_sending = False
+
+    def _send_some(self) -> bool:
+        """Return whether there may be more to send."""
         link = self._link
         if link is None:
-            return
-        while self._unsent and self._under_way < _WINDOW:
-            topic, key = next(iter(self._unsent))
-            del self._unsent[topic, key]
-            here = self._mine.get(topic, {})
-            entered = here.get(key)
-            command: Command
-            if entered is None:
-                command = Leave(topic, self._lease, key, not here)
-            else:
-                command = Enter(topic, self._lease, key, *entered.member)
-                entered.is_known = True
-            self._under_way += 1
-            link.send(command, partial(self._answered, link, topic, key, entered))
-        if not self._is_synced and not self._unsent and not self._under_way:
-            self._synced(link)
+            return False
+        for _ in range(_AT_ONCE):
+            if self._under_way == _WINDOW:
+                return False
+            place = self._next()
+            if place is None:
+                if not self._is_synced and not self._under_way:
+                    self._synced(link)
+                return False
+            self._send(link, *place)
+        return True
+
+    def _next(self) -> tuple[str, str] | None:
+        """Whom to tell the engine of next."""
+        while self._rounds:
+            place = next(self._rounds[0], None)
+            if place is not None:
+                self._unsent.pop(place, None)
+                return place
+            self._rounds.popleft()
+        return self._unsent.popitem(last=False)[0] if self._unsent else None
+
+    def _send(self, link: EngineLink, topic: str, key: str) -> None:
+        here = self._mine.get(topic, {})
+        entered = here.get(key)
+        command: Command
+        if entered is None:
+            command = Leave(topic, self._lease, key, not here)
+        else:
+            command = Enter(topic, self._lease, key, *entered.member)
+            entered.is_known = True
+        self._under_way += 1
+        link.send(command, partial(self._answered, link, topic, key, entered))
 
     def _synced(self, link: EngineLink) -> None:
         self._is_synced = True
@@ -367,10 +422,14 @@ class NodePresence:
             self._refused[topic, key] = None
         elif entered is not None:
             entered.is_confirmed = True
-            entered.settle()
+            self._settle(entered)
         self._pump()
-        if not self._unsent and not self._under_way:
+        if self._is_all_told:
             self._changed.changed()
+
+    @property
+    def _is_all_told(self) -> bool:
+        return not self._unsent and not self._rounds and not self._under_way
 
     # The end.
 
@@ -378,19 +437,19 @@ class NodePresence:
         """Leave all topics, and wait until the engine knows.  Checkpoint: not always."""
         if not self._has_entered:
             return
-        for topic, here in tuple(self._mine.items()):
-            for key in tuple(here):
-                self.leave(topic, key)
-        while self._unsent or self._under_way or not self._is_synced:
+        for number, (topic, key) in enumerate(self._all(), 1):
+            self.leave(topic, key)
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        while not (self._is_all_told and self._is_synced):
             await self._changed.wait_change()
         if self._link is not None:
             await self._ask(self._link, Expire(self._lease))
 
     def close(self) -> None:
         self._is_closed = True
-        for here in self._mine.values():
-            for entered in here.values():
-                entered.settle()
+        for entered in tuple(self._waited_for):
+            self._settle(entered)
         for mirror in tuple(self._mirrors.values()):
             mirror.end(None)
         self._changed.changed()
@@ -400,3 +459,8 @@ class NodePresence:
 
 def _ignore(answer: Answer) -> None:
     pass
+
+
+def _emptying(table: dict[tuple[str, str], None]) -> Iterator[tuple[str, str]]:
+    while table:
+        yield table.popitem()[0]

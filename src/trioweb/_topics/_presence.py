@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from .._arguments import check_kind
 from .._policy import check_message
@@ -16,6 +17,12 @@ from .._policy import check_message
 if TYPE_CHECKING:
     from ._retention import Retention
 
+# `Pump.do_later`: there may be hundreds of thousands of members, and what has to do with all of
+# them is done some at a time.
+DoLater: TypeAlias = Callable[[Iterator[int]], None]
+
+# Entries of a table that are freed at a time; each costs a quarter of a unit of `_shape`.
+_FREED_AT_ONCE: Final = 2048
 # As for the keys of publications: a long one buys nothing.
 _MAX_KEY: Final = 255
 # Of a member, beside its key and its info: their places in tables, as measured in CPython 3.11.
@@ -208,3 +215,16 @@ def check_key(call: str, key: str) -> None:
     check_message(f"{call}(key=…)", key)
     if len(key) > _MAX_KEY:
         raise ValueError(f"{call}(key=…): {len(key)} characters, at most {_MAX_KEY} can be")
+
+
+def free(table: dict[Any, Any], do_later: DoLater) -> None:
+    """Free *table*, which nobody needs any more."""
+    if len(table) > _FREED_AT_ONCE:
+        do_later(_free(table))
+
+
+def _free(table: dict[Any, Any]) -> Iterator[int]:
+    while table:
+        for _ in range(min(len(table), _FREED_AT_ONCE)):
+            table.popitem()
+        yield _FREED_AT_ONCE >> 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class PresenceChanges:
         self._news = Waitable()
         self._error: Exception | None = None
         # What was told of a key last, and what there is to tell.
-        self._pending: dict[str, tuple[Member | None, Member | None]] = {}
+        self._pending: OrderedDict[str, tuple[Member | None, Member | None]] = OrderedDict()
 
     def __enter__(self) -> PresenceChanges:
         if not self._is_open:
@@ -83,8 +84,7 @@ class PresenceChanges:
             if not self._is_open:
                 raise trio.ClosedResourceError("changes are read inside their with block")
             if self._pending:
-                key = next(iter(self._pending))
-                told, now = self._pending.pop(key)
+                key, (told, now) = self._pending.popitem(last=False)
                 seen = now or told
                 assert seen is not None, "nothing has become of nothing"
                 return PresenceChange(key, seen.info, now is not None)

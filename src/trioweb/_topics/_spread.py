@@ -14,7 +14,7 @@ from ._details import Details
 from ._engine_link import Broker, BrokerStatistics
 from ._node import EngineNode
 from ._node_presence import NodePresence
-from ._presence import Follower, Member, PresenceCount
+from ._presence import DoLater, Follower, Member, PresenceCount
 from ._retention import Retention
 from ._topic import Topic
 from ._window import Window
@@ -70,8 +70,10 @@ class SpreadNode:
         assert isinstance(node, EngineNode)
         return node
 
-    def open_presence(self, retention: Retention) -> SpreadPresence:
-        parts = {engine: node.open_presence(retention) for engine, node in self._nodes.items()}
+    def open_presence(self, retention: Retention, do_later: DoLater) -> SpreadPresence:
+        parts = {
+            engine: node.open_presence(retention, do_later) for engine, node in self._nodes.items()
+        }
         return SpreadPresence(lambda topic: parts[self._broker.engine_of(topic)], parts.values())
 
     async def run(self) -> None:

@@ -21,7 +21,7 @@ from .._commands import Answer, Standing
 from .._details import NOTHING, Details
 from .._log import size_of
 from .._position import Position
-from .._presence import LocalPresence
+from .._presence import DoLater, LocalPresence
 from .._publishing import accept
 from .._shape import COST_OF_WRITE
 from .._window import Window
@@ -106,7 +106,7 @@ class StoreNode:
     async def wait_room(self, topic: Topic, size: int) -> None:
         await self.store.wait_room(size)
 
-    def open_presence(self, retention: Retention) -> LocalPresence:
+    def open_presence(self, retention: Retention, do_later: DoLater) -> LocalPresence:
         return LocalPresence(retention)
 
     # Windows.
