@@ -39,7 +39,7 @@ from trioweb._link._carrying import Carrier
 from trioweb._link._incoming import Incoming
 from trioweb._protocol._decoder import WORK_PER_FEED
 from trioweb._server._reader import open_reader
-from trioweb._wire._kernel import kernel_fileno
+from trioweb._wire._kernel import kernel_fileno, kernel_send
 from trioweb.testing import MemoryStream, stream_pair
 
 
@@ -185,8 +185,12 @@ async def test_a_descriptor_is_asked_for_without_a_detour_and_gone_with_its_sock
     fileno = kernel_fileno(stream)
     assert inspect.isbuiltin(fileno)
     assert fileno() == stream.socket.fileno()
+    send = kernel_send(stream)
+    assert inspect.isbuiltin(send)
     stream.socket.close()
     assert fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        send(b"nobody gets this")
 
 
 async def test_a_full_kernel_takes_nothing_of_an_offer(unix_ends: Ends) -> None:

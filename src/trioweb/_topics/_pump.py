@@ -182,8 +182,7 @@ class Pump:
     async def _run(self) -> NoReturn:
         spent = 0
         while True:
-            with trio.CancelScope(deadline=self._agenda[0][0] if self._agenda else math.inf):
-                await self._work.wait()
+            await self._wait_work()
             self._work = trio.Event()
             if self._look_at_agenda():
                 # After a pause of the process, links have drained that nobody knows of yet.
@@ -192,6 +191,15 @@ class Pump:
                 spent = await self._work_off(spent)
             self._rest.set()
             self._rest = trio.Event()
+
+    async def _wait_work(self) -> None:
+        """Wait until there is something to do, or the time has come for what is on the agenda."""
+        if not self._agenda:
+            # A scope would be a third of what a publication costs beside its encoding and writes.
+            await self._work.wait()
+            return
+        with trio.CancelScope(deadline=self._agenda[0][0]):
+            await self._work.wait()
 
     async def _work_off(self, spent: int) -> int:
         """Do all that there is to do, of which so much is *spent* since others could run; return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from .._tls import Tls
-from ._kernel import KernelWire, check_sigpipe, kernel_fileno
+from ._kernel import KernelWire, check_sigpipe, kernel_fileno, kernel_send
 from ._records import RecordWire
 from ._stream import StreamWire
 from ._wire import Wire
@@ -22,5 +22,5 @@ def wire_to(stream: trio.abc.Stream, tls: Tls | None, write_timeout: float) -> W
         return StreamWire(stream, write_timeout)
     check_sigpipe()
     if tls is None:
-        return KernelWire(fileno, write_timeout)
+        return KernelWire(fileno, write_timeout, kernel_send(stream))
     return RecordWire(fileno, write_timeout, tls)

@@ -35,6 +35,17 @@ def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
     return fileno
 
 
+def kernel_send(stream: trio.abc.Stream) -> Callable[[bytes], int] | None:
+    """How to write to *stream*, of which `kernel_fileno` knows the descriptor, in one call; None if
+    it must be asked for its descriptor.
+
+    A closed socket's says so, as -1 does.
+    """
+    plain = getattr(getattr(stream, "socket", None), "_sock", None)
+    send: Callable[[bytes], int] | None = getattr(plain, "send", None)
+    return send
+
+
 def check_sigpipe() -> None:
     """Say, once, if the program has asked for being killed by the first write to a peer that has
     gone: Python ignores SIGPIPE from the start, and programs for pipes often undo that."""
@@ -55,19 +66,22 @@ class KernelWire:
     Args:
         fileno: see `kernel_fileno`.
         write_timeout: seconds for which the peer may take nothing.
+        direct: see `Wire`.
     """
 
-    __slots__ = ("_fileno", "_timeout")
+    __slots__ = ("_fileno", "_timeout", "direct")
 
     is_queued: Final = False
 
-    def __init__(self, fileno: Callable[[], int], write_timeout: float) -> None:
+    def __init__(
+        self,
+        fileno: Callable[[], int],
+        write_timeout: float,
+        direct: Callable[[bytes], int] | None = None,
+    ) -> None:
         self._fileno = fileno
         self._timeout = write_timeout
-
-    @property
-    def direct(self) -> Callable[[], int] | None:
-        return self._fileno
+        self.direct = direct
 
     @property
     def backlog(self) -> int:

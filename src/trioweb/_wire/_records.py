@@ -23,10 +23,6 @@ class RecordWire(KernelWire):
         self._tls = tls
 
     @property
-    def direct(self) -> None:
-        return None
-
-    @property
     def backlog(self) -> int:
         return len(self._tls.unwritten)
 

@@ -26,15 +26,15 @@ class Wire(Protocol):
     NOTE: `offer` and `write` never overlap: what one has begun is done before the next is called.
 
     Attributes:
-        direct: how to ask for the descriptor of which `os.write` takes what `offer` takes; None
-            where `offer` does more than that.
+        direct: takes of some bytes what `offer` takes, and raises BlockingIOError where there is no
+            room for any; None where `offer` does more than that.
         is_queued: `offer` never takes anything, because only `write` can tell when there is room.
         backlog: bytes of what `offer` has taken that `write` has yet to write, first of all.
         has_more: there is something that the wire has to say itself, which `write` writes.
     """
 
     @property
-    def direct(self) -> Callable[[], int] | None: ...
+    def direct(self) -> Callable[[bytes], int] | None: ...
 
     @property
     def is_queued(self) -> bool: ...
