@@ -13,13 +13,14 @@ from tests.centrifuge.support import (
     PROTOBUF,
     commands,
     commands_of_clients,
+    messages,
     replies,
     replies_of_servers,
 )
 from trioweb._centrifuge import _schema
 from trioweb._centrifuge._codec import Codec
 from trioweb._centrifuge._commands import Command
-from trioweb._centrifuge._replies import Reply
+from trioweb._centrifuge._replies import Push, Reply
 from trioweb._errors import BadMessage
 
 _BOTH = pytest.mark.parametrize("codec", [JSON, PROTOBUF], ids=["json", "protobuf"])
@@ -73,3 +74,25 @@ def test_a_prepared_part_stands_in_its_place(codec: Codec) -> None:
     made_up = structs.replace(whole, presence={"1": ready, "2": ready})
     assert codec.encode(Reply.of(3, made_up)) == codec.encode(Reply.of(3, whole))
     assert replies(codec, codec.encode(Reply.of(3, made_up))) == [Reply.of(3, whole)]
+
+
+@_BOTH
+@MODERATE
+@given(
+    messages(_schema.Publication),
+    st.text(max_size=8) | st.sampled_from(["chat:0", '0"0', "\ud800", "x" * 200]),
+)
+def test_a_publication_is_pushed_as_any_other_event_is(
+    codec: Codec, publication: _schema.Publication, topic: str
+) -> None:
+    push = codec.pushes(topic)
+    for tags in (publication.tags, {"\udfff": "0"}):  # which UTF-8 cannot hold
+        given_ = structs.replace(publication, tags=tags)
+        assert push(given_) == codec.encode(Reply(push=Push.of(given_, topic)))
+
+
+@pytest.mark.parametrize("number", [0, 127, 128, 2**14 - 1, 2**14, 2**21, 2**64 - 1])
+def test_numbers_and_lengths_of_any_size_come_out_in_protobuf(number: int) -> None:
+    data = Raw(b'"' + b"x" * min(number, 2**15) + b'"')
+    push = Push.of(_schema.Publication(data=data, offset=number), "a")
+    assert replies(PROTOBUF, PROTOBUF.encode(Reply(push=push))) == [Reply(push=push)]

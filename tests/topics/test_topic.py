@@ -1119,3 +1119,19 @@ async def test_waiting_for_a_receipt_is_always_a_checkpoint(hub: Hub) -> None:
     receipt = hub.topic("news").post("a")
     with trio.testing.assert_checkpoints():
         await receipt.confirmed()
+
+
+@pytest.mark.parametrize("text", ['"a b "', ' \n"a b "\t', '"a\\u0020b "'])
+async def test_json_string_is_published_as_the_text_that_it_says(hub: Hub, text: str) -> None:
+    topic = hub.topic("news")
+    topic.publish(text, kind="json")
+    [publication] = topic.history()
+    assert (publication.message, publication.kind) == ("a b ", "text")
+
+
+@pytest.mark.parametrize("text", ['"a" b', '"a', '"a"""'])
+async def test_what_begins_as_a_json_string_and_is_none_is_refused(hub: Hub, text: str) -> None:
+    topic = hub.topic("news")
+    with pytest.raises(ValueError, match=r"json|Unterminated"):
+        topic.publish(text, kind="json")
+    assert topic.head == 0

@@ -7,7 +7,7 @@ their decoders refuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from . import _json, _protobuf
 from ._commands import Command
 from ._replies import Reply
+from ._schema import Publication
 from ._table import M
 
 
@@ -35,6 +36,12 @@ class Codec(Protocol):
         """*part* encoded once, to stand in place of itself in many messages.
 
         Only `encode` of the same codec can take what this returns.
+        """
+
+    def pushes(self, topic: str) -> Callable[[Publication], str | bytes]:
+        """What makes of each publication of *topic* the message that subscribers get.
+
+        It is what `encode` makes of a push, in half the time.
         """
 
     def payload(self, message: str | bytes, *, is_json: bool) -> msgspec.Raw:

@@ -7,7 +7,7 @@ See `Codec` for what each function promises.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
 import msgspec
@@ -15,8 +15,9 @@ import msgspec
 from .._errors import BadMessage
 from ._commands import Command, check
 from ._payload import check_limits, read
-from ._replies import Reply
-from ._table import M, mended, well_formed
+from ._replies import Push, Reply
+from ._schema import Publication
+from ._table import M, Message, mended, well_formed
 
 PING: Final = "{}"
 
@@ -28,11 +29,19 @@ _encoder: Final = msgspec.json.Encoder()
 _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
+# Stands where a publication will.
+_HERE: Final = b"0"
+
+
 def encode(message: Command | Reply) -> str:
+    return _content(message).decode()
+
+
+def _content(message: Message) -> bytes:
     try:
-        return _encoder.encode(message).decode()
+        return _encoder.encode(message)
     except UnicodeEncodeError:
-        return _encoder.encode(mended(message)).decode()
+        return _encoder.encode(mended(message))
 
 
 def join(parts: Iterable[str]) -> str:
@@ -41,6 +50,17 @@ def join(parts: Iterable[str]) -> str:
 
 def prepared(part: M) -> M:
     return cast(M, msgspec.Raw(_encoder.encode(part)))
+
+
+def pushes(topic: str) -> Callable[[Publication], str]:
+    stand_in = cast(Publication, msgspec.Raw(_HERE))
+    whole = _content(Reply(push=Push(topic=topic, pub=stand_in)))
+    head, _, tail = whole.rpartition(_HERE)
+
+    def push(publication: Publication) -> str:
+        return (head + _content(publication) + tail).decode()
+
+    return push
 
 
 def payload(message: str | bytes, *, is_json: bool) -> msgspec.Raw:

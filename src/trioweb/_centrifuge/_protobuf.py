@@ -11,7 +11,7 @@ in JSON; the other encoders write each once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
 import msgspec
@@ -20,9 +20,10 @@ from .._errors import BadMessage
 from ._commands import Command, check
 from ._payload import as_json
 from ._protobuf_reader import Source, read, read_varint
-from ._protobuf_writer import body, varint
-from ._replies import Reply
-from ._table import M, mended, well_formed
+from ._protobuf_writer import body, delimited, tag_of
+from ._replies import Push, Reply
+from ._schema import Publication
+from ._table import M, Message, mended, well_formed
 
 PING: Final = b"\0"
 
@@ -31,13 +32,20 @@ _ID: Final = 0x08
 # A subscription in `connect` takes six or seven, and there may be MAX_ENTRIES of them.
 _MAX_FIELDS: Final = 4096
 
+# In front of a push, and of a publication in one.
+_PUSH: Final = tag_of(Reply, "push")
+_PUB: Final = tag_of(Push, "pub")
+
 
 def encode(message: Command | Reply) -> bytes:
+    return delimited(_content(message))
+
+
+def _content(message: Message) -> bytes:
     try:
-        content = body(message)
+        return body(message)
     except UnicodeEncodeError:
-        content = body(mended(message))
-    return varint(len(content)) + content
+        return body(mended(message))
 
 
 def join(parts: Iterable[bytes]) -> bytes:
@@ -48,8 +56,22 @@ def prepared(part: M) -> M:
     return cast(M, msgspec.Raw(body(part)))
 
 
+def pushes(topic: str) -> Callable[[Publication], bytes]:
+    head = _content(Push(topic=topic)) + _PUB
+
+    def push(publication: Publication) -> bytes:
+        return delimited(_PUSH + delimited(head + delimited(_content(publication))))
+
+    return push
+
+
 def payload(message: str | bytes, *, is_json: bool) -> msgspec.Raw:
-    return msgspec.Raw(well_formed(message).encode() if isinstance(message, str) else message)
+    if isinstance(message, bytes):
+        return msgspec.Raw(message)
+    try:
+        return msgspec.Raw(message.encode())
+    except UnicodeEncodeError:
+        return msgspec.Raw(well_formed(message).encode())
 
 
 def message(payload: msgspec.Raw) -> tuple[bytes, bool]:

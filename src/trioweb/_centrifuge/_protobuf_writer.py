@@ -1,9 +1,14 @@
-"""Protobuf's encoding of a message: what the table says, put together once for each class."""
+"""Protobuf's encoding of a message: what the table says, put together once for each class.
+
+NOTE: A publication is encoded here once for all who get it in Protobuf, and in a burst to few that
+is a good part of what a delivery costs: a call more for each field is seen there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -26,24 +31,40 @@ _Write: TypeAlias = Callable[[Any], bytes]
 def body(message: Message | msgspec.Raw) -> bytes:
     if isinstance(message, msgspec.Raw):  # prepared
         return bytes(message)
+    values, writers = _plan(type(message))
     # Whatever is false is zero: messages and payloads never are, even if they are empty.
     return b"".join(
-        [
-            write(value)
-            for name, write in _writers(type(message))
-            if (value := getattr(message, name))
-        ]
+        [write(value) for write, value in zip(writers, values(message), strict=True) if value]
     )
 
 
 @cache
-def _writers(message: type[Message]) -> list[tuple[str, _Write]]:
-    return [(field.name, _writer(field)) for field in fields_of(message)]
+def _plan(message: type[Message]) -> tuple[Callable[[Message], tuple[Any, ...]], list[_Write]]:
+    """What gives the values of a *message*, and what writes each of them."""
+    fields = fields_of(message)
+    names = [field.name for field in fields]
+    values: Any = attrgetter(*names) if len(names) > 1 else _few(names)
+    return values, [_writer(field) for field in fields]
+
+
+def _few(names: list[str]) -> Callable[[Message], tuple[Any, ...]]:
+    """As `attrgetter`, which gives no tuple for one name, and knows no fewer."""
+    return lambda message: tuple(getattr(message, name) for name in names)
+
+
+def tag_of(message: type[Message], name: str) -> bytes:
+    """What stands in front of the field *name* of a *message*."""
+    [tag] = (_tag(field) for field in fields_of(message) if field.name == name)
+    return tag
+
+
+def _tag(field: Field) -> bytes:
+    wire = VARINT if field.kind in (Kind.INTEGER, Kind.BOOL) else LENGTH
+    return varint(field.number << 3 | wire)
 
 
 def _writer(field: Field) -> _Write:
-    wire = VARINT if field.kind in (Kind.INTEGER, Kind.BOOL) else LENGTH
-    tag = varint(field.number << 3 | wire)
+    tag = _tag(field)
     match field.kind:
         case Kind.INTEGER:
             return lambda value: tag + varint(value)
@@ -51,19 +72,17 @@ def _writer(field: Field) -> _Write:
             return lambda value: tag + b"\1"
         case Kind.LIST:
             content = _content(field.of)
-            return lambda value: b"".join([tag + _delimited(content(entry)) for entry in value])
+            return lambda value: b"".join([tag + delimited(content(entry)) for entry in value])
         case Kind.MAP:
             content = _content(field.of)
 
             def entry(key: str, value: Any) -> bytes:
-                return _KEY + _delimited(key.encode()) + _VALUE + _delimited(content(value))
+                return _KEY + delimited(key.encode()) + _VALUE + delimited(content(value))
 
-            return lambda value: b"".join(
-                [tag + _delimited(entry(*item)) for item in value.items()]
-            )
+            return lambda value: b"".join([tag + delimited(entry(*item)) for item in value.items()])
         case _:
             content = _content(field.of if field.kind is Kind.MESSAGE else field.kind)
-            return lambda value: tag + _delimited(content(value))
+            return lambda value: tag + delimited(content(value))
 
 
 def _content(of: Any) -> _Write:
@@ -72,13 +91,16 @@ def _content(of: Any) -> _Write:
     return bytes if of is Kind.RAW else body
 
 
-def _delimited(content: bytes) -> bytes:
+def delimited(content: bytes) -> bytes:
+    """*content* behind its length."""
     return varint(len(content)) + content
 
 
 def varint(number: int) -> bytes:
     if 0 <= number < 0x80:
         return _SMALL[number]
+    if 0 <= number < 0x4000:  # as most lengths and offsets
+        return bytes((number & 0x7F | 0x80, number >> 7))
     number &= MAX_UINT64  # two's complement, if it is negative
     groups = bytearray()
     while number >= 0x80:

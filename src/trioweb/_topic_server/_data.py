@@ -94,5 +94,5 @@ def publication_payload(codec: Codec, publication: Publication) -> msgspec.Raw:
     message = publication.message
     if publication._is_string:
         # It was JSON, which peers that speak Protobuf get as it was.
-        return codec.payload(_encoder.encode(message).decode(), is_json=True)
+        return codec.payload(_encoder.encode(message), is_json=True)
     return codec.payload(message, is_json=publication.kind == "json")

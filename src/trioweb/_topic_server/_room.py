@@ -77,8 +77,10 @@ class Room:
 
 
 def _publication_encoder(codec: Codec, name: str) -> Callable[[Publication], Message]:
+    push = codec.pushes(name)
+
     def encode(publication: Publication) -> Message:
-        return codec.encode(Reply(push=Push.of(wire_publication(codec, publication), name)))
+        return push(wire_publication(codec, publication))
 
     return encode
 
