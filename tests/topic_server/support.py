@@ -133,6 +133,7 @@ class Serving:
 
     Attributes:
         open: opens a connection to it.
+        handling: how many connections are handled now.
     """
 
     hub: Hub
@@ -141,6 +142,7 @@ class Serving:
     nursery: trio.Nursery
     url: str
     web: trioweb.Server
+    handling: int = 0
 
     async def open(self, format: str = JSON, client: str = "client", query: str = "") -> Peer:
         """A peer that has not said anything yet.  Args: client: the name of its host."""
@@ -208,9 +210,17 @@ async def serving(
         open_hidden_nursery() as nursery,
     ):
         listener = network.host("server").listen()
+
+        async def handle(connection: Connection) -> None:
+            found.handling += 1
+            try:
+                await server.handle(connection)
+            finally:
+                found.handling -= 1
+
         serve: Callable[..., Any] = partial(
             serve_listeners,
-            server.handle,
+            handle,
             [listener],
             subprotocols=server.subprotocols,
             heartbeat=None,
@@ -219,7 +229,8 @@ async def serving(
         )
         web: trioweb.Server = await nursery.start(serve)
         url = f"ws://server:{listener.port}/"
-        yield Serving(opened, server, network, nursery, url, web)
+        found = Serving(opened, server, network, nursery, url, web)
+        yield found
 
 
 async def settle() -> None:

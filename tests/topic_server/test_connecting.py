@@ -7,7 +7,16 @@ import trio
 
 import trioweb
 from tests.topic_server.support import FORMATS, PROTOBUF, raw, serving, settle, value
-from trioweb import ConnectRequest, Dismiss, Member, Refuse, Welcome, open_hub, open_topic_server
+from trioweb import (
+    ConnectRequest,
+    Dismiss,
+    Granted,
+    Member,
+    Refuse,
+    Welcome,
+    open_hub,
+    open_topic_server,
+)
 from trioweb._centrifuge import _schema as wire
 
 
@@ -112,6 +121,17 @@ async def test_what_the_program_does_for_a_peer_ends_with_the_connection() -> No
     async def on_publish(member: Member, topic: str, data: object) -> None:
         await work("publish")
 
+    async def on_refresh(member: Member, token: str) -> Welcome:
+        await work("refresh")
+        return Welcome()
+
+    async def on_renew(member: Member, topic: str, token: str) -> Granted:
+        await work("renew")
+        return Granted()
+
+    async def on_message(member: Member, data: object) -> None:
+        await work("message")
+
     async def call(member: Member, data: object) -> None:
         await work("call")
 
@@ -119,6 +139,9 @@ async def test_what_the_program_does_for_a_peer_ends_with_the_connection() -> No
         on_connect=on_connect,
         on_subscribe=on_subscribe,
         on_publish=on_publish,
+        on_refresh=on_refresh,
+        on_renew=on_renew,
+        on_message=on_message,
         calls={"call": call},
     ) as web:
         watcher = await web.connect()
@@ -127,6 +150,9 @@ async def test_what_the_program_does_for_a_peer_ends_with_the_connection() -> No
             "connect": None,
             "subscribe": wire.SubscribeRequest(topic="chat:2", token="x"),
             "publish": wire.PublishRequest(topic="chat:1", data=raw(1)),
+            "refresh": wire.RefreshRequest(token="x"),
+            "renew": wire.SubRefreshRequest(topic="chat:1", token="x"),
+            "message": wire.SendRequest(data=raw(1)),
             "call": wire.RPCRequest(method="call"),
         }
         for name, request in last.items():
@@ -143,7 +169,7 @@ async def test_what_the_program_does_for_a_peer_ends_with_the_connection() -> No
             assert ended == doing
             assert len(web.server.members) == 1
         events = [type(push.event).__name__ for push in watcher.pushes]
-        assert events == ["Join", "Leave"] * 3
+        assert events == ["Join", "Leave"] * 6
 
 
 async def test_what_was_sent_just_before_the_end_is_done_as_far_as_that_takes_no_time() -> None:

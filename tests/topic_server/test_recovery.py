@@ -73,14 +73,28 @@ async def test_a_whole_log_is_recovered_from_its_beginning() -> None:
         assert [value(publication.data) for publication in told.publications] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("offset", "epoch"), [(9, ""), (15, "another"), (99, "")])
+@FORMATS
+@pytest.mark.parametrize(
+    ("offset", "epoch"),
+    [
+        (9, ""),
+        (9, "its own"),
+        (0, "its own"),
+        (21, "its own"),
+        (2**64 - 1, "its own"),
+        (15, "another"),
+        (99, ""),
+    ],
+)
 async def test_who_wants_all_or_nothing_is_refused_and_can_subscribe_again(
-    offset: int, epoch: str
+    format: str, offset: int, epoch: str
 ) -> None:
     async with serving() as web:
         for n in range(20):
             web.server.publish("chat:1", n)
-        peer, told = await come_back(web, "chat:1", offset=offset, epoch=epoch, flag=2)
+        if epoch == "its own":
+            epoch = web.hub.topic("chat:1").epoch
+        peer, told = await come_back(web, "chat:1", format, offset=offset, epoch=epoch, flag=2)
         assert told == wire.Error(112, "unrecoverable position")
         assert web.server.presence("chat:1") == ()
         assert (await peer.subscribe("chat:1")).offset == 20

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import pytest
 import trio
 
 import trioweb
 from tests.topic_server.support import FORMATS, JSON, PROTOBUF, Peer, raw, serving, settle, value
-from trioweb import Granted, Member, Refuse, SubscribeRequest
+from trioweb import Dismiss, Granted, Member, Refuse, Retain, SubscribeRequest, TopicRules
 from trioweb._centrifuge import _schema as wire
 
 
@@ -167,7 +170,9 @@ async def test_what_may_not_be_is_refused_and_nothing_else_ends() -> None:
         ]
         assert [error.code for error, _ in errors] == [code for _, code in errors]
         assert all(error.message and not error.temporary for error, _ in errors)
-        assert (await peer.subscribe("chat:" + "x" * 250)).recoverable
+        for name, is_too_long in (("x" * 250, False), ("ü" * 125, False), ("ü" * 126, True)):
+            told = await peer.subscribe(f"chat:{name}")  # 5 bytes before that
+            assert (isinstance(told, wire.Error) and told.code == 107) == is_too_long
         await peer.subscribe("plain:1")
         assert (await peer.publish("plain:1", 1)).code == 103
         assert (await peer.subscribe("plain:1")).code == 105
@@ -183,6 +188,29 @@ async def test_a_member_has_so_many_topics_and_no_more() -> None:
         assert peer.answer(ids[-1]).code == 106
         await peer.ask(wire.UnsubscribeRequest(topic="chat:0"))
         assert (await peer.subscribe("chat:128")).recoverable
+
+
+@FORMATS
+async def test_very_many_subscriptions_of_one_message_begin_some_at_a_time(format: str) -> None:
+    """Others have their turns in between: each takes as long as a few deliveries."""
+    async with serving() as web:
+        peer = await web.open(format)
+        topics = [wire.SubscribeRequest(topic=f"chat:{n}") for n in range(128)]
+        began: list[int] = []
+
+        class Counting(trio.abc.Instrument):
+            def before_task_step(self, task: trio.lowlevel.Task) -> None:
+                began.append(web.server.statistics().subscriptions)
+
+        instrument = Counting()
+        trio.lowlevel.add_instrument(instrument)
+        ids = await peer.send(wire.ConnectRequest(), *topics)
+        await settle()
+        trio.lowlevel.remove_instrument(instrument)
+        assert web.server.statistics().subscriptions == 128
+        assert [reply.id for reply in peer.log] == ids
+        assert max(after - before for before, after in pairwise(began)) <= 32
+        assert peer.connection.statistics().messages_received == 5
 
 
 async def test_subscribe_that_waits_then_unsubscribe_then_subscribe(
@@ -249,6 +277,44 @@ async def test_a_failing_callable_is_logged_and_can_be_tried_again(
     assert "ZeroDivisionError" in caplog.text
 
 
+@FORMATS
+@pytest.mark.parametrize(
+    ("callback", "request_"),
+    [
+        ("on_connect", wire.ConnectRequest(token="x")),
+        ("on_subscribe", wire.SubscribeRequest(topic="chat:2")),
+        ("on_publish", wire.PublishRequest(topic="chat:1", data=raw(1))),
+        ("on_refresh", wire.RefreshRequest(token="x")),
+        ("on_renew", wire.SubRefreshRequest(topic="chat:1", token="x")),
+    ],
+)
+async def test_whichever_callable_fails_or_dismisses_it_is_told(
+    callback: str, request_: Any, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault: Exception = ZeroDivisionError("of the program's own")
+
+    async def fail(*args: Any) -> Any:
+        request = args[-1]
+        is_asked = getattr(request, "token", "x") or getattr(request, "topic", "") == "chat:2"
+        if is_asked:
+            raise fault
+
+    given: dict[str, Any] = {callback: fail}
+    async with serving(**given) as web:
+        for fault in (ZeroDivisionError("of the program's own"), Dismiss(4501)):
+            peer = await web.open(format)
+            if callback != "on_connect":
+                await peer.send(wire.ConnectRequest(), wire.SubscribeRequest(topic="chat:1"))
+            [id] = await peer.send(request_)
+            await settle()
+            if isinstance(fault, Dismiss):
+                assert peer.closed() == (4501, "closed")
+            else:
+                assert peer.answer(id) == wire.Error(100, "internal server error", True)
+                assert peer.closed() == (None, "")
+    assert len(caplog.records) == 1
+
+
 async def test_a_full_hub_can_be_tried_again() -> None:
     async with serving(hub={"max_topics": 1}) as web:
         a, b = await web.connect(), await web.connect()
@@ -296,12 +362,40 @@ async def test_who_does_not_read_is_closed_with_3008_and_leaves(
             await peer.subscribe("chat:1")
         connection = web.server.presence("chat:1")[0].connection
         with web.network.freeze("client"):
-            for _ in range(60):
+            for number in range(1, 201):  # 10 MB
                 web.server.publish("chat:1", "x" * 50_000)
-                await trio.sleep(0.1)
+                await trio.sleep(0.03)
                 assert connection.buffered_amount < 2**17
+                # Nobody else waits for it.
+                assert other.offsets("chat:1")[-1] == number
             assert (connection.close_code, connection.close_reason) == (3008, "slow")
             assert len(web.server.presence("chat:1")) == 1
         await trio.sleep(1)
         assert slow.closed() == (3008, "slow")
-        assert other.offsets("chat:1") == list(range(1, 61))
+        assert other.offsets("chat:1") == list(range(1, 201))
+
+
+async def test_where_all_is_recovered_nothing_is_passed_over_whatever_a_topic_is_for_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    topics = {"all": TopicRules(retain=Retain(max_messages=3)), "now": TopicRules(recover="latest")}
+    async with serving(topics=topics) as web:
+        made = [
+            web.hub.topic("all:1", retain=topics["all"].retain, slow="skip"),
+            web.hub.topic("now:1", slow="latest"),
+        ]
+        slow, tolerant = await web.connect(client="slow"), await web.connect(client="tolerant")
+        await slow.subscribe("all:1")
+        await tolerant.subscribe("now:1")
+        with web.network.freeze(["slow", "tolerant"]):
+            for number in range(100):
+                for topic in ("all:1", "now:1"):
+                    web.server.publish(topic, f"{number}" + "x" * 20_000)
+                await trio.sleep(0.1)
+        await trio.sleep(1)
+        assert slow.closed() == (3008, "slow")
+        offsets = slow.offsets("all:1")
+        assert offsets == list(range(1, len(offsets) + 1))
+        assert tolerant.closed() == (None, "")
+        assert tolerant.offsets("now:1")[-1] == 100
+        assert [topic.slow for topic in made] == ["skip", "latest"]

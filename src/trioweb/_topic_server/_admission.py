@@ -57,7 +57,8 @@ async def admit(member: Member, request: wire.ConnectRequest) -> Welcome:
     member._seats.clear()
     for name in dict.fromkeys(welcome.topics):
         seat = member._seats[name] = server._new_seat(name)
-        await server._topic(name, seat.rules).load(since=_since(request.subs.get(name)))
+        since = _since(request.subs.get(name))
+        await member._load(server._topic(name, seat.rules), since=since)
     return welcome
 
 
@@ -149,7 +150,7 @@ async def prepare_subscription(member: Member, request: wire.SubscribeRequest) -
         seat.grant(await _granted(member, request, rules))
         if seat.ttl is not None and seat.ttl <= 0:
             raise Refuse(ErrorCode.TOKEN_EXPIRED)
-        await server._topic(name, rules).load(since=_since(request))
+        await member._load(server._topic(name, rules), since=_since(request))
     except BaseException:
         member._drop(seat)
         raise

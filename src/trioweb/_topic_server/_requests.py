@@ -109,9 +109,9 @@ async def history(member: Member, request: wire.HistoryRequest) -> Result:
     most = member._server.limits.max_history
     count = most if request.limit < 0 else min(request.limit, most)
     if since is not None and since.epoch:
-        await topic.load(since=(since.epoch, since.offset))
+        await member._load(topic, since=(since.epoch, since.offset))
     else:
-        await topic.load(history=count)
+        await member._load(topic, history=count)
     if since is not None and since.epoch not in ("", topic.epoch):
         raise Refuse(ErrorCode.UNRECOVERABLE_POSITION)
     after = None if since is None else since.offset

@@ -15,7 +15,7 @@ from .._centrifuge._codes import DisconnectCode
 from .._centrifuge._replies import Join, Leave, Push, Reply
 from .._centrifuge._schema import Publication as WirePublication
 from .._policy import Message
-from .._topics import Encode, Position, Publication, Subscription, Topic
+from .._topics import Encode, Position, Publication, Slow, Subscription, Topic
 from ._data import info_of, publication_info, publication_payload
 from ._presence import JOINED
 
@@ -54,8 +54,11 @@ class Room:
         self._encoders: dict[Codec, Encode] = {}
         self._change_encoders: dict[Codec, Encode] = {}
 
-    def subscribe(self, member: Member, position: Position) -> Subscription:
+    def subscribe(self, member: Member, position: Position, slow: Slow | None) -> Subscription:
         """Have *member* written to what comes behind *position*, from the next checkpoint on.
+
+        Args:
+            slow: as for `Topic.subscribe`.
 
         Raises:
             HubFull, ConnectionClosed: as `Topic.subscribe`.
@@ -64,7 +67,11 @@ class Room:
         encode = self._encoders.get(codec)
         if encode is None:
             encode = self._encoders[codec] = _publication_encoder(codec, self.topic.name)
-        return self.topic.subscribe(member.connection, since=position, encode=encode, evict=SLOW)
+        subscription = self.topic.subscribe(
+            member.connection, since=position, encode=encode, slow=slow, evict=SLOW
+        )
+        subscription._holder = member
+        return subscription
 
     def listen(self, member: Member, changes: Topic) -> Subscription:
         """Have *member* told who comes and goes.  Raises: as `subscribe`."""

@@ -11,7 +11,7 @@ from .._centrifuge._schema import Publication as WirePublication
 from .._centrifuge._schema import SubscribeRequest, SubscribeResult
 from .._centrifuge._values import optional_payload_of
 from .._errors import Refuse
-from .._topics import Position, Subscription, Topic
+from .._topics import Position, Slow, Subscription, Topic
 from .._topics._presence import Member as Present
 from ._data import info_bytes
 from ._room import encoded_size, wire_publication
@@ -98,14 +98,16 @@ class Seat:
         server = member._server
         room = server._room(self.name, self.rules)
         start, told = _start(member, room.topic, self.rules, request)
-        info = info_bytes(member.user, member.client, member.info, self.info)
         data = optional_payload_of(member._codec, self._granted.data)
         # Whom the program subscribes, the peer cannot ask for more than the rules have.
         tells = self.rules.join_leave and (request.join_leave or self.is_programs)
-        self.subscription = room.subscribe(member, start)
+        # Where all is recovered, nothing may be passed over either.
+        slow: Slow | None = "evict" if self.rules.recover == "all" else None
+        self.subscription = room.subscribe(member, start, slow)
         server._enter(room)
         try:
             if self._may_be_seen(member):
+                info = info_bytes(member.user, member.client, member.info, self.info)
                 seen = Present(member.user, info)
                 server._presence.enter(self.name, member.client, seen)
             if tells:

@@ -52,7 +52,8 @@ class Timetable:
         """Have *call* called at *due*, unless it is cancelled before."""
         entry = Entry(due, call)
         heappush(self._agenda, (due, next(self._numbers), entry))
-        self._nap.deadline = min(self._nap.deadline, due)
+        if due < self._nap.deadline:
+            self._nap.deadline = due
         return entry
 
     def cancel(self, entry: Entry | None) -> None:

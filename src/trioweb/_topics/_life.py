@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .._errors import CloseCode
 from ._delivery import COST_OF_CLOSE
 from ._details import Details
 from ._log import Log
-from ._sink import Sink
 
 if TYPE_CHECKING:
     from ._subscription import Subscription
@@ -68,25 +66,30 @@ def start_anew(topic: Topic, epoch: str, head: int, missing: int | None) -> None
     for members in groups:
         members.rebase(topic._log)
         subscriptions += members.subscriptions
-    ended: list[Sink] = []
+    ended: list[Subscription] = []
     for subscription in subscriptions:
-        if subscription._slow == "evict":
-            subscription.close()
-            ended.append(subscription._sink)
+        if subscription._slow == "evict" or subscription._holder is not None:
+            ended.append(subscription)
         else:
             known = head - subscription.cursor if missing is None else missing
             subscription._go_to(head, known)
     for reader in topic._readers:
         reader._go_to(head, head - reader.cursor if missing is None else missing)
     topic._news.changed()
-    if ended:
-        topic._hub._pump.do_later(_tell_of_restart(ended))
+    end(topic, ended)
 
 
-def _tell_of_restart(sinks: list[Sink]) -> Iterator[int]:
-    """Close *sinks*, of which there may be very many, as their topic has begun anew."""
-    for sink in sinks:
-        sink.close(CloseCode.SERVICE_RESTART, "topic restarted")
+def end(topic: Topic, subscriptions: list[Subscription]) -> None:
+    """End *subscriptions*, of which there may be very many, as their *topic* has begun anew."""
+    for subscription in subscriptions:
+        subscription.close()
+    if subscriptions:
+        topic._hub._pump.do_later(_tell_of_restart(subscriptions))
+
+
+def _tell_of_restart(subscriptions: list[Subscription]) -> Iterator[int]:
+    for subscription in subscriptions:
+        subscription._tell_of_restart()
         yield COST_OF_CLOSE
 
 

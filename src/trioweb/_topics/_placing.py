@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._delivery import Members
+from ._life import end
 from ._position import Recovery, Since, find_start
 from ._shape import Encode, Shape
 from ._sink import Form
@@ -61,6 +62,10 @@ def place(topic: Topic, subscription: Subscription, since: Since | None, history
             counts.recovered += 1
         else:
             counts.gaps += 1
+    if subscription._holder is not None and not start.recovered:
+        # While it waited for its place, the topic has begun anew.
+        end(topic, [subscription])
+        return
     subscription._move(READY)
     # NOTE: Nothing is written here.  So what is sent to *connection* before the next await
     # stands in front of all that the topic has for it.

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -66,6 +66,14 @@ def check_evict(evict: tuple[int, str]) -> None:
     check_close(*evict)
 
 
+class Holder(Protocol):
+    """Whoever has said to a peer where its subscriptions stand, and has a word for their end."""
+
+    def _lose_track(self, subscription: Subscription, /) -> None:
+        """The topic has begun anew, or elsewhere than was said, and *subscription* has ended with
+        that.  Must not raise."""
+
+
 class Place(Enum):
     """Where a subscription stands."""
 
@@ -94,6 +102,7 @@ class Subscription:
 
     __slots__ = (
         "_evict",
+        "_holder",
         "_members",
         "_peer",
         "_place",
@@ -132,6 +141,8 @@ class Subscription:
         self._slow = slow
         self._peer = peer
         self._evict = evict
+        # Is told in place of a Close when the topic begins anew.
+        self._holder: Holder | None = None
         self._place = PENDING
         members.pending += 1
 
@@ -225,6 +236,13 @@ class Subscription:
                 turns.stand_in_line(self)
             case Place.GONE:
                 turns.remove(self)
+
+    def _tell_of_restart(self) -> None:
+        """The topic has begun anew, and this has ended with that: tell the peer."""
+        if self._holder is None:
+            self._sink.close(CloseCode.SERVICE_RESTART, "topic restarted")
+        else:
+            self._holder._lose_track(self)
 
     @enable_ki_protection
     def _go_to(self, cursor: int, missing: int) -> None:
