@@ -12,20 +12,33 @@
 8. What a client publishes is published once, and what it was told to be published is.
 9. Who joins and who leaves balance, and presence is who is subscribed.
 10. After healing everybody is caught up within a bound; in the end nothing is left.
+11. What a member holds is bounded, and a publication is encoded once for each encoding, however
+    many get it.
 
-Those of the wire (1, 3, 4, 5, 6, 9) are checked by `topic_wire`.
+Whoever subscribes, the client or the server, these hold.  Those of the wire (1, 3, 4, 5, 6, 9, 11)
+are checked by `topic_wire`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
 import trio
 
-from trioweb import Gap, Position, Topic, TopicPublication
+from trioweb import (
+    Gap,
+    Hub,
+    Limits,
+    Position,
+    Subscribed,
+    Topic,
+    TopicPublication,
+    TopicServer,
+)
 from trioweb._topic_client._line import Line
 
 from .topic_wire import WireTap
@@ -37,6 +50,12 @@ KINDS: Final = (
     "recovered in the reply",
     "gaps",
     "gaps in one epoch",
+    "subscribed from the start",
+    "subscribed by the server",
+    "unsubscribed by the server",
+    "granted publications",
+    "granted gaps",
+    "what found no room",
     "full subscriptions",
     "joins",
     "leaves",
@@ -48,9 +67,13 @@ KINDS: Final = (
     "cancelled subscriptions",
     "cancelled clients",
     "cancelled calls",
+    "cancelled giving",
     "restarts",
     "Closes of the protocol",
 )
+
+# What was offered is one chunk at most, and replies find room or wait for it.
+_MOST_QUEUED: Final = 2 * Limits().send_bytes
 
 
 class Reader:
@@ -89,8 +112,74 @@ class Reader:
             self._checks.fail(2, f"{self._name}: at {position}, not at {self.position}")
 
 
+class GrantedReader:
+    """What one program has read of the topics to which the server has subscribed one client.
+
+    Args:
+        own: the topic that retains all, and that the client has from the start.
+        has_room: whether its stream has room for whatever comes.
+
+    Attributes:
+        positions: how far it has each of them.
+    """
+
+    def __init__(self, checks: TopicChecks, who: str, own: str, *, has_room: bool) -> None:
+        self.has_room = has_room
+        self.positions: dict[str, Position] = {}
+        self._checks = checks
+        self._who = who
+        self._own = own
+        # Topics of which the last thing that was told is that something is missing.
+        self._is_gap: set[str] = set()
+
+    def read(self, topic: str, item: object) -> None:
+        """The program has an item of *topic*."""
+        before = self.positions.get(topic)
+        match item:
+            case TopicPublication(offset=offset):
+                self._checks.reached["granted publications"] += 1
+                if before is None:
+                    # Where its beginning found no room, nobody has said in which epoch this is.
+                    if self.has_room:
+                        self._fail(topic, f"{offset} comes before a beginning")
+                    return
+                if offset != before.offset + 1:
+                    self._fail(topic, f"{offset} follows {before}")
+                self.positions[topic] = Position(before.epoch, offset)
+                self._checks.delivered(topic, self.positions[topic], item.data[0])
+            case Gap(since=since, position=position, missing=missing):
+                assert position is not None
+                self._checks.reached["granted gaps"] += 1
+                is_recoverable = missing is not None and topic == self._own
+                self._checks.reached["what found no room"] += is_recoverable and not self.has_room
+                if missing == 0 or before not in (None, since):
+                    self._fail(topic, f"a gap from {since} to {position}, but {before}")
+                if self.has_room and is_recoverable:
+                    self._fail(topic, f"{missing} are missing that could have been recovered")
+                self.positions[topic] = Position(*position)
+            case Subscribed(position=position, recovered=recovered):
+                assert position is not None
+                if before not in (None, position):
+                    self._fail(topic, f"begins at {position}, not at {before}")
+                if self.has_room and not recovered and topic not in self._is_gap:
+                    self._fail(topic, f"not recovered at {position}, and no gap")
+                self.positions[topic] = position
+        if isinstance(item, Gap):
+            self._is_gap.add(topic)
+        else:
+            self._is_gap.discard(topic)
+
+    def _fail(self, topic: str, what: str) -> None:
+        self._checks.fail(2, f"{self._who} in {topic}: {what}")
+
+
 class TopicChecks:
     """The record of one run.
+
+    Args:
+        ping: seconds between two pings of the server's.
+        retained: what each topic retains at least.
+        formats: how many encodings there are.
 
     Attributes:
         violations: what was seen that must not be.
@@ -98,12 +187,13 @@ class TopicChecks:
         taps: the lines so far.
     """
 
-    def __init__(self, *, ping: float, retained: dict[str, int]) -> None:
+    def __init__(self, *, ping: float, retained: Callable[[str], int], formats: int) -> None:
         self.violations: list[str] = []
         self.reached: Counter[str] = Counter()
         self.taps: list[WireTap] = []
         self._ping = ping
         self._retained = retained
+        self._formats = formats
         self._keys: set[str] = set()
         # By topic and epoch.
         self._delivered: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
@@ -146,6 +236,18 @@ class TopicChecks:
         for text, times in Counter(texts).items():
             if times > 1:
                 self.fail(8, f"{topic!r}: {text!r} was published {times} times")
+
+    def check_held(self, server: TopicServer, hub: Hub) -> None:
+        """What each member holds, and how often publications are encoded."""
+        limits = server.limits
+        for member in server.members:
+            topics, calls = len(member._seats), len(member._calls or ())
+            queued = member.connection.buffered_amount
+            if topics > limits.max_topics or calls > limits.max_calls or queued > _MOST_QUEUED:
+                self.fail(11, f"{member!r}: {topics} topics, {calls} calls, {queued} bytes queued")
+        for topic in tuple(hub.topics.values()):
+            if len(topic._members) > self._formats:
+                self.fail(11, f"{topic!r} is encoded {len(topic._members)} times")
 
     def check_pings(self, since: float, slack: float) -> None:
         """On all lines that are open, pings came each interval *since* then, when all was well."""

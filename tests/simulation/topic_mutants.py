@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from trioweb import Gap, Position, Recovery, Topic
+from msgspec import structs
+
+from trioweb import Gap, Position, Recovery, ServerSubscriptions, Topic, Welcome
 from trioweb._centrifuge import _schema as wire
+from trioweb._centrifuge._replies import Unsubscribe
 from trioweb._topic_client._following import Following
+from trioweb._topic_client._granted import GrantedTopics
 from trioweb._topic_client._line import Line
+from trioweb._topic_server import _seat, _session
+from trioweb._topic_server._admission import begin
 from trioweb._topic_server._calls import Calls
 from trioweb._topic_server._due import Due
 from trioweb._topic_server._member import Member
 from trioweb._topic_server._presence import Announcer
-from trioweb._topic_server._room import Room
+from trioweb._topic_server._room import Room, wire_publication
 from trioweb._topic_server._seat import Seat
-from trioweb._topics import Since, Subscription
+from trioweb._topics import Since
 from trioweb._topics._presence import LocalPresence
 
 from .mutants import Mutants
@@ -41,8 +47,8 @@ def _post_whatever_the_key(self: Topic, message: Any, *, key: str | None, **deta
     return _post(self, message, **details)
 
 
-def _subscribe_too_early(self: Room, member: Member, position: Position) -> Subscription:
-    return _subscribe(self, member, position._replace(offset=max(position.offset - 1, 0)))
+def _subscribe_too_early(self: Room, member: Member, position: Position, slow: Any) -> Any:
+    return _subscribe(self, member, position._replace(offset=max(position.offset - 1, 0)), slow)
 
 
 def _go_on_delivering(self: Seat, member: Member) -> None:
@@ -80,6 +86,31 @@ def _drop_what_has_no_room(self: Following, line: Line, publication: wire.Public
         self.received = Position(self.received.epoch, publication.offset)
 
 
+def _begin_anew(member: Member, request: wire.ConnectRequest, welcome: Welcome) -> Any:
+    return begin(member, structs.replace(request, subs={}), welcome)
+
+
+def _say_nowhere(self: GrantedTopics) -> dict[str, wire.SubscribeRequest]:
+    return {}
+
+
+def _say_it_is_over(self: Member, topic: str, code: int = 2000, reason: str = "over") -> None:
+    self._push(topic, Unsubscribe(code=code, reason=reason))
+
+
+def _tell_no_gap(self: ServerSubscriptions[Any], gap: Gap) -> None:
+    pass
+
+
+def _all_in_the_reply(member: Member, topic: Topic, start: Position) -> list[wire.Publication]:
+    return [wire_publication(member._codec, each) for each in topic.history(start.offset)]
+
+
+def _encode_for_each(self: Room, member: Member, position: Position, slow: Any) -> Any:
+    self._encoders.clear()
+    return _subscribe(self, member, position, slow)
+
+
 TOPIC_MUTANTS: Final[Mutants] = {
     "what is forgotten is called recovered": (Topic, "recovery", _call_it_recovered),
     "nothing is called recovered": (Topic, "recovery", _recover_nothing),
@@ -92,4 +123,14 @@ TOPIC_MUTANTS: Final[Mutants] = {
     "calls outlive their connection": (Calls, "cancel_all", _let_calls_go_on),
     "gaps are not told": (Following, "_put", _hide_gaps),
     "what has no room is lost": (Following, "_publish", _drop_what_has_no_room),
+    "the server does not hear how far a client has its topics": (_session, "begin", _begin_anew),
+    "a client does not say how far it has them": (GrantedTopics, "positions", _say_nowhere),
+    "what the server has taken back goes on": (Member, "unsubscribe", _say_it_is_over),
+    "gaps are not told where the server subscribes": (
+        ServerSubscriptions,
+        "_put_gap",
+        _tell_no_gap,
+    ),
+    "all that was missed is in the reply": (_seat, "_missed", _all_in_the_reply),
+    "each member has an encoding of its own": (Room, "subscribe", _encode_for_each),
 }

@@ -17,7 +17,7 @@ import trio
 from trioweb import Connection
 from trioweb._centrifuge import _schema as wire
 from trioweb._centrifuge._commands import Command
-from trioweb._centrifuge._replies import Join, Leave, Reply, Unsubscribe
+from trioweb._centrifuge._replies import Join, Leave, Reply, Subscribe, Unsubscribe
 from trioweb._topic_client._line import Line
 
 # Who is told that something must not be, by the number of the check.
@@ -25,6 +25,8 @@ Fail = Callable[[int, str], None]
 
 # What a Close of the protocol's has, others have not.
 _PROTOCOLS_CODES: Final = 3000
+# Of what was missed, so much may stand in a reply.
+_BYTES_IN_REPLY: Final = 16 * 2**10
 
 
 class WireSubscription:
@@ -46,7 +48,7 @@ class WireTap:
 
     Args:
         ping: seconds between two pings of the server's.
-        retained: what each topic retains at least, by name.
+        retained: what each topic retains at least.
         keys: of publications that were sent so far, on all lines.
 
     Attributes:
@@ -59,7 +61,7 @@ class WireTap:
         line: Line,
         *,
         ping: float,
-        retained: dict[str, int],
+        retained: Callable[[str], int],
         keys: set[str],
         fail: Fail,
         reached: Counter[str],
@@ -127,13 +129,19 @@ class WireTap:
 
     def _see_result(self, request: Any, result: Any) -> None:
         match request:
+            case wire.ConnectRequest():
+                for name, told in result.subs.items():
+                    self._reached["subscribed from the start"] += 1
+                    asked = request.subs.get(name, wire.SubscribeRequest())
+                    self._see_beginning(name, asked, told)
             case wire.SubscribeRequest():
-                self._see_beginning(request, result)
+                self._see_beginning(request.topic, request, result)
             case wire.UnsubscribeRequest():
                 self.subscriptions.pop(request.topic, None)
 
-    def _see_beginning(self, request: wire.SubscribeRequest, result: wire.SubscribeResult) -> None:
-        name = request.topic
+    def _see_beginning(
+        self, name: str, request: wire.SubscribeRequest, result: wire.SubscribeResult
+    ) -> None:
         if name in self.subscriptions:
             self.fail(1, f"{name} is subscribed twice")
         if not (result.positioned and result.recoverable and result.epoch):
@@ -150,22 +158,25 @@ class WireTap:
             ):
                 self.fail(3, f"{name}: {request} recovered as {result}")
         else:
-            self._see_unrecovered(request, result)
+            self._see_unrecovered(name, request, result)
+        size = sum(len(bytes(each.data)) for each in result.publications if each.data)
+        if size > _BYTES_IN_REPLY:
+            self.fail(11, f"{name}: {size} bytes of what was missed in the reply")
         for publication in result.publications:
             self._see_publication(name, new, publication.offset)
 
     def _see_unrecovered(
-        self, request: wire.SubscribeRequest, result: wire.SubscribeResult
+        self, name: str, request: wire.SubscribeRequest, result: wire.SubscribeResult
     ) -> None:
         if result.publications:
-            self.fail(3, f"{request.topic}: recovered in part")
+            self.fail(3, f"{name}: recovered in part")
         missed = result.offset - request.offset
         if (
             request.recover
             and result.epoch == request.epoch
-            and 0 <= missed <= self._retained[request.topic]
+            and 0 <= missed <= self._retained(name)
         ):
-            self.fail(3, f"{request.topic}: not recovered, though only {missed} were missed")
+            self.fail(3, f"{name}: not recovered, though only {missed} were missed")
 
     def _see_push(self, name: str, event: object) -> None:
         subscription = self.subscriptions.get(name)
@@ -184,8 +195,17 @@ class WireTap:
                 if not subscription.is_there.get(client, True):
                     self.fail(9, f"{name}: {client} has left twice")
                 subscription.is_there[client] = False
+            case Subscribe() as told:
+                self._reached["subscribed by the server"] += 1
+                if subscription is not None:
+                    self.fail(1, f"{name} is subscribed twice")
+                if not (told.positioned and told.recoverable and told.epoch):
+                    self.fail(3, f"{name} has no position")
+                self.subscriptions[name] = WireSubscription(told.epoch, told.offset)
             case Unsubscribe():
-                self.subscriptions.pop(name, None)
+                self._reached["unsubscribed by the server"] += 1
+                if self.subscriptions.pop(name, None) is None:
+                    self.fail(1, f"{name} is unsubscribed, and was not subscribed")
 
     def _see_publication(self, name: str, subscription: WireSubscription, offset: int) -> None:
         if offset != subscription.offset + 1:

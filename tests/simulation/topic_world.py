@@ -1,8 +1,9 @@
 """Topic clients, their server and a network that flaps: `python -m tests.simulation.topic_world`.
 
-Each person runs one client after the other, reads two topics, publishes to one of them and calls;
-any of that is cancelled now and then.  One topic retains everything, so nothing of it may be
-missed but with the server's life; the other next to nothing.
+The people (`topic_person`) each run one client after the other.  Some topics retain everything, so
+nothing of them may be missed but with the server's life; the others next to nothing.  To some they
+subscribe, to others the server subscribes them: to one of their own from the start, and to one for
+all whenever the program likes, which takes that back, too.
 """
 
 from __future__ import annotations
@@ -23,49 +24,37 @@ import trio
 import trio.testing
 
 import trioweb
-from trioweb import (
-    ConnectRequest,
-    Heartbeat,
-    Hub,
-    Member,
-    Retain,
-    Retry,
-    TopicClient,
-    TopicRules,
-    TopicServer,
-    TopicSubscription,
-    Welcome,
-)
-from trioweb._topic_client._following import State as FollowingState
+from trioweb import ConnectRequest, Hub, Limits, Member, Retain, TopicRules, TopicServer, Welcome
 from trioweb.testing import Network, deterministic
 
-from .topic_checks import KINDS, Reader, TopicChecks
+from .topic_checks import KINDS, TopicChecks
+from .topic_person import GIVEN, HEARTBEAT, LONG, OWN, PORT, SHORT, Person
 from .topic_wire import tapped
 
-LONG: Final = "long:1"
-SHORT: Final = "short:1"
-_RETAINED: Final = {LONG: 10_000, SHORT: 3}
+_ALL: Final = Retain(max_messages=10_000)
+_FEW: Final = Retain(max_messages=3)
 _TOPICS: Final = {
-    "long": TopicRules(
-        retain=Retain(max_messages=_RETAINED[LONG]),
-        publish=True,
-        presence=True,
-        join_leave=True,
-    ),
-    "short": TopicRules(retain=Retain(max_messages=_RETAINED[SHORT]), join_leave=True),
+    "long": TopicRules(retain=_ALL, publish=True, presence=True, join_leave=True),
+    "short": TopicRules(retain=_FEW, join_leave=True),
+    OWN: TopicRules(retain=_ALL, subscribe=False),
+    "given": TopicRules(retain=_FEW, subscribe=False, join_leave=True),
 }
-_PORT: Final = 80
 _PING: Final = 2
-_RETRY: Final = Retry(initial=0.1, maximum=1)
-_HEARTBEAT: Final = Heartbeat(interval=3, timeout=3)
 # Seconds in which things go wrong; in which all is well again; and in which nothing happens.
 _BUSY: Final = 15.0
 _RECOVERY: Final = 60.0
 _CALM: Final = 4.0 * _PING
 _PAUSE: Final = 0.3
+# Between two looks at what is held.
+_LOOKS: Final = 0.5
 _LATENCIES: Final = (None, 0.01, 0.05)
 _JITTER: Final = 0.02
 _FORMATS: Final = ("centrifuge-json", "centrifuge-protobuf")
+
+
+def _retained(topic: str) -> int:
+    """How many publications *topic* retains."""
+    return _TOPICS[topic.partition(":")[0]].retain.max_messages
 
 
 class TopicWorld:
@@ -81,7 +70,7 @@ class TopicWorld:
             jitter=self.random.choice((None, _JITTER)),
             max_bytes=self.random.choice((4000, 65536)),
         )
-        self.checks = TopicChecks(ping=_PING, retained=_RETAINED)
+        self.checks = TopicChecks(ping=_PING, retained=_retained, formats=len(_FORMATS))
         self.healed, self.ending = trio.Event(), trio.Event()
         self.hub: Hub | None = None
         self.server: TopicServer | None = None
@@ -128,38 +117,78 @@ class TopicWorld:
         async with (
             trioweb.open_hub() as hub,
             trioweb.open_topic_server(
-                hub, topics=_TOPICS, on_connect=_welcome, calls={"sleep": self._sleep}, ping=_PING
+                hub,
+                topics=_TOPICS,
+                on_connect=self._welcome,
+                calls={"sleep": self._sleep},
+                ping=_PING,
             ) as server,
             trio.open_nursery() as nursery,
         ):
             serve: Callable[..., Any] = partial(
                 trioweb.serve_listeners,
                 server.handle,
-                [self.network.host("server").listen(_PORT)],
+                [self.network.host("server").listen(PORT)],
                 subprotocols=server.subprotocols,
-                heartbeat=_HEARTBEAT,
+                heartbeat=HEARTBEAT,
                 hub=hub,
             )
             await nursery.start(serve)
             self.hub, self.server = hub, server
+            nursery.start_soon(self._give, server)
+            nursery.start_soon(self._look, server, hub)
             try:
                 await self._publish(server)
                 await trio.sleep_forever()
             finally:
                 self.hub = self.server = None
-                self.checks.topic_ends(hub.topic(LONG))
+                for name in (LONG, *(person.own for person in self.people)):
+                    self.checks.topic_ends(hub.topic(name))
+
+    async def _welcome(self, member: Member, request: ConnectRequest) -> Welcome:
+        topics = [f"{OWN}:{request.data}", *self.random.choice(([], [GIVEN]))]
+        return Welcome(user=str(request.data), topics=topics)
+
+    async def _give(self, server: TopicServer) -> None:
+        """Subscribe members to what they have not asked for, and take it back; when all is well,
+        everybody has it."""
+        while True:
+            await trio.sleep(self.random.uniform(0, 0.5))
+            members = list(server.members)
+            if self.healed.is_set():
+                for member in members:
+                    await self._subscribe(member, patience=_PAUSE)
+            elif members:
+                member = self.random.choice(members)
+                if GIVEN in member.topics:
+                    member.unsubscribe(GIVEN)
+                else:
+                    await self._subscribe(member, patience=self.random.choice((0, _PAUSE)))
+
+    async def _subscribe(self, member: Member, patience: float) -> None:
+        with trio.move_on_after(patience) as scope, suppress(trioweb.ConnectionClosed):
+            await member.subscribe(GIVEN)
+        self.checks.reached["cancelled giving"] += scope.cancelled_caught
+
+    async def _look(self, server: TopicServer, hub: Hub) -> None:
+        """Look at what the server holds, again and again."""
+        while True:
+            await trio.sleep(_LOOKS)
+            self.checks.check_held(server, hub)
 
     async def _publish(self, server: TopicServer) -> None:
         """Publish every now and then, in bursts, until all is well."""
         number = 0
-        for name in (LONG, SHORT):
+        names = (LONG, SHORT, GIVEN, *(person.own for person in self.people))
+        for name in names:
             server.publish(name, [f"{name} begins"])
         while not self.healed.is_set():
             await trio.sleep(self.random.uniform(0, 0.5))
             for _ in range(self.random.choice((1, 1, 1, 1, 20))):
                 number += 1
                 server.publish(SHORT, [f"short {number}"])
-                server.publish(LONG, [f"long {number}" + "x" * self.random.choice((0, 0, 400))])
+                server.publish(LONG, [f"long {number}" + "x" * self.random.choice((0, 0, 1500))])
+                server.publish(self.random.choice(names[2:]), [f"given {number}"])
 
     async def _sleep(self, member: Member, seconds: float) -> float:
         self.calls += 1
@@ -212,7 +241,7 @@ class TopicWorld:
 
     async def _calm(self) -> None:
         # The server still has those whom it could not hear of.
-        await trio.sleep(_HEARTBEAT.interval + _HEARTBEAT.timeout + trioweb.Limits().close_timeout)
+        await trio.sleep(HEARTBEAT.interval + HEARTBEAT.timeout + Limits().close_timeout)
         checks, server = self.checks, self.server
         since = trio.current_time()
         await trio.sleep(_CALM)
@@ -222,7 +251,7 @@ class TopicWorld:
             assert person.client is not None
             checks.check_presence(LONG, set(await person.client.presence(LONG)), here)
         assert server is not None
-        for name in (LONG, SHORT):
+        for name in (LONG, SHORT, GIVEN):
             told = {member.client for member in server.presence(name)}
             checks.check_presence(name, told, here)
         if server.statistics().calls or self.calls:
@@ -232,137 +261,6 @@ class TopicWorld:
         """All clients are gone."""
         if self.server is None or self.server.members or self.server.presence(LONG):
             self.checks.fail(10, "members are left whose clients are gone")
-
-
-async def _welcome(member: Member, request: ConnectRequest) -> Welcome:
-    return Welcome(user=str(request.data))
-
-
-class Person:
-    """A program with a topic client, or rather with one after the other.
-
-    Attributes:
-        client: the present one.
-    """
-
-    def __init__(self, world: TopicWorld, name: str, format: str) -> None:
-        self.name = name
-        self.client: TopicClient | None = None
-        self._world = world
-        self._checks = world.checks
-        self._format = format
-        self._random = Random(f"{name} {world.random.random()}")
-        self._readers = {topic: Reader(world.checks, name, topic) for topic in (LONG, SHORT)}
-        self._blocks: dict[str, trio.CancelScope] = {}
-        self._life = trio.CancelScope()
-        self._number = 0
-
-    def leave(self, topic: str) -> None:
-        """Have it leave the topic, wherever it is with that, and come back."""
-        if topic in self._blocks:
-            self._blocks[topic].cancel()
-
-    def end(self) -> None:
-        """Have its client end, whatever that is doing, and begin another."""
-        self._life.cancel()
-
-    def has_caught_up(self, hub: Hub | None) -> bool:
-        """Whether it has all that there is."""
-        for name, reader in self._readers.items():
-            if hub is None or name not in self._blocks:
-                return False
-            topic = hub.topic(name)
-            if reader.position != (topic.epoch, topic.head):
-                return False
-        return True
-
-    async def run(self) -> None:
-        while not self._world.ending.is_set():
-            with trio.CancelScope() as self._life:
-                await self._run_client()
-            self._checks.reached["cancelled clients"] += self._life.cancelled_caught
-            self.client = None
-
-    async def _run_client(self) -> None:
-        async with trioweb.open_topic_client(
-            f"ws://server:{_PORT}/",
-            data=self.name,
-            subprotocols=[self._format],
-            retry=_RETRY,
-            heartbeat=_HEARTBEAT,
-            dial=self._world.network.host(self.name).dial,
-        ) as self.client:
-            async with trio.open_nursery() as nursery:
-                for topic in (LONG, SHORT):
-                    nursery.start_soon(self._follow, self.client, topic)
-                nursery.start_soon(self._talk, self.client)
-                await self._world.ending.wait()
-                nursery.cancel_scope.cancel()
-
-    # Reading.
-
-    async def _follow(self, client: TopicClient, topic: str) -> None:
-        reader = self._readers[topic]
-        while True:
-            with trio.CancelScope() as scope:
-                self._blocks[topic] = scope
-                try:
-                    async with client.subscription(
-                        topic,
-                        since=reader.position,
-                        events=True,
-                        max_messages=self._random.choice((16, 64, 1000)),
-                    ) as subscription:
-                        reader.begin(subscription.position)
-                        await self._read(subscription, reader)
-                finally:
-                    del self._blocks[topic]
-            self._checks.reached["cancelled subscriptions"] += 1
-
-    async def _read(self, subscription: TopicSubscription[Any], reader: Reader) -> None:
-        """Read, with calls that are cancelled, now quickly and now slowly."""
-        random, healed = self._random, self._world.healed
-        while True:
-            patience = 1e9 if random.random() < 0.8 else random.uniform(0, 0.1)
-            with trio.move_on_after(patience) as scope:
-                item = await anext(subscription)
-                reader.read(item, subscription.position)
-            self._checks.reached["cancelled reads"] += scope.cancelled_caught
-            state = subscription._following.state
-            self._checks.reached["full subscriptions"] += state is FollowingState.FULL
-            if random.random() < 0.05 and not healed.is_set():
-                await trio.sleep(random.uniform(0, 0.5))
-
-    # Publishing and calling.
-
-    async def _talk(self, client: TopicClient) -> None:
-        random, checks = self._random, self._checks
-        while not self._world.healed.is_set():
-            await trio.sleep(random.uniform(0, 0.2))
-            patience = random.choice((1e9, 1e9, random.uniform(0, 0.2)))
-            if random.random() < 0.1:
-                await self._call(client)
-                continue
-            self._number += 1
-            text = f"{self.name} {self._number}"
-            # It may have left the topic, or be full: then it is refused.
-            with trio.move_on_after(patience) as scope, suppress(trioweb.Refused):
-                await client.publish(LONG, [text])
-                checks.confirmed(text)
-            checks.reached["cancelled publishing"] += scope.cancelled_caught
-
-    async def _call(self, client: TopicClient) -> None:
-        """Call, without a deadline that the server could be told of, and not for ever."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cancel_later, nursery.cancel_scope)
-            with suppress(trioweb.TriowebError):
-                await client.call("sleep", self._random.choice((0, 1, 1000)))
-            nursery.cancel_scope.cancel()
-
-    async def _cancel_later(self, scope: trio.CancelScope) -> None:
-        await trio.sleep(self._random.uniform(0, 5))
-        self._checks.reached["cancelled calls"] += 1
-        scope.cancel()
 
 
 @dataclass
