@@ -3,7 +3,8 @@
 First the CPU time that a parent takes for a publication, beside that of a bare loop over the same
 socketpairs which does what no engine can do without: it takes words apart, gives an offset, keeps a
 bounded log, and tells the publisher and two readers.  It knows no sessions, retries, keys, lives,
-ages or bounds of memory.  Then the same parent with a store, beside itself without one: its CPU
+ages or bounds of memory; and it tells of each publication alone, where the parent puts together
+what it has read at once.  Then the same parent with a store, beside itself without one: its CPU
 time has that of the thread which commits.  The ratios hold; microseconds are this machine's.
 
 Then `trioweb serve` as one process, with workers, and with workers and a store: CPU time of a
@@ -31,7 +32,7 @@ import trio
 import trioweb
 from trioweb._policy import Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
-from trioweb._topics._commands import Entry, Publish, Subscribe
+from trioweb._topics._commands import Publish, Subscribe, entry_of
 from trioweb._topics._details import NOTHING
 from trioweb._workers import open_switchboard
 from trioweb._workers._parent_end import ParentEnd
@@ -80,7 +81,7 @@ def _parent_with_store(ends: Sequence[socket.socket]) -> None:
 
 def _bare(ends: Sequence[socket.socket]) -> None:
     """What nothing can do without, on the same pipes: an offset, a bounded log, and telling."""
-    log: deque[tuple[int, str, bytes]] = deque(maxlen=1000)
+    log: deque[tuple[int, Words]] = deque(maxlen=1000)
     readers: list[Pipe] = []
 
     async def serve(end: socket.socket) -> None:
@@ -88,13 +89,13 @@ def _bare(ends: Sequence[socket.socket]) -> None:
 
         def receive(words: Words) -> None:
             if words[0] == PUBLISH:
-                _, topic, _, _, id, frame, skip, _, _ = words
+                _, topic, _, _, entry, _ = words
                 offset = log[-1][0] + 1 if log else 1
-                log.append((offset, id, frame))
-                push = pack((PUSH, topic, "epoch", offset, id, frame, skip, None))
+                log.append((offset, entry))
+                push = pack((PUSH, topic, "epoch", offset, [entry]))
                 for reader in readers:
                     reader.send_packed(push)
-                pipe.send((PUBLISHED, "epoch", offset))
+                pipe.send((PUBLISHED, "epoch", offset, 1))
             elif words[0] != HELLO:
                 readers.append(pipe)
 
@@ -142,7 +143,9 @@ def _publish(publisher: socket.socket, readers: Sequence[socket.socket]) -> None
     left = dict.fromkeys(readers, _PUBLICATIONS)
     while answered < _PUBLICATIONS or any(left.values()):
         if room := min(_WINDOW - (sent - answered), _PUBLICATIONS - sent):
-            entries = [Entry(f"node0:{sent + n}", frame, None, NOTHING) for n in range(1, room + 1)]
+            entries = [
+                entry_of(f"node0:{sent + n}", frame, None, NOTHING) for n in range(1, room + 1)
+            ]
             commands = (
                 Publish(_TOPIC, retain, sent + n, entry, False)
                 for n, entry in enumerate(entries, 1)
@@ -152,9 +155,11 @@ def _publish(publisher: socket.socket, readers: Sequence[socket.socket]) -> None
         for end in select.select([publisher, *readers], [], [])[0]:
             data = end.recv(_CHUNK)
             if end is publisher:
-                answered += sum(words[0] == PUBLISHED for words in splitter.feed(data))
+                told = splitter.feed(data)
+                answered += sum(words[3] for words in told if words[0] == PUBLISHED)
             else:
-                left[end] -= sum(words[0] == PUSH for words in counted[end].feed(data))
+                told = counted[end].feed(data)
+                left[end] -= sum(len(words[4]) for words in told if words[0] == PUSH)
 
 
 def _cpu(pid: int) -> float:

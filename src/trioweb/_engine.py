@@ -8,7 +8,6 @@ that nothing is missing: when it has no record of the topic, when another proces
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -18,6 +17,7 @@ from ._policy import Retain
 from ._topics._commands import (
     Answer,
     Ask,
+    Changed,
     Command,
     Count,
     Done,
@@ -27,9 +27,6 @@ from ._topics._commands import (
     Members,
     Ping,
     Publish,
-    Published,
-    Push,
-    Pushed,
     Refusal,
     Standing,
     Stored,
@@ -37,7 +34,9 @@ from ._topics._commands import (
     Unsubscribe,
     Unwatch,
     Watch,
+    entry_of,
 )
+from ._topics._details import NOTHING
 from ._topics._log import Log
 from ._topics._position import Position
 
@@ -116,14 +115,15 @@ class Engine:
     Args:
         clock: the time.
         durable: whether nothing is lost when another process goes on.
-        push: called with each publication, as soon as it has its place, and with whoever comes to
-            a topic or leaves it.
+        published: called with each publication, as soon as it has its place: the topic, epoch,
+            offset, and the entry.
+        changed: called with whoever comes to a topic or leaves it.
         keeping: where topics are kept; None for nowhere.
 
     Attributes:
         run: a name of the process that serves; another one, after a restart.
         refusal: why publications and members are refused; None while they are not.
-        topics: by name, the longest unused first.
+        topics: by name.
         size: bytes of memory that all publications take.
         presence: who is in which topic.
     """
@@ -133,24 +133,25 @@ class Engine:
         clock: Callable[[], float],
         *,
         durable: bool,
-        push: Callable[[Pushed], None],
+        published: Callable[[str, str, int, Entry], None],
+        changed: Callable[[Changed], None],
         keeping: Keeping | None = None,
     ) -> None:
         self.run = random_name()
         self.refusal: str | None = None
-        self.topics: OrderedDict[str, _Topic] = OrderedDict()
+        self.topics: dict[str, _Topic] = {}
         self.size = 0
-        self.presence = PresenceEngine(clock, push)
+        self.presence = PresenceEngine(clock, changed)
         self._clock = clock
         self._durable = durable
-        self._push = push
+        self._published = published
         self._keeping = keeping
 
     def execute(self, node: str, command: Command) -> Answer:
         """Do what *node* asks; whom to push to is the caller's business."""
         match command:
             case Publish():
-                return self._publish(node, command)
+                return self.publish(node, command)
             case Subscribe() | Ask():
                 return self._stand(command)
             case Load():
@@ -175,7 +176,6 @@ class Engine:
                 topic.begin_life()
                 self._has_begun(name, topic)
         topic.log.retain = retain
-        self.topics.move_to_end(name)
         return topic
 
     def _has_begun(self, name: str, topic: _Topic) -> None:
@@ -217,16 +217,17 @@ class Engine:
         self.size += size - topic.counted
         topic.counted = size
 
-    def _publish(self, node: str, command: Publish) -> Answer:
+    def publish(self, node: str, command: Publish) -> Answer:
+        """What `execute` does that is asked for most."""
         name, retain, number, entry, is_retry = command
+        id, frame, skip, details, _ = entry
         topic = self._topic(name, retain)
         log = topic.log
         if is_retry and topic.numbers.get(node, 0) >= number:
-            offset = next((at for at, id in reversed(topic.ids.items()) if id == entry.id), 0)
-            return Published(Position(topic.epoch, offset))
-        first = log.published(entry.details)
-        if first is not None:
-            return Published(Position(topic.epoch, first))
+            offset = next((at for at, its in reversed(topic.ids.items()) if its == id), 0)
+            return Position(topic.epoch, offset)
+        if details is not NOTHING and (first := log.published(details)) is not None:
+            return Position(topic.epoch, first)
         if self.refusal is not None:
             return Refusal(self.refusal)
         if self._keeping is not None:
@@ -234,9 +235,9 @@ class Engine:
             if refusal is not None:
                 return Refusal(refusal)
         now = self._clock()
-        offset = log.append(entry.frame, entry.skip, now, entry.details)
+        offset = log.append(frame, skip, now, details)
         ids = topic.ids
-        ids[offset] = entry.id
+        ids[offset] = id
         topic.numbers[node] = number
         # What retention does not keep goes when somebody asks, or when there is so much of it.
         count, size = len(ids), log.size
@@ -246,8 +247,8 @@ class Engine:
             self._drop(topic, log.floor(now))
         else:
             self._count(topic)
-        self._push(Push(name, topic.epoch, Stored(offset, entry, 0)))
-        return Published(Position(topic.epoch, offset))
+        self._published(name, topic.epoch, offset, entry)
+        return Position(topic.epoch, offset)
 
     def _stand(self, command: Subscribe | Ask) -> Standing:
         topic = self._topic(command.topic, command.retain)
@@ -274,7 +275,9 @@ class Engine:
 
     def _stored(self, topic: _Topic, offset: int) -> Stored:
         log = topic.log
-        entry = Entry(topic.ids[offset], log.frame(offset), log.skip(offset), log.details(offset))
+        entry = entry_of(
+            topic.ids[offset], log.frame(offset), log.skip(offset), log.details(offset)
+        )
         return Stored(offset, entry, self._clock() - log.time(offset))
 
     def _trim(self, topic: _Topic) -> None:

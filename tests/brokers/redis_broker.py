@@ -195,9 +195,9 @@ class FaultyRedisBroker:
 
     def cut(self) -> None:
         for each in self._links:
-            each.stream.cut(b"".join(each.link._unsent))
-            each.link._unsent.clear()
-            each.link._weights.clear()
+            unsent = each.link._unsent
+            each.stream.cut(b"".join(data for data in unsent if isinstance(data, bytes)))
+            unsent.clear()
             each.link.lose("the connection was cut")
             self._late.append(each.stream)
         self._links.clear()

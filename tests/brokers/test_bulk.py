@@ -107,7 +107,6 @@ async def test_a_link_lets_others_run_while_it_hands_on_and_writes_so_much_at_a_
             nursery.cancel_scope.cancel()
     assert work.most == _TAKEN_AT_ONCE
     link._unsent.extend([b"a" * 1000] * 1000)
-    link._weights.extend([0] * 1000)
     assert _CHUNK <= len(link._take_unsent()) < _CHUNK + 1000
     await theirs.aclose()
     await ours.aclose()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trioweb import Publisher, Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
-from trioweb._topics._commands import Command, Entry, Load, Subscribe
+from trioweb._topics._commands import Command, Load, Subscribe, entry_of
 from trioweb._topics._details import details_of
 from trioweb.redis import RedisBroker
 from trioweb.redis._entries import name_once, read_push, read_stored, write_entry
@@ -123,7 +123,7 @@ def test_an_entry_is_read_as_it_was_written(
     details = details_of(
         is_text and kind == "json", is_text and kind == "string", key, tags, publisher
     )
-    entry = Entry("node:7", encode_message(message, SERVER_FORM), skip, details)
+    entry = entry_of("node:7", encode_message(message, SERVER_FORM), skip, details)
     words = [word.encode() if isinstance(word, str) else word for word in write_entry(entry)]
     # As the script stores and pushes them.
     stored = read_stored(5000, [b"12-0", [b"z", b"9", b"a", b"3500", *words]])

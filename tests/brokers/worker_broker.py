@@ -134,6 +134,7 @@ class _Worker:
         """Have the parent receive what is under way."""
         for words in self.parent._pipe.splitter.feed(self.take_under_way()):
             assert self.parent.receive(words) is None  # without a store nothing waits
+        self.parent.hand_out()
 
 
 class FaultyWorkerBroker:

@@ -18,10 +18,10 @@ from trioweb.testing import MemoryBroker
 
 
 def _no_dedup(patch: pytest.MonkeyPatch) -> None:
-    publish = engine.Engine._publish
+    publish = engine.Engine.publish
     patch.setattr(
         engine.Engine,
-        "_publish",
+        "publish",
         lambda self, node, command: publish(self, node, command._replace(is_retry=False)),
     )
 

@@ -13,13 +13,12 @@ from trioweb._topics._commands import (
     Answer,
     Ask,
     Command,
-    Entry,
     Load,
     Loaded,
     Publish,
-    Published,
     Standing,
     Subscribe,
+    entry_of,
 )
 from trioweb._topics._publishing import PublishDetails, prepare
 from trioweb._topics._store._keeping import Store
@@ -89,15 +88,15 @@ class Desk:
         **details: Unpack[PublishDetails],
     ) -> Publish:
         self.number += 1
-        entry = Entry(f"{self.node}:{self.number}", *prepare(message, skip, **details))
+        entry = entry_of(f"{self.node}:{self.number}", *prepare(message, skip, **details))
         return Publish(topic, self.retain, self.number, entry, False)
 
     async def publish(
         self, topic: str, text: str = "x", **details: Unpack[PublishDetails]
     ) -> Position:
         answer = await self.execute(self.say(topic, text, **details))
-        assert isinstance(answer, Published), answer
-        return answer.position
+        assert isinstance(answer, Position), answer
+        return answer
 
     async def ask(self, topic: str, epoch: str = "", offset: int = 0, id: str = "") -> Standing:
         answer = await self.execute(Ask(topic, self.retain, epoch, offset, id))

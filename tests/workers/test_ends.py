@@ -15,6 +15,8 @@ from trioweb import BrokerPolicy, open_hub
 from trioweb._topics._engine_link import EngineLost
 from trioweb._workers import Switchboard, WorkerEnd, open_worker
 from trioweb._workers._parent_end import ParentEnd
+from trioweb._workers._words import PUBLISHED, PUSH, Words
+from trioweb._workers._worker_end import _WorkerLink
 from trioweb.testing import MemoryStream, stream_pair
 
 
@@ -143,6 +145,42 @@ async def test_worker_whose_parent_has_gone_ends_and_has_no_broker(
         statistics = hub.statistics().broker
         assert statistics is not None
         assert (statistics.connected, statistics.waiting, statistics.connects) == (False, 1, 1)
+
+
+async def test_what_is_posted_at_once_is_answered_and_pushed_by_few_words_and_in_order(
+    switchboard: Switchboard,
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[int] = []
+    hear = _WorkerLink.hear
+
+    def noting(self: _WorkerLink, words: Words) -> None:
+        heard.append(words[0])
+        hear(self, words)
+
+    monkeypatch.setattr(_WorkerLink, "hear", noting)
+    async with (
+        open_connected(switchboard, nursery) as one,
+        open_connected(switchboard, nursery) as other,
+        open_hub(broker=one.end.broker) as hub,
+        open_hub(broker=other.end.broker) as reading,
+    ):
+        with reading.topic("news").publications() as publications:
+            await reading.topic("news").load()
+            await hub.topic("first").publish_confirmed("x")
+            heard.clear()
+            receipts = [hub.topic("news").post(f"{number}") for number in range(200)]
+            # One of another topic, among them, is answered in its turn.
+            receipts.insert(100, hub.topic("alone").post("x"))
+            positions = [await receipt.confirmed() for receipt in receipts]
+            messages = [(await anext(publications)).message for _ in range(200)]
+    epoch, alone = positions[0].epoch, positions.pop(100)
+    assert alone.epoch != epoch and alone.offset == 1
+    assert positions == [(epoch, offset) for offset in range(1, 201)]
+    assert messages == [f"{number}" for number in range(200)]
+    assert (heard.count(PUBLISHED), heard.count(PUSH)) == (5, 4)
 
 
 async def test_stalled_worker_holds_nobody_up_and_then_gets_what_it_has_missed(

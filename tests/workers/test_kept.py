@@ -17,7 +17,6 @@ from trioweb import Hub, Position, Publisher, StoreError, open_hub
 from trioweb._protocol._frames import decode_message
 from trioweb._topics._commands import (
     Loaded,
-    Published,
     Refusal,
     Unsubscribe,
 )
@@ -116,13 +115,13 @@ async def test_topic_that_left_memory_comes_back_and_a_retry_is_not_published_tw
         assert (standing.epoch, standing.head) == (epoch, head)
         assert [each.offset for each in standing.entries] == [2]
         answer = await desk.execute(sent._replace(is_retry=True))
-        assert answer == Published(Position(epoch, 0))
+        assert answer == Position(epoch, 0)
         assert (await desk.ask("news")).head == head
         # A node that is gone leaves nothing.
         await desk.publish("other")
         assert set(board.engine.topics) == {"other"}
         board.engine.forget_node("node")
-        assert await desk.execute(sent._replace(is_retry=True)) == Published(Position(epoch, 3))
+        assert await desk.execute(sent._replace(is_retry=True)) == Position(epoch, 3)
 
 
 async def test_memory_holds_the_newest_of_what_is_loaded_where_there_is_no_room_for_all(
@@ -194,7 +193,7 @@ async def test_full_journal_has_publishers_wait_while_it_is_committed(
         for number in range(300):
             command = desk.say("news", "x" * 1000)
             waited += board.wait_for(command) is not None
-            assert isinstance(await desk.execute(command), Published)
+            assert isinstance(await desk.execute(command), Position)
             assert (await desk.ask("news")).head == number + 1
         assert waited
         assert store.statistics().waiting_bytes <= store.capacity
@@ -210,9 +209,9 @@ async def test_full_disk_refuses_what_the_journal_does_not_hold(path: Path, tmp_
         epoch, _ = await desk.publish("news", "1")
         store._database._execute("PRAGMA query_only = 1")
         count = 1
-        while isinstance(answer := await desk.execute(desk.say("news", "x" * 3000)), Published):
+        while isinstance(answer := await desk.execute(desk.say("news", "x" * 3000)), Position):
             count += 1
-            assert answer.position == (epoch, count)
+            assert answer == (epoch, count)
         assert isinstance(answer, Refusal) and "no room" in answer.reason
         assert (await desk.ask("news")).head == count
         copy_as_killed(store, tmp_path / "killed")
@@ -233,7 +232,7 @@ async def test_disk_that_does_not_answer_refuses_what_the_journal_does_not_hold(
         desk = Desk(board)
         await desk.publish("news")
         with store._database.lock:
-            while isinstance(await desk.execute(desk.say("news", "x" * 3000)), Published):
+            while isinstance(await desk.execute(desk.say("news", "x" * 3000)), Position):
                 pass
             # Only the first one has waited.
             assert board.wait_for(desk.say("news", "x" * 3000)) is None
@@ -310,17 +309,17 @@ async def use(rng: random.Random, desk: Desk, name: str, model: Model, text: str
             new_key = text if rng.random() < 0.3 else None
             command = desk.say(name, text, key=new_key)
             answer = await desk.execute(command)
-            assert isinstance(answer, Published)
-            assert answer.position.offset == head + 1
-            assert answer.position.epoch == model.epochs.setdefault(name, answer.position.epoch)
+            assert isinstance(answer, Position)
+            assert answer.offset == head + 1
+            assert answer.epoch == model.epochs.setdefault(name, answer.epoch)
             told.append(text)
             if new_key is not None:
                 keys[new_key] = head + 1
             if rng.random() < 0.2:
                 # Its answer was lost.
                 again = await desk.execute(command._replace(is_retry=True))
-                assert isinstance(again, Published)
-                assert again.position.offset in (head + 1, 0)
+                assert isinstance(again, Position)
+                assert again.offset in (head + 1, 0)
 
 
 @pytest.mark.parametrize("seed", range(8))

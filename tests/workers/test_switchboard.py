@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from trioweb import Retain
+import pytest
+
+from trioweb import Position, Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
 from trioweb._topics._commands import (
     Answer,
     Ask,
-    Entry,
+    Command,
     Publish,
-    Published,
+    Push,
     Refusal,
     Standing,
     Subscribe,
     Unsubscribe,
+    entry_of,
 )
 from trioweb._topics._details import NOTHING
 from trioweb._workers import Switchboard
+from trioweb._workers._pipe import Splitter
+from trioweb._workers._words import hear_pushes
 
 RETAIN = Retain(max_messages=1000)
 
@@ -27,16 +32,17 @@ class Desk:
     def __init__(self, switchboard: Switchboard, node: str = "node") -> None:
         self.switchboard = switchboard
         self.node = node
-        self.pushed = 0
+        # What it was told by the same words.
+        self.pushed: list[list[Push]] = []
         self._number = 0
 
     def push(self, data: bytes) -> None:
-        self.pushed += 1
+        self.pushed += map(hear_pushes, Splitter().feed(data))
 
     def publish(self, topic: str, size: int = 1) -> Answer:
         self._number += 1
         frame = encode_message("x" * size, SERVER_FORM)
-        entry = Entry(f"{self.node}:{self._number}", frame, None, NOTHING)
+        entry = entry_of(f"{self.node}:{self._number}", frame, None, NOTHING)
         command = Publish(topic, RETAIN, self._number, entry, False)
         return self.switchboard.execute(self, self.node, command)
 
@@ -82,7 +88,7 @@ async def test_at_the_bound_of_memory_unread_topics_go_before_any_log_is_shorten
     desk.publish("read", 11_000)
     assert "unread" not in switchboard.engine.topics
     assert desk.ask("read").oldest == 1
-    assert isinstance(desk.publish("read", 11_000), Published)
+    assert isinstance(desk.publish("read", 11_000), Position)
     standing = desk.ask("read")
     assert (standing.head, standing.oldest) == (5, 2)
     assert 0 < switchboard.engine.size <= 50_000
@@ -167,10 +173,58 @@ async def test_a_node_that_has_gone_leaves_nothing_behind() -> None:
     one.read("a")
     one.publish("a")
     other.publish("a")
-    assert one.pushed == 2
+    switchboard.hand_out()
+    assert len(one.pushed) == 1
     switchboard.leave(one, "a")
     switchboard.engine.forget_node("one")
     [topic] = switchboard.engine.topics.values()
     assert topic.numbers == {"other": 1}
     other.publish("a")
-    assert one.pushed == 2
+    switchboard.hand_out()
+    assert len(one.pushed) == 1
+
+
+async def test_what_is_published_behind_each_other_is_told_together_and_in_order() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=2**20)
+    desk = Desk(switchboard)
+    for name in "ab":
+        desk.read(name)
+    # What nobody reads is told to nobody.
+    for name in ["a"] * 150 + ["b", "unread", "b", "a"]:
+        desk.publish(name)
+    switchboard.hand_out()
+    switchboard.hand_out()
+    told = [(push.topic, push.stored.offset) for pushes in desk.pushed for push in pushes]
+    assert told == [("a", at) for at in range(1, 151)] + [("b", 1), ("b", 2), ("a", 151)]
+    assert [len(pushes) for pushes in desk.pushed] == [64, 64, 22, 2, 1]
+    assert {push.epoch for push in desk.pushed[0]} == {desk.ask("a").epoch}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [Ask("a", RETAIN, "", 0, ""), Subscribe("a", RETAIN, "", 0, ""), Unsubscribe("a")],
+)
+async def test_what_was_published_is_told_before_anything_else_is_answered(
+    command: Command,
+) -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=2**20)
+    desk = Desk(switchboard)
+    desk.read("a")
+    desk.publish("a")
+    switchboard.execute(desk, desk.node, command)
+    assert len(desk.pushed) == 1
+
+
+async def test_what_was_published_in_another_life_is_told_apart() -> None:
+    switchboard = Switchboard(max_topics=100, max_bytes=2**20)
+    desk = Desk(switchboard)
+    desk.read("a")
+    desk.publish("a")
+    switchboard.engine.forget("a")
+    desk.publish("a")
+    switchboard.engine.restart(0)
+    desk.publish("a")
+    switchboard.hand_out()
+    assert [len(pushes) for pushes in desk.pushed] == [1, 1, 1]
+    assert len({push.epoch for [push] in desk.pushed}) == 3
+    assert [push.stored.offset for [push] in desk.pushed] == [1, 1, 2]

@@ -16,28 +16,30 @@ from trioweb._topics._commands import (
     Loaded,
     Ping,
     Publish,
-    Published,
     Push,
     Refusal,
     Standing,
     Stored,
     Subscribe,
     Unsubscribe,
+    entry_of,
 )
 from trioweb._topics._details import NOTHING, details_of
 from trioweb._workers._pipe import Splitter, pack
 from trioweb._workers._words import (
-    hear_answer,
+    hear_answers,
     hear_command,
-    hear_push,
+    hear_pushes,
     say_answer,
     say_command,
-    say_push,
+    say_entry,
+    say_published,
+    say_pushes,
 )
 
 RETAIN = Retain(max_messages=3, max_age=0.5, patience=0)
-PLAIN = Entry("node:1", encode_message("a", SERVER_FORM), None, NOTHING)
-FULL = Entry(
+PLAIN = entry_of("node:1", encode_message("a", SERVER_FORM), None, NOTHING)
+FULL = entry_of(
     "node:2",
     encode_message(b"\0" * 70_000, SERVER_FORM),
     "sk\udc80ip",
@@ -53,7 +55,7 @@ COMMANDS: list[Command] = [
     Ping(),
 ]
 ANSWERS: list[Answer] = [
-    Published(Position("epoch", 9)),
+    Position("epoch", 9),
     Standing("epoch", 9, 2, 8, [Stored(8, PLAIN, 0.25), Stored(9, FULL, 0)]),
     Loaded("epoch", 8, [Stored(8, FULL, 1)]),
     Refusal("no room"),
@@ -70,14 +72,21 @@ def test_command_is_heard_as_it_was_said(command: Command) -> None:
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda one: type(one).__name__)
 def test_answer_is_heard_as_it_was_said(answer: Answer) -> None:
     [words] = Splitter().feed(pack(say_answer(answer)))
-    assert hear_answer(words) == answer
+    assert list(hear_answers(words)) == [answer]
 
 
-@pytest.mark.parametrize("entry", [PLAIN, FULL])
-def test_push_is_heard_as_it_was_said(entry: Entry) -> None:
-    push = Push("news", "epoch", Stored(3, entry, 0))
-    [words] = Splitter().feed(pack(say_push(push)))
-    assert hear_push(words) == push
+def test_several_publications_are_answered_at_a_time() -> None:
+    [words] = Splitter().feed(pack(say_published("epoch", 9, 3)))
+    assert hear_answers(words) == [Position("epoch", offset) for offset in (9, 10, 11)]
+
+
+@pytest.mark.parametrize("entries", [[PLAIN], [FULL], [PLAIN, FULL]])
+def test_pushes_are_heard_as_they_were_said(entries: list[Entry]) -> None:
+    said = say_pushes("news", "epoch", 3, [say_entry(entry) for entry in entries])
+    [words] = Splitter().feed(pack(said))
+    assert hear_pushes(words) == [
+        Push("news", "epoch", Stored(offset, entry, 0)) for offset, entry in enumerate(entries, 3)
+    ]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000, 2**20])

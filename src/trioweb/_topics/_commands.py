@@ -17,16 +17,23 @@ from typing import NamedTuple, TypeAlias
 
 from .._policy import Retain
 from ._details import Details
+from ._log import size_of
 from ._position import Position
 
 
 class Entry(NamedTuple):
-    """What was published: `id` is the node and its number there, and nothing else has it."""
+    """What was published: `id` is the node and its number there, and nothing else has it; `size`
+    are the bytes of memory that it takes."""
 
     id: str
     frame: bytes
     skip: str | None
     details: Details
+    size: int
+
+
+def entry_of(id: str, frame: bytes, skip: str | None, details: Details) -> Entry:
+    return Entry(id, frame, skip, details, size_of(frame, skip) + details.size)
 
 
 class Stored(NamedTuple):
@@ -156,10 +163,6 @@ PresenceCommand: TypeAlias = (
 Command: TypeAlias = Publish | Subscribe | Unsubscribe | Ask | Load | Ping | PresenceCommand
 
 
-class Published(NamedTuple):
-    position: Position
-
-
 class Standing(NamedTuple):
     """Where a topic stands.
 
@@ -222,8 +225,9 @@ class Done(NamedTuple):
     pass
 
 
+# Where what was published stands is said as it is.
 Answer: TypeAlias = (
-    Published | Standing | Loaded | Renewed | Present | Counted | Reaped | Refusal | Done
+    Position | Standing | Loaded | Renewed | Present | Counted | Reaped | Refusal | Done
 )
 
 

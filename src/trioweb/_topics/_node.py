@@ -12,10 +12,9 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -23,7 +22,6 @@ from trio.lowlevel import enable_ki_protection
 from .._chance import new_random, random_name
 from .._effort import EFFORT
 from .._errors import BrokerFull
-from .._policy import Retain
 from .._waitable import Waitable, check_thread
 from ._broker import Receipt
 from ._commands import (
@@ -34,7 +32,6 @@ from ._commands import (
     Load,
     Ping,
     Publish,
-    Published,
     Pushed,
     Refusal,
     Subscribe,
@@ -61,18 +58,8 @@ _SENT_AT_ONCE: Final = 64
 # over.
 _MOST_ASKED: Final = 512
 
-
-@dataclass(slots=True)
-class _Post:
-    """A publication that is not answered yet."""
-
-    number: int
-    topic: str
-    retain: Retain
-    entry: Entry
-    size: int
-    receipt: Receipt | None
-    was_sent: bool = False
+# A publication that is not answered yet, and who wants to know the answer.
+_Post: TypeAlias = tuple[Publish, Receipt | None]
 
 
 class EngineNode:
@@ -92,7 +79,7 @@ class EngineNode:
         self._policy = broker.policy
         self._id = random_name()
         self._number = 0
-        # In the order of their numbers.
+        # By their numbers, in the order of these.
         self._posts: dict[int, _Post] = {}
         self._bytes = 0
         self._room = Waitable()
@@ -154,38 +141,32 @@ class EngineNode:
         size = size_of(frame, skip) + details.size
         if not self._has_room(size):
             raise BrokerFull(f"{len(self._posts)} publications, {self._bytes} bytes")
-        self._number += 1
-        number = self._number
-        entry = Entry(f"{self._id}:{number}", frame, skip, details)
-        post = _Post(number, topic.name, topic.retain, entry, size, receipt)
-        self._posts[number] = post
+        self._number = number = self._number + 1
+        entry = Entry(f"{self._id}:{number}", frame, skip, details, size)
+        command = Publish(topic.name, topic.retain, number, entry, False)
+        self._posts[number] = command, receipt
         self._bytes += size
         EFFORT.spent += COST_OF_WRITE + (size >> 8)
         if self._link is not None and self._is_synced:
-            self._send(self._link, post)
-
-    def _send(self, link: EngineLink, post: _Post) -> None:
-        command = Publish(post.topic, post.retain, post.number, post.entry, post.was_sent)
-        post.was_sent = True
-        link.send(command, partial(self._answered, post))
+            self._link.send(command, partial(self._answered, number))
 
     @enable_ki_protection
-    def _answered(self, post: _Post, answer: Answer) -> None:
-        if isinstance(answer, Published):
-            self._settle(post, answer.position)
-        else:
-            reason = answer.reason if isinstance(answer, Refusal) else repr(answer)
-            self._refused += 1
-            self._complain("the broker has refused to publish to %r: %s", post.topic, reason)
-            self._settle(post, reason)
-
-    def _settle(self, post: _Post, outcome: Position | str) -> None:
-        if self._posts.pop(post.number, None) is None:
+    def _answered(self, number: int, answer: Answer) -> None:
+        post = self._posts.pop(number, None)
+        if post is None:
             return  # the hub was closed
-        self._bytes -= post.size
-        if post.receipt is not None:
-            post.receipt._settle(outcome)
+        command, receipt = post
+        self._bytes -= command.entry.size
+        outcome = answer if isinstance(answer, Position) else self._refusal(command, answer)
+        if receipt is not None:
+            receipt._settle(outcome)
         self._room.changed()
+
+    def _refusal(self, command: Publish, answer: Answer) -> str:
+        reason = answer.reason if isinstance(answer, Refusal) else repr(answer)
+        self._refused += 1
+        self._complain("the broker has refused to publish to %r: %s", command.topic, reason)
+        return reason
 
     def _complain(self, text: str, *args: object) -> None:
         """Write a line into the log, but not one each time."""
@@ -314,12 +295,13 @@ class EngineNode:
         await self._subscribe(link)
         last = 0
         # What is posted while others run comes behind what was posted before.
-        while posts := self._posted_behind(last):
-            for number, post in enumerate(posts, 1):
-                self._send(link, post)
-                if number % _SENT_AT_ONCE == 0:
+        while commands := self._posted_behind(last):
+            for count, command in enumerate(commands, 1):
+                last = command.number
+                # One that was not sent before is not there, and so published as well.
+                link.send(command._replace(is_retry=True), partial(self._answered, last))
+                if count % _SENT_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
-            last = posts[-1].number
         self._is_synced = True
 
     @enable_ki_protection
@@ -341,10 +323,10 @@ class EngineNode:
                 under_way.append(answered)
                 link.send(window.question(Subscribe), partial(_pass_on, window.ask(), answered))
 
-    def _posted_behind(self, number: int) -> list[_Post]:
+    def _posted_behind(self, number: int) -> list[Publish]:
         """Those with higher numbers, in order."""
-        later = takewhile(lambda post: post.number > number, reversed(self._posts.values()))
-        return [*later][::-1]
+        posted = (command for command, _ in reversed(self._posts.values()))
+        return [*takewhile(lambda command: command.number > number, posted)][::-1]
 
     async def _do_chores(self) -> None:
         forgotten = 0
@@ -376,8 +358,11 @@ class EngineNode:
         if count:
             words = "publication was" if count == 1 else "publications were"
             logger.warning("%d %s not answered by the broker", count, words)
-        for post in tuple(self._posts.values()):
-            self._settle(post, "the hub was closed before the broker had answered")
+        posts, self._posts, self._bytes = self._posts, {}, 0
+        for _, receipt in posts.values():
+            if receipt is not None:
+                receipt._settle("the hub was closed before the broker had answered")
+        self._room.changed()
 
 
 def _ignore(answer: Answer) -> None:

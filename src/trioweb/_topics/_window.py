@@ -27,7 +27,6 @@ from trio.lowlevel import enable_ki_protection
 from .._errors import HubFull
 from ._commands import Answer, Ask, Loaded, Standing, Stored, Subscribe
 from ._life import prepend, start_anew
-from ._log import size_of
 from ._position import Since
 from ._publishing import accept
 
@@ -253,18 +252,17 @@ class Window:
     def _append(self, stored: Stored) -> None:
         topic = self.topic
         offset, entry, age = stored
-        size = size_of(entry.frame, entry.skip) + entry.details.size
         log = topic._log
         now = trio.current_time() - age
         if log.first <= log.head:
             now = max(now, log.time(log.head))
         try:
-            topic._hub._retention.reserve(topic, size)
+            topic._hub._retention.reserve(topic, entry.size)
         except HubFull:
             # Not for this node; those who wanted it are told.
             self._jump(offset)
         else:
-            accept(topic, entry.frame, entry.skip, entry.details, size, now)
+            accept(topic, entry.frame, entry.skip, entry.details, entry.size, now)
         self._head_id = entry.id
 
     def _prepend(self, entries: Sequence[Stored]) -> None:
@@ -272,7 +270,7 @@ class Window:
         room = topic._hub._retention.room
         fitting = []
         for _, entry, age in reversed(entries):
-            room -= size_of(entry.frame, entry.skip) + entry.details.size
+            room -= entry.size
             if room < 0:
                 break
             fitting.append((entry.frame, entry.skip, entry.details, now - age))

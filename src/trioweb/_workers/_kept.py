@@ -17,7 +17,6 @@ import trio
 from .._policy import Retain
 from .._topics._commands import Entry, Loaded, Stored
 from .._topics._details import NOTHING
-from .._topics._log import size_of
 from .._topics._position import Position
 from .._topics._store._records import write_record
 from ._pipe import Wait
@@ -60,9 +59,8 @@ class KeptTopics:
 
     def keep(self, name: str, offset: int, entry: Entry, retain: Retain) -> str | None:
         store, topic = self._store, self._used[name]
-        _, frame, skip, details = entry
+        _, frame, skip, details, size = entry
         once = None if details is NOTHING else store.once(details)
-        size = size_of(frame, skip) + details.size
         record = write_record(topic.place, offset, time(), size, frame, skip, details, once)
         if not store.has_room(record):
             return f"the store has no room: {store.capacity} bytes of journal"
@@ -85,8 +83,7 @@ class KeptTopics:
     def wait_room(self, entry: Entry) -> Wait | None:
         """What has to be waited for before there is room for *entry*; None if there is, or if it
         has to be refused."""
-        size = size_of(entry.frame, entry.skip) + entry.details.size
-        store = self._store
+        size, store = entry.size, self._store
         if store.has_room_for(size):
             self._is_stuck = False
             return None

@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._topics._commands import Publish, Subscribe, Unsubscribe, Unwatch, Watch
+from .._topics._commands import Answer, Publish, Subscribe, Unsubscribe, Unwatch, Watch
+from .._topics._position import Position
 from ._pipe import Pipe, Wait
-from ._switchboard import Switchboard
+from ._switchboard import MAX_TOGETHER, Switchboard
 from ._words import (
     ALL,
     ASK_ALL,
@@ -29,6 +30,7 @@ from ._words import (
     Words,
     hear_command,
     say_answer,
+    say_published,
 )
 
 # What may wait for a worker before it is not listened to until it has taken some of it.
@@ -84,11 +86,14 @@ class ParentEnd:
         self._topics: set[str] = set()
         self._watched: set[str] = set()
         self._bound = max_pushed
+        # Publications of the session that are to be answered: their epoch, the offset of the first,
+        # and how many there are, each behind the other.
+        self._epoch, self._first, self._count = "", 0, 0
 
     async def run(self) -> None:
         """Do what the worker asks, until it has gone."""
         try:
-            await self._pipe.run(self.receive)
+            await self._pipe.run(self.receive, self.hand_out)
         finally:
             self._leave()
             if self._switchboard is not None and self._node:
@@ -151,10 +156,37 @@ class ParentEnd:
             case Unwatch(topic):
                 self._watched.discard(topic)
         if self._session:
-            self._pipe.send(say_answer(answer))
-            # It was asked for, however large it is.
-            self._bound = self._pipe.waiting + self._max_pushed
+            self._answer(answer)
         return None
+
+    def _answer(self, answer: Answer) -> None:
+        if isinstance(answer, Position):
+            epoch, offset = answer
+            count = self._count
+            if epoch != self._epoch or offset != self._first + count or count == MAX_TOGETHER:
+                self._answer_published()
+                self._epoch, self._first = epoch, offset
+            self._count += 1
+        else:
+            self._answer_published()
+            self._send(say_answer(answer))
+
+    def _answer_published(self) -> None:
+        if self._count:
+            self._send(say_published(self._epoch, self._first, self._count))
+            self._count = 0
+
+    def _send(self, answer: Words) -> None:
+        self._pipe.send(answer)
+        # It was asked for, however large it is.
+        self._bound = self._pipe.waiting + self._max_pushed
+
+    @enable_ki_protection
+    def hand_out(self) -> None:
+        """Say what was put together, as others are about to run."""
+        if self._switchboard is not None:
+            self._switchboard.hand_out()
+        self._answer_published()
 
     def push(self, data: bytes) -> None:
         """See `Reader`."""
@@ -172,7 +204,7 @@ class ParentEnd:
         self._pipe.send((LOST, number, "the parent had more for this worker than it took"))
 
     def _leave(self) -> None:
-        self._session = 0
+        self._session = self._count = 0
         if self._switchboard is not None:
             for topic in self._topics:
                 self._switchboard.leave(self, topic)

@@ -33,6 +33,10 @@ def pack(words: Words) -> bytes:
     return len(data).to_bytes(_SIZE_BYTES, "big") + data
 
 
+def _nothing() -> None:
+    pass
+
+
 class Splitter:
     """Finds words in what arrives."""
 
@@ -116,18 +120,20 @@ class Pipe:
         while self.waiting:
             await self._changed.wait_change()
 
-    async def run(self, receive: Callable[[Words], Wait | None]) -> None:
+    async def run(
+        self, receive: Callable[[Words], Wait | None], before_wait: Callable[[], None] = _nothing
+    ) -> None:
         """Write what is sent, and call *receive* with what arrives, until the other end has gone.
 
         If it returns something to wait for, nothing is read meanwhile, and then it has the same
-        words again.
+        words again.  *before_wait* is called when others are about to run.
 
         Cancellation: words may have been written in part.
         """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
-                await self._read(receive)
+                await self._read(receive, before_wait)
                 nursery.cancel_scope.cancel()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -146,11 +152,16 @@ class Pipe:
             self.waiting -= size
             self._changed.changed()
 
-    async def _read(self, receive: Callable[[Words], Wait | None]) -> None:
+    async def _read(
+        self, receive: Callable[[Words], Wait | None], before_wait: Callable[[], None]
+    ) -> None:
         bound = self._max_waiting
         while data := await self._stream.receive_some(self._read_bytes):
             for words in self.splitter.feed(data):
                 while (wait := receive(words)) is not None:
+                    before_wait()
                     await wait()
                 while bound is not None and self.waiting > bound:
+                    before_wait()
                     await self._changed.wait_change()
+            before_wait()

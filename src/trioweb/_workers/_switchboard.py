@@ -20,22 +20,21 @@ from .._nursery import open_hidden_nursery, protected_block
 from .._topics._commands import (
     Answer,
     Ask,
+    Changed,
     Command,
     Done,
+    Entry,
     Load,
     Publish,
-    Push,
-    Pushed,
     Refusal,
     Subscribe,
     Unsubscribe,
     Unwatch,
     Watch,
 )
-from .._topics._log import size_of
 from ._kept import Kept, KeptTopics
 from ._pipe import Wait, pack
-from ._words import say_push
+from ._words import Words, say_change, say_entry, say_pushes
 
 if TYPE_CHECKING:
     from .._topics._store._keeping import Store
@@ -44,6 +43,21 @@ if TYPE_CHECKING:
 _LINGER: Final = 300
 # At the bound, so much more goes than one publication needs: not each has to look again.
 _SPARE_PART: Final = 64
+# Publications of which readers are told, and publishers, by the same words.  Most of what a chunk
+# has can be told together, and with so many a worker is busy for less than a millisecond.
+MAX_TOGETHER: Final = 64
+
+
+class _Run:
+    """Publications of a topic, each behind the other, that its readers have to be told of."""
+
+    __slots__ = ("entries", "epoch", "first", "topic")
+
+    def __init__(self, topic: str, epoch: str, first: int, entry: Words) -> None:
+        self.topic = topic
+        self.epoch = epoch
+        self.first = first
+        self.entries = [entry]
 
 
 class Reader(Protocol):
@@ -68,11 +82,18 @@ class Switchboard:
     def __init__(self, *, max_topics: int, max_bytes: int, store: Store | None = None) -> None:
         self.store = store
         self._kept = None if store is None else KeptTopics(store)
-        self.engine = Engine(trio.current_time, durable=False, push=self._push, keeping=self._kept)
+        self.engine = Engine(
+            trio.current_time,
+            durable=False,
+            published=self._published,
+            changed=self._changed,
+            keeping=self._kept,
+        )
         self._max_topics = max_topics
         self._max_bytes = max_bytes
         self._readers: dict[str, dict[Reader, None]] = {}
         self._watchers: dict[str, dict[Reader, None]] = {}
+        self._run: _Run | None = None
         # Topics that nobody reads, the longest unused first.
         self._idle: OrderedDict[str, None] = OrderedDict()
 
@@ -88,7 +109,7 @@ class Switchboard:
 
     def _restore(self, name: str, kept: Kept) -> None:
         entries = kept.entries
-        sizes = [size_of(entry.frame, entry.skip) + entry.details.size for _, entry, _ in entries]
+        sizes = [entry.size for _, entry, _ in entries]
         first = 0
         # What is left to be had of it, if there is no room for all, are the newest.
         while first < len(entries) and not self._make_room(name, sum(sizes[first:])):
@@ -100,12 +121,14 @@ class Switchboard:
             self._rest(name)
 
     def execute(self, reader: Reader, node: str, command: Command) -> Answer:
-        """Do what *node* asks, which hears of it by *reader*."""
+        """Do what *node* asks, which hears of it by *reader*.
+
+        NOTE: Before others run, `hand_out` has to be called.
+        """
+        if isinstance(command, Publish):
+            return self._publish(node, command)
+        self.hand_out()
         match command:
-            case Publish(topic, entry=entry):
-                size = size_of(entry.frame, entry.skip) + entry.details.size
-                if self.engine.size + size > self._max_bytes and not self._make_room(topic, size):
-                    return Refusal(f"there is no room: {self._max_bytes} bytes are taken")
             case Subscribe(topic):
                 self._readers.setdefault(topic, {})[reader] = None
                 self._idle.pop(topic, None)
@@ -126,6 +149,15 @@ class Switchboard:
             self._rest(topic)
         return answer
 
+    def _publish(self, node: str, command: Publish) -> Answer:
+        topic, size = command.topic, command.entry.size
+        if self.engine.size + size > self._max_bytes and not self._make_room(topic, size):
+            return Refusal(f"there is no room: {self._max_bytes} bytes are taken")
+        answer = self.engine.publish(node, command)
+        if topic not in self._readers:
+            self._rest(topic)
+        return answer
+
     def leave(self, reader: Reader, topic: str) -> None:
         """*reader* is not told of *topic* any more."""
         readers = self._readers.get(topic, {})
@@ -141,10 +173,31 @@ class Switchboard:
         if not watchers:
             self._watchers.pop(topic, None)
 
-    def _push(self, pushed: Pushed) -> None:
-        told = self._readers if isinstance(pushed, Push) else self._watchers
-        if readers := told.get(pushed.topic):
-            data = pack(say_push(pushed))
+    def _published(self, topic: str, epoch: str, offset: int, entry: Entry) -> None:
+        if topic not in self._readers:
+            return
+        said, run = say_entry(entry), self._run
+        if run is not None and run.topic == topic and run.epoch == epoch:
+            entries = run.entries
+            if run.first + len(entries) == offset and len(entries) < MAX_TOGETHER:
+                entries.append(said)
+                return
+        self.hand_out()
+        self._run = _Run(topic, epoch, offset, said)
+
+    def hand_out(self) -> None:
+        """Tell those who read it of what was published."""
+        run, self._run = self._run, None
+        if run is not None:
+            said = say_pushes(run.topic, run.epoch, run.first, run.entries)
+            self._push(self._readers.get(run.topic), said)
+
+    def _changed(self, change: Changed) -> None:
+        self._push(self._watchers.get(change.topic), say_change(change))
+
+    def _push(self, readers: dict[Reader, None] | None, words: Words) -> None:
+        if readers:
+            data = pack(words)
             # One that cannot keep up leaves.
             for reader in tuple(readers):
                 reader.push(data)

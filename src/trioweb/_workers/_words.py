@@ -31,9 +31,7 @@ from .._topics._commands import (
     Ping,
     Present,
     Publish,
-    Published,
     Push,
-    Pushed,
     Reap,
     Reaped,
     Refusal,
@@ -84,10 +82,8 @@ DRAIN: Final = 105
 def say_command(command: Command) -> Words:
     match command:
         case Publish():
-            topic, retain, number, (id, frame, skip, details), is_retry = command
-            kept = _say_retain(retain)
-            told = None if details is NOTHING else _say_details(details)
-            return PUBLISH, topic, kept, number, id, frame, skip, told, is_retry
+            topic, retain, number, entry, is_retry = command
+            return PUBLISH, topic, _say_retain(retain), number, say_entry(entry), is_retry
         case Subscribe() | Ask():
             topic, retain, *rest = command
             code = SUBSCRIBE if isinstance(command, Subscribe) else ASK
@@ -102,24 +98,22 @@ def say_command(command: Command) -> Words:
 def hear_command(words: Words) -> Command:
     code = words[0]
     if code == PUBLISH:
-        _, topic, kept, number, id, frame, skip, told, is_retry = words
-        details = NOTHING if told is None else _hear_details(told)
-        entry = Entry(id, frame, skip, details)
-        return Publish(topic, _hear_retain(*kept), number, entry, is_retry)
+        _, topic, retain, number, entry, is_retry = words
+        return Publish(topic, _hear_retain(retain), number, _hear_entry(entry), is_retry)
     if code == SUBSCRIBE:
-        return Subscribe(words[1], _hear_retain(*words[2]), *words[3:])
+        return Subscribe(words[1], _hear_retain(words[2]), *words[3:])
     if code == ASK:
-        return Ask(words[1], _hear_retain(*words[2]), *words[3:])
+        return Ask(words[1], _hear_retain(words[2]), *words[3:])
     if code == LOAD:
-        return Load(words[1], _hear_retain(*words[2]), *words[3:])
+        return Load(words[1], _hear_retain(words[2]), *words[3:])
     command: Command = _PLAIN[code](*words[1:])
     return command
 
 
 def say_answer(answer: Answer) -> Words:
     match answer:
-        case Published():
-            return PUBLISHED, *answer.position
+        case Position():
+            return say_published(*answer, 1)
         case Standing():
             *standing, entries = answer
             return STANDING, *standing, list(map(_say_stored, entries))
@@ -130,47 +124,64 @@ def say_answer(answer: Answer) -> Words:
             return _PLAIN_CODES[type(answer)], *answer
 
 
-def hear_answer(words: Words) -> Answer:
+def hear_answers(words: Words) -> Sequence[Answer]:
+    """The answers to one command, or to several ones behind each other."""
     code = words[0]
     if code == PUBLISHED:
-        return Published(Position(words[1], words[2]))
+        _, epoch, offset, count = words
+        return [Position(epoch, at) for at in range(offset, offset + count)]
     if code == STANDING:
         _, epoch, head, begin, oldest, entries = words
-        return Standing(epoch, head, begin, oldest, _hear_entries(entries))
+        return (Standing(epoch, head, begin, oldest, _hear_entries(entries)),)
     if code == LOADED:
-        return Loaded(words[1], words[2], _hear_entries(words[3]))
+        return (Loaded(words[1], words[2], _hear_entries(words[3])),)
     answer: Answer = _PLAIN[code](*words[1:])
-    return answer
+    return (answer,)
 
 
-def say_push(pushed: Pushed) -> Words:
-    if isinstance(pushed, Changed):
-        return CHANGED, *pushed
-    topic, epoch, (offset, (id, frame, skip, details), _) = pushed
-    told = None if details is NOTHING else _say_details(details)
-    return PUSH, topic, epoch, offset, id, frame, skip, told
+def say_published(epoch: str, offset: int, count: int) -> Words:
+    """Answer *count* publications, the first of which is there, and the others behind it."""
+    return PUBLISHED, epoch, offset, count
 
 
-def hear_push(words: Words) -> Pushed:
-    if words[0] == CHANGED:
-        return Changed(*words[1:])
-    _, topic, epoch, offset, id, frame, skip, told = words
-    details = NOTHING if told is None else _hear_details(told)
-    return Push(topic, epoch, Stored(offset, Entry(id, frame, skip, details), 0))
+def say_pushes(topic: str, epoch: str, offset: int, entries: Sequence[Words]) -> Words:
+    """Push entries, each as `say_entry` has it: the first is there, the others behind it."""
+    return PUSH, topic, epoch, offset, entries
+
+
+def hear_pushes(words: Words) -> list[Push]:
+    _, topic, epoch, offset, entries = words
+    return [
+        Push(topic, epoch, Stored(at, _hear_entry(entry), 0))
+        for at, entry in enumerate(entries, offset)
+    ]
+
+
+def say_change(change: Changed) -> Words:
+    return CHANGED, *change
+
+
+def hear_change(words: Words) -> Changed:
+    return Changed(*words[1:])
+
+
+def say_entry(entry: Entry) -> Words:
+    id, frame, skip, details, size = entry
+    return id, frame, skip, None if details is NOTHING else _say_details(details), size
+
+
+def _hear_entry(words: Words) -> Entry:
+    id, frame, skip, details, size = words
+    return Entry(id, frame, skip, NOTHING if details is None else _hear_details(details), size)
 
 
 def _say_stored(stored: Stored) -> Words:
-    offset, (id, frame, skip, details), age = stored
-    return offset, id, frame, skip, None if details is NOTHING else _say_details(details), age
+    offset, entry, age = stored
+    return offset, say_entry(entry), age
 
 
 def _hear_entries(entries: Sequence[Words]) -> list[Stored]:
-    return [
-        Stored(
-            offset, Entry(id, frame, skip, NOTHING if told is None else _hear_details(told)), age
-        )
-        for offset, id, frame, skip, told, age in entries
-    ]
+    return [Stored(offset, _hear_entry(entry), age) for offset, entry, age in entries]
 
 
 def _say_retain(retain: Retain) -> Words:
@@ -179,9 +190,8 @@ def _say_retain(retain: Retain) -> Words:
 
 # There are as many as a program has kinds of topics.
 @lru_cache(64)
-def _hear_retain(
-    max_messages: int, max_bytes: int, max_age: float | None, patience: float
-) -> Retain:
+def _hear_retain(words: Words) -> Retain:
+    max_messages, max_bytes, max_age, patience = words
     return Retain(
         max_messages=max_messages, max_bytes=max_bytes, max_age=max_age, patience=patience
     )

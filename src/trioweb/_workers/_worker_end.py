@@ -34,8 +34,9 @@ from ._words import (
     TELL,
     WELCOME,
     Words,
-    hear_answer,
-    hear_push,
+    hear_answers,
+    hear_change,
+    hear_pushes,
     say_command,
 )
 
@@ -92,10 +93,15 @@ class _WorkerLink:
         """The engine has said *words*."""
         if not self.is_welcome or self.lost is not None:
             return  # it is of an earlier session
-        if words[0] in (PUSH, CHANGED):
-            self._receive(hear_push(words))
+        code = words[0]
+        if code == PUSH:
+            for push in hear_pushes(words):
+                self._receive(push)
+        elif code == CHANGED:
+            self._receive(hear_change(words))
         else:
-            self._asked.popleft()(hear_answer(words))
+            for answer in hear_answers(words):
+                self._asked.popleft()(answer)
 
 
 class WorkerBroker:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .._protocol._frames import BINARY, SERVER_FORM, TEXT, encode_data, is_text
-from .._topics._commands import Entry, Push, Stored
+from .._topics._commands import Entry, Push, Stored, entry_of
 from .._topics._details import NOTHING, Details, Publisher, details_of
 from ._names import Names
 
@@ -23,15 +23,15 @@ _KINDS: Final = (b"t", b"b", b"j", b"q")
 
 def write_entry(entry: Entry) -> list[bytes | str]:
     """Names and values, by turns; the id comes first."""
-    _, frame, skip, details = entry
+    id, frame, skip, details, _ = entry
     size = frame[1]
     payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
     kind = "t" if is_text(frame) else "b"
     if details is NOTHING and skip is None:
-        return ["i", entry.id, kind, payload]
+        return ["i", id, kind, payload]
     if details.is_json or details.is_string:
         kind = "j" if details.is_json else "q"
-    fields: list[bytes | str] = ["i", entry.id, kind, payload]
+    fields: list[bytes | str] = ["i", id, kind, payload]
     if skip is not None:
         fields += "s", skip.encode("utf-8", "surrogatepass")
     if details.key is not None:
@@ -59,7 +59,7 @@ def _read_entry(fields: dict[bytes, bytes]) -> Entry:
     frame = encode_data(opcode, fields[kind], SERVER_FORM)
     id = fields[b"i"].decode()
     if len(fields) == 2 and kind in (b"t", b"b"):
-        return Entry(id, frame, None, NOTHING)
+        return entry_of(id, frame, None, NOTHING)
     skip, key, tags = fields.get(b"s"), fields.get(b"k"), fields.get(b"g")
     publisher = None
     if b"p" in fields:
@@ -71,7 +71,7 @@ def _read_entry(fields: dict[bytes, bytes]) -> Entry:
         None if tags is None else json.loads(tags),
         publisher,
     )
-    return Entry(
+    return entry_of(
         id, frame, None if skip is None else skip.decode("utf-8", "surrogatepass"), details
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import hiredis
 import trio
+from hiredis import PushNotification, ReplyError
 from trio.lowlevel import enable_ki_protection
 
 from .._tls import network_reason
@@ -35,7 +36,7 @@ from ._greeting import read_engines
 from ._names import Names
 from ._presence import REFUSABLE, read_change
 from ._share import Share
-from ._words import Read, Said, Words, done
+from ._words import Read, Said, Words
 
 # Bytes that are read or written at a time, and replies that are taken before others may run.
 _CHUNK: Final = 64 * 2**10
@@ -78,11 +79,11 @@ class RedisLink:
         self._names = names
         self._share = share
         self._receive = receive
-        # What waits to be written, with the most that the answer may take; who waits for an
-        # answer, in order; and what the answers to what was written may take.  Of the many objects
-        # that a resync would have here, few are such as Python's collector goes through.
-        self._unsent: deque[bytes] = deque()
-        self._weights: deque[int] = deque()
+        # What waits to be written, behind the most that the answer may take if that is much; who
+        # waits for an answer, in order; and what the answers to what was written may take.  Of the
+        # many objects that a resync would have here, few are such as Python's collector goes
+        # through.
+        self._unsent: deque[bytes | int] = deque()
         self._asked: deque[tuple[Command, Read, Callable[[Answer], None], int]] = deque()
         self._owed = 0
         self._may_write = Waitable()
@@ -103,12 +104,13 @@ class RedisLink:
 
     def _put(self, command: Command, said: Said, answered: Callable[[Answer], None]) -> None:
         data, read, weight = said
-        if isinstance(command, Subscribe):
-            self._asked.append((command, done, _ignore, 0))
         self._asked.append((command, read, answered, weight))
-        self._unsent.append(data)
-        self._weights.append(weight)
-        self._may_write.changed()
+        unsent = self._unsent
+        if not unsent:
+            self._may_write.changed()
+        if weight:
+            unsent.append(weight)
+        unsent.append(data)
 
     @enable_ki_protection
     def _ask_in_full(self, again: tuple[Command, Callable[[Answer], None]]) -> None:
@@ -148,15 +150,17 @@ class RedisLink:
             self.lose(network_reason(exc))
 
     def _take_unsent(self) -> bytes:
-        taken, size = [], 0
-        while self._unsent and size < _CHUNK:
-            weight = self._weights[0]
-            if weight and self._owed and self._owed + weight > _MAX_OWED:
+        unsent, taken, size = self._unsent, [], 0
+        while unsent and size < _CHUNK:
+            first = unsent[0]
+            if isinstance(first, bytes):
+                size += len(first)
+                taken.append(first)
+            elif self._owed and self._owed + first > _MAX_OWED:
                 break
-            self._owed += self._weights.popleft()
-            data = self._unsent.popleft()
-            size += len(data)
-            taken.append(data)
+            else:
+                self._owed += first
+            unsent.popleft()
         return b"".join(taken)
 
     async def read(self) -> None:
@@ -191,15 +195,18 @@ class RedisLink:
                 self.lose(f"what has arrived is not trioweb's: {exc!r}")
             else:
                 act(about)
-        return self._lost is None
+        return self._lost is None and self._reader.has_data()
 
     def _understand(self, reply: Any) -> tuple[Callable[[Any], None], Any]:
         """What is to be called because of *reply*, and with what."""
-        if isinstance(reply, hiredis.PushNotification):
+        if isinstance(reply, PushNotification):
             kind = reply[0]
             if kind == b"message":
                 return self._receive, self._read_pushed(reply[1], reply[2])
-            if kind not in (b"subscribe", b"unsubscribe"):
+            # That of a Subscribe comes in front of where the topic stands, which is its answer.
+            if kind not in (b"subscribe", b"unsubscribe") or (
+                isinstance(self._asked[0][0], Subscribe)
+            ):
                 return _ignore, None
         command, read, answered, weight = self._asked.popleft()
         if weight:
@@ -207,7 +214,7 @@ class RedisLink:
             # Not for each: what may be written then is written together.
             if self._unsent and self._owed <= _MAX_OWED // 2:
                 self._may_write.changed()
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             reason = str(reply)
             # Who is refused anything else cannot know where its topic stands.
             if not isinstance(command, _REFUSABLE) or _NOT_NOW.search(reason):

@@ -44,15 +44,8 @@ class Names:
     def packed_keys(self, topic: str) -> bytes:
         """The same as words of a command, as they are sent."""
         start = self._start(topic)
-        size = len(start) + 2
-        return b"$%d\r\n%b:m\r\n$%d\r\n%b:s\r\n$%d\r\n%b:k\r\n" % (
-            size,
-            start,
-            size,
-            start,
-            size,
-            start,
-        )
+        start = b"$%d\r\n%b" % (len(start) + 2, start)
+        return b"".join((start, b":m\r\n", start, b":s\r\n", start, b":k\r\n"))
 
     def node(self, topic: str, node: str) -> bytes:
         """What *node* has published last."""

@@ -22,13 +22,12 @@ from .._topics._commands import (
     Loaded,
     Ping,
     Publish,
-    Published,
     Standing,
     Subscribe,
     Unsubscribe,
 )
+from .._topics._details import NOTHING
 from .._topics._engine_link import EngineLost
-from .._topics._log import size_of
 from .._topics._position import Position
 from ._entries import name_once, read_stored, write_entry
 from ._names import Names
@@ -61,11 +60,11 @@ Said = tuple[bytes, Read, int]
 
 
 class _Frame(NamedTuple):
-    """All words of a question except those that name its topic: how many, and as they are sent."""
+    """What a question begins with, what stands behind its keys, and by which retention."""
 
-    words: int
     before_keys: bytes
     behind_keys: bytes
+    retain: Retain
 
 
 class Words:
@@ -98,7 +97,8 @@ class Words:
         # With the server's time, what an epoch is called that begins by way of this connection.
         self._epoch = random_name()
         self._beginnings: dict[str, _Beginning] = {}
-        self._frames: dict[tuple[str, Retain, int], _Frame] = {}
+        # By the id of their retention, which they hold: to hash it takes as long as all the rest.
+        self._frames: dict[tuple[str, int, int], _Frame] = {}
 
     def forget(self) -> None:
         """The list of engines may be another one."""
@@ -116,7 +116,7 @@ class Words:
             return data, _loaded, retain.max_bytes
         names = self._names
         words: tuple[Any, ...]
-        read: Read = done
+        read: Read = _done
         if isinstance(command, Unsubscribe):
             words = b"UNSUBSCRIBE", names.channel(command.topic)
         elif isinstance(command, Ping):
@@ -131,8 +131,8 @@ class Words:
         topic, retain, epoch, offset, id = command
         data = self._question("place", topic, retain, (epoch, offset, id, room))
         if isinstance(command, Subscribe):
-            words: tuple[Any, ...] = b"SUBSCRIBE", self._names.channel(topic)
-            data = hiredis.pack_command(words) + data
+            channel = self._names.channel(topic)
+            data = b"*2\r\n$9\r\nSUBSCRIBE\r\n$%d\r\n%b\r\n%b" % (len(channel), channel, data)
         # A node that has nothing is told of nothing.
         return data, _stands, room if epoch else 0
 
@@ -140,21 +140,21 @@ class Words:
         self, script: str, topic: str, retain: Retain, asked: tuple[str | int, ...]
     ) -> bytes:
         since = self._share.since(topic)
-        frame = self._frames.get((script, retain, since))
+        frame = self._frames.get((script, id(retain), since))
         if frame is None:
-            frame = self._frame(script, retain, since)
-        words, before_keys, behind_keys = frame
+            frame = self._frame(script, retain, since, len(asked))
+        before_keys, behind_keys, _ = frame
         keys = self._names.packed_keys(topic)
-        count = words + len(asked)
-        return b"*%d\r\n%b%b%b%b" % (count, before_keys, keys, behind_keys, _pack(asked))
+        return b"".join((before_keys, keys, behind_keys, _pack(asked)))
 
-    def _frame(self, script: str, retain: Retain, since: int) -> _Frame:
+    def _frame(self, script: str, retain: Retain, since: int, asked: int) -> _Frame:
         before = b"EVALSHA", self._scripts[script], 3
         behind = self._shared(retain, since)
         if len(self._frames) >= _MAX_BEGINNINGS:
             self._frames.clear()
-        found = _Frame(len(before) + 3 + len(behind), _pack(before), _pack(behind))
-        self._frames[script, retain, since] = found
+        count = b"*%d\r\n" % (len(before) + 3 + len(behind) + asked)
+        found = _Frame(count + _pack(before), _pack(behind), retain)
+        self._frames[script, id(retain), since] = found
         return found
 
     def _publish(self, command: Publish) -> bytes:
@@ -163,10 +163,10 @@ class Words:
         if beginning is None or beginning.retain is not retain:
             beginning = self._begin(topic, retain)
         details = entry.details
-        size = size_of(entry.frame, entry.skip) + details.size
         retry = b"1" if is_retry else b"0"
-        rest: tuple[Any, ...] = number, retry, size, name_once(details), *write_entry(entry)
-        return b"*%d\r\n%b%b" % (beginning.words + len(rest), beginning.data, _pack(rest))
+        once = b"" if details is NOTHING else name_once(details)
+        rest: tuple[Any, ...] = number, retry, entry.size, once, *write_entry(entry)
+        return b"".join((b"*%d\r\n" % (beginning.words + len(rest)), beginning.data, _pack(rest)))
 
     def _begin(self, topic: str, retain: Retain) -> _Beginning:
         names = self._names
@@ -197,7 +197,7 @@ def _pack(words: tuple[Any, ...]) -> bytes:
     return packed[packed.index(b"\n") + 1 :]
 
 
-def done(reply: object) -> Answer:
+def _done(reply: object) -> Answer:
     return _DONE
 
 
@@ -209,7 +209,7 @@ def _led(reply: Any) -> Answer:
 
 def _published(reply: Any) -> Answer:
     epoch, offset = reply
-    return Published(Position(epoch.decode(), offset))
+    return Position(epoch.decode(), offset)
 
 
 def _stands(reply: Any) -> Answer | None:

@@ -13,8 +13,10 @@ from .._topics import BrokerPolicy
 from .._topics._commands import (
     Answer,
     Command,
+    Entry,
     Push,
     Pushed,
+    Stored,
     Subscribe,
     Unsubscribe,
     Unwatch,
@@ -128,7 +130,12 @@ class MemoryBroker:
     def __init__(self, *, latency: float = 0.001, policy: BrokerPolicy | None = None) -> None:
         self.latency = latency
         self.policy = policy = policy or BrokerPolicy()
-        self._engine = Engine(trio.current_time, durable=policy.durable, push=self._push)
+        self._engine = Engine(
+            trio.current_time,
+            durable=policy.durable,
+            published=self._published,
+            changed=self._push,
+        )
         self._links: dict[str, _MemoryLink] = {}
         # What lost connections still carry to the engine, by connection.
         self._late: dict[str, list[Callable[[], None]]] = {}
@@ -187,6 +194,9 @@ class MemoryBroker:
     def _execute(self, link: _MemoryLink, command: Command) -> Answer:
         link.interests.note(command)
         return self._engine.execute(link.node, command)
+
+    def _published(self, topic: str, epoch: str, offset: int, entry: Entry) -> None:
+        self._push(Push(topic, epoch, Stored(offset, entry, 0)))
 
     def _push(self, pushed: Pushed) -> None:
         if self._pushes_lost:

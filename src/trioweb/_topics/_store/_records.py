@@ -17,7 +17,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final, NamedTuple
 
-from .._commands import Entry
+from .._commands import Entry, entry_of
 from .._details import NOTHING, Details, Publisher, details_of
 
 _HEAD: Final = Struct("=BQdI")
@@ -149,9 +149,9 @@ def read_entry(flags: int, data: bytes) -> Entry:
     publisher = Publisher(take().decode(), take()) if flags & _PUBLISHER else None
     frame = data[at:] if at else data
     if not flags & ~_SKIP:
-        return Entry("", frame, skip, NOTHING)
+        return entry_of("", frame, skip, NOTHING)
     is_json, is_string = bool(flags & JSON), bool(flags & _STRING)
-    return Entry("", frame, skip, details_of(is_json, is_string, key, tags, publisher))
+    return entry_of("", frame, skip, details_of(is_json, is_string, key, tags, publisher))
 
 
 def hasher(secret: bytes) -> Callable[[Details], int | None]:
