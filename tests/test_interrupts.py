@@ -15,7 +15,7 @@ import trio
 import trioweb
 from tests.server.support import Peer
 from trioweb._nursery import open_hidden_nursery
-from trioweb._waitable import Waitable
+from trioweb._waitable import Takers, Waitable
 from trioweb.testing import Network, interrupt_everywhere
 
 # What every wait and every block goes through.
@@ -59,6 +59,26 @@ async def change() -> None:
             await waitable.wait_change()
     finally:
         waitable.changed()
+
+
+async def take() -> None:
+    """Tasks that wait for what one of them can have; all are woken in the end."""
+    takers = Takers()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(takers.wait_taking)
+            with trio.move_on_after(1):
+                await takers.wait_taking()
+
+            @nursery.start_soon
+            async def wake_later() -> None:
+                await trio.sleep(1)
+                takers.wake(1)
+                takers.wake(1)
+
+            await takers.wait_taking()
+    finally:
+        takers.wake_all()
 
 
 async def hold_tasks() -> None:
@@ -198,7 +218,7 @@ async def connect_over_tcp() -> None:
         await server.drain()
 
 
-@pytest.mark.parametrize("scenario", [change, hold_tasks])
+@pytest.mark.parametrize("scenario", [change, take, hold_tasks])
 def test_interrupt_at_each_line_of_waiting_and_of_a_hidden_nursery(
     scenario: Callable[[], Awaitable[None]],
 ) -> None:

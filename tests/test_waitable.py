@@ -1,4 +1,4 @@
-"""Changes wake everybody who waits, once."""
+"""Changes wake everybody who waits, once; what one can take wakes one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trioweb._waitable import Waitable
+from trioweb._waitable import Takers, Waitable
 
 
 async def test_a_change_wakes_all_who_wait_and_nobody_who_comes_later() -> None:
@@ -129,3 +129,78 @@ async def test_a_change_from_another_thread_is_refused_and_forgets_nobody(count:
         with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
             await trio.to_thread.run_sync(waitable.changed)
         waitable.changed()
+
+
+# One can take it.
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_whoever_of_the_takers_is_cancelled_the_others_are_woken_in_their_order(
+    count: int,
+) -> None:
+    for cancelled in some_of(range(count)):
+        takers = Takers()
+        scopes = [trio.CancelScope() for _ in range(count + 1)]
+        awake: list[int] = []
+
+        async def wait(number: int) -> None:
+            with scopes[number]:  # noqa: B023 - ends within the iteration
+                await takers.wait_taking()  # noqa: B023
+                awake.append(number)  # noqa: B023
+
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(wait, number)
+                await wait_all_tasks_blocked()
+            for number in cancelled:
+                scopes[number].cancel()
+            await wait_all_tasks_blocked()
+            # Comes to what the others have left, which may be nobody.
+            nursery.start_soon(wait, count)
+            await wait_all_tasks_blocked()
+            left = [number for number in range(count + 1) if number not in cancelled]
+            for done in range(len(left)):
+                assert awake == left[:done]
+                takers.wake(1)
+                await wait_all_tasks_blocked()
+            assert awake == left
+            takers.wake(1)
+
+
+async def test_taker_that_waits_again_stands_behind_the_others() -> None:
+    takers = Takers()
+    awake: list[int] = []
+
+    async def wait(number: int) -> None:
+        while True:
+            await takers.wait_taking()
+            awake.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(wait, number)
+            await wait_all_tasks_blocked()
+        for _ in range(5):
+            takers.wake(1)
+            await wait_all_tasks_blocked()
+        assert awake == [0, 1, 2, 0, 1]
+        takers.wake(2)
+        await wait_all_tasks_blocked()
+        assert sorted(awake[5:]) == [0, 2]
+        takers.wake_all()
+        await wait_all_tasks_blocked()
+        assert sorted(awake[7:]) == [0, 1, 2]
+        nursery.cancel_scope.cancel()
+    takers.wake_all()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_waking_from_another_thread_is_refused_and_forgets_nobody(count: int) -> None:
+    takers = Takers()
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(takers.wait_taking)
+        await wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
+            await trio.to_thread.run_sync(takers.wake_all)
+        takers.wake_all()

@@ -260,7 +260,8 @@ class Connection(trio.abc.AsyncResource):
         point always; others run whenever it waits, which it does at least once for each
         120 KiB that the peer sent, and before it takes more when about a millisecond went
         into publishing to topics.
-        Concurrency: several tasks may receive; each message goes to one of them.
+        Concurrency: several tasks may receive; each message goes to one of them, and wakes no
+        other.
         """
         return self._next(None)
 
@@ -318,12 +319,12 @@ class Connection(trio.abc.AsyncResource):
             if link.state is not OPEN:
                 await trio.lowlevel.checkpoint()
                 raise at_end or link.error()
-            await link.wait_change()
+            await link.inbox.wait_taking()
 
     def _hand_over(self) -> None:
         """From now on, what arrives is for whoever holds the link."""
         self._is_handed_over = True
-        self.link.changed()
+        self.link.inbox.wake_all()
 
     async def ping(self) -> float:
         """Send a ping and wait for its pong.
@@ -343,14 +344,14 @@ class Connection(trio.abc.AsyncResource):
         link = self.link
         await trio.lowlevel.checkpoint_if_cancelled()
         link.check_writable()
-        ping = link.pulse.ping()
+        is_told = trio.Event()
+        ping = link.pulse.ping(on_pong=is_told.set, on_end=is_told.set)
         try:
-            while ping.round_trip is None:
-                await link.wait_change()
-                if ping.round_trip is None:
-                    link.check_writable()
+            await is_told.wait()
         finally:
             link.pulse.forget(ping)
+        if ping.round_trip is None:
+            raise link.error()
         return ping.round_trip
 
     async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

@@ -1,7 +1,8 @@
-"""Tasks that wait: all of them for any change of something, or each for its turn."""
+"""Tasks that wait: all of them for any change, each for one of what comes, or each for its turn."""
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from functools import partial
 from typing import Generic, TypeVar
@@ -93,6 +94,85 @@ class Waitable:
         except RuntimeError:
             raise wrong_thread() from None
         self._first = self._others = None
+
+
+class Takers:
+    """Tasks that wait for what only one of them can have: each that comes wakes one of them, the
+    first to wait first.
+
+    A task that was woken looks whether there is still something: another one may have been faster.
+    """
+
+    __slots__ = ("_takers",)
+
+    def __init__(self) -> None:
+        # A task alone, as nearly always, or several in their order; None stands for the one that
+        # was alone.  For each, a line of its own would be 500 bytes of each connection that idles.
+        self._takers: Task | OrderedDict[Task | None, Task] | None = None
+
+    # See `Waitable.wait_change`.
+    @enable_ki_protection
+    async def wait_taking(self) -> None:
+        """Wait until woken; then look.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
+        if self._takers is None:
+            self._takers = current_task()
+            await wait_task_rescheduled(self._leave_first)
+        else:
+            # By itself, as all that a waiting coroutine may ever need is memory that it takes.
+            await self._wait_in_line(self._takers, current_task())
+
+    async def _wait_in_line(
+        self, takers: Task | OrderedDict[Task | None, Task], task: Task
+    ) -> None:
+        if isinstance(takers, Task):
+            takers = self._takers = OrderedDict({None: takers})
+        takers[task] = task
+        await wait_task_rescheduled(partial(self._leave_line, takers, task))
+
+    def _leave_first(self, cancelled: RaiseCancelT) -> Abort:
+        takers = self._takers
+        if isinstance(takers, OrderedDict):
+            return self._leave_line(takers, None, cancelled)
+        self._takers = None
+        return Abort.SUCCEEDED
+
+    def _leave_line(
+        self, line: OrderedDict[Task | None, Task], key: Task | None, _: RaiseCancelT
+    ) -> Abort:
+        del line[key]
+        if not line:
+            self._takers = None
+        return Abort.SUCCEEDED
+
+    @enable_ki_protection
+    def wake(self, count: int) -> None:
+        """Wake so many of those who wait, or all if there are not more.
+
+        Raises:
+            RuntimeError: called from another thread than that of Trio; nobody was woken.
+        """
+        try:
+            while self._takers is not None and count > 0:
+                takers = self._takers
+                if isinstance(takers, Task):
+                    reschedule(takers)
+                    self._takers = None
+                    return
+                key, task = next(iter(takers.items()))
+                reschedule(task)
+                del takers[key]
+                if not takers:
+                    self._takers = None
+                count -= 1
+        except RuntimeError:
+            raise wrong_thread() from None
+
+    def wake_all(self) -> None:
+        """Wake all who wait: nothing more comes, or not for them."""
+        self.wake(sys.maxsize)
 
 
 class Waiter:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from .._policy import Limits, Message, bound
+from .._waitable import Takers
 
 # A peer that was quiet may send the messages of so long at once.
 _BURST_SECONDS: Final = 1
@@ -44,32 +45,33 @@ class Pause:
         self.is_told = False
 
 
-class Inbox:
+class Inbox(Takers):
     """Messages in the order in which they came, within the bounds of *limits*.
+
+    Whoever receives waits in `wait_taking`; a message wakes one of them.
 
     Attributes:
         messages: what is there; whoever takes from it in a pause calls `taken`.
         half: reading goes on when no more than so many are there, after a pause.
-        rate: messages a second that the peer may send; None: any.
+        limits: see `Limits`.
         used_until: the time up to which the peer has used what it may send: that of a second is
             left to a peer that was quiet, and one that has used some of the future is too fast.
         pause: that nothing is read now, because of the inbox or the peer's rate; None otherwise.
     """
 
     __slots__ = (
-        "_limits",
         "_max_bytes",
         "_max_messages",
         "half",
+        "limits",
         "messages",
         "pause",
-        "rate",
         "used_until",
     )
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.rate = limits.max_messages_per_second
+        super().__init__()
+        self.limits = limits
         self.used_until = -math.inf
         self.messages = _NOTHING_YET
         self.pause: Pause | None = None
@@ -78,17 +80,20 @@ class Inbox:
     def stretch(self, factor: int) -> None:
         """Have *factor* times the bounds of the limits, and be read up to those: somebody waits for
         what comes behind messages that nobody takes meanwhile."""
-        self._max_messages = bound(self._limits.inbox_messages) * factor
-        self._max_bytes = bound(self._limits.inbox_bytes) * factor
+        self._max_messages = bound(self.limits.inbox_messages) * factor
+        self._max_bytes = bound(self.limits.inbox_bytes) * factor
         self.half = self._max_messages // 2
         if self.pause is not None and not self.is_full and not self.is_too_fast:
             self.pause.go_on()
 
-    def put(self, messages: Iterable[Message]) -> None:
+    def put(self, messages: list[Message]) -> None:
+        """Add *messages*, and wake as many of those who receive."""
         if self.messages is _NOTHING_YET:
             self.messages = deque(messages)
         else:
             self.messages.extend(messages)
+        if self._takers is not None:
+            self.wake(len(messages))
 
     def taken(self) -> None:
         """Say that `messages` was taken from; reading goes on if there is room again."""
@@ -113,7 +118,9 @@ class Inbox:
     @property
     def is_too_fast(self) -> bool:
         """Whether the peer is beyond its messages a second, so that reading stops."""
-        return self.rate is not None and self.used_until > trio.current_time()
+        if self.limits.max_messages_per_second is None:
+            return False
+        return self.used_until > trio.current_time()
 
     @property
     def paused_at(self) -> float | None:
@@ -127,5 +134,6 @@ class Inbox:
 
     def count(self, messages: int, now: float) -> None:
         """Count so many messages that have come, to whomever."""
-        if self.rate is not None:
-            self.used_until = max(self.used_until, now - _BURST_SECONDS) + messages / self.rate
+        rate = self.limits.max_messages_per_second
+        if rate is not None:
+            self.used_until = max(self.used_until, now - _BURST_SECONDS) + messages / rate

@@ -19,7 +19,7 @@ from .._policy import Limits, Message, bound
 from .._protocol._closing import Phase
 from .._protocol._decoder import WORK_PER_FEED, Decoder
 from .._protocol._deflate import Inflater
-from .._protocol._frames import PING, PONG, WireForm, decode_close, encode_frame, encode_message
+from .._protocol._frames import PING, PONG, decode_close, encode_frame, encode_message
 from .._protocol._outline import TracedDecoder
 from .._protocol._replies import Replies, Unanswered, reply_key
 from .._tls import RECORD_BYTES, Tls
@@ -46,7 +46,6 @@ class Incoming:
         queue: where answers leave.
         pulse: has signs of life noted.
         inbox: where messages go.
-        form: how answers are written to this peer, which tells how what it sends looks.
         tls: opens what comes, if that is records.
         replies: messages that are answered here (None: swallowed) and reach nobody else.
         inflater: see `Decoder`.
@@ -60,10 +59,8 @@ class Incoming:
 
     __slots__ = (
         "_arrears",
-        "_cost_of_message",
         "_decoder",
         "_fault",
-        "_form",
         "_hearer",
         "_inbox",
         "_pulse",
@@ -85,7 +82,6 @@ class Incoming:
         queue: SendQueue,
         pulse: Pulse,
         inbox: Inbox,
-        form: WireForm,
         limits: Limits,
         tls: Tls | None,
         replies: Replies | None,
@@ -95,7 +91,6 @@ class Incoming:
         self._queue = queue
         self._pulse = pulse
         self._inbox = inbox
-        self._form = form
         self._replies = replies
         self.tls = tls
         self.phase = _OPEN
@@ -105,15 +100,12 @@ class Incoming:
         self.messages_received = self.discarded = 0
         self.bytes_received = len(rest)
         self._decoder: Decoder | TracedDecoder = Decoder(
-            masked=not form.masked,
+            masked=not hearer.form.masked,
             max_message_bytes=bound(limits.max_message_bytes),
             on_control=self._on_control,
             rest=rest,
             inflater=inflater,
         )
-        # No feed takes more than the messages of a second, so that the rate is looked at in time.
-        rate = inbox.rate
-        self._cost_of_message = 0 if rate is None else WORK_PER_FEED // max(1, int(rate))
         # Whether `feed(b"")` has something to do; and the fault that it will find.
         self.is_undecoded = bool(rest) or (
             tls is not None and (tls.has_more or tls.end is not None)
@@ -220,7 +212,8 @@ class Incoming:
         inbox = self._inbox
         received_before = self.messages_received
         messages: list[Message] = []
-        if self._replies or inbox.rate is not None:
+        is_rated = inbox.limits.max_messages_per_second is not None
+        if is_rated or self._replies:
             messages = Unanswered(self._answer)
         try:
             self.is_undecoded = self._decoder.feed(data, messages)
@@ -234,7 +227,7 @@ class Incoming:
                 self._fault = self.tls.end
         self.messages_received += len(messages)
         if count := self.messages_received - received_before:
-            if inbox.rate is not None:
+            if is_rated:
                 inbox.count(count, trio.current_time())
             if not was_open:
                 self.discarded += len(messages)
@@ -244,25 +237,27 @@ class Incoming:
 
     def _answer(self, message: Message) -> bool:
         """Count *message*, and reply to it if it is one of those that are answered here."""
-        if self._cost_of_message:
-            self._decoder.spend(self._cost_of_message)
+        rate = self._inbox.limits.max_messages_per_second
+        if rate is not None:
+            # No feed takes more than the messages of a second, so that it is looked at in time.
+            self._decoder.spend(WORK_PER_FEED // max(1, int(rate)))
         if not self._replies or (key := reply_key(message)) not in self._replies:
             return False
         self.messages_received += 1
         reply = self._replies[key]
         if reply is not None:
-            self._queue.answer(key, encode_message(reply, self._form))
+            self._queue.answer(key, encode_message(reply, self._hearer.form))
             self._decoder.spend(_COST_OF_ANSWER + len(reply) // _REPLIED_PER_UNIT)
         return True
 
     def _on_control(self, opcode: int, payload: bytes) -> None:
         match opcode:
             case 0x9:  # PING
-                self._queue.answer(PING, encode_frame(PONG, payload, masked=self._form.masked))
+                masked = self._hearer.form.masked
+                self._queue.answer(PING, encode_frame(PONG, payload, masked=masked))
                 self._decoder.spend(_COST_OF_ANSWER)
             case 0xA:  # PONG
-                if self._pulse.pong(payload, self._hearer):
-                    self._hearer.changed()
+                self._pulse.pong(payload, self._hearer)
             case 0x8:  # CLOSE
                 code, reason = decode_close(payload)
                 self._hearer.closed_by_peer(code, reason)

@@ -7,9 +7,11 @@
 None of the parts ends anything: what each has to tell leads to a step of one table (`_closing`).
 
 NOTE: These rules hold between any two awaits.
-- Who sends waits in `wait_turn`, where each is woken when its turn has come.  Everything else
-  that waits, waits in `wait_change`, and everything that changes what it may be waiting for calls
-  `changed`; a waiter looks at the state again after it woke.
+- Who sends waits in `wait_turn`, where each is woken when its turn has come; who receives, in the
+  inbox, where each message wakes one; who pings, for its pong alone.  Everything else that waits,
+  waits in `wait_change`, and everything that changes what it may be waiting for calls `changed`; a
+  waiter looks at the state again after it woke.
+- `_tell` wakes all of them, and `on_broken` all but those who receive.
 - The transport is closed by `Carrier.run`, which ends within the close timeout of the moment at
   which `state` left OPEN; or at once, in the step that the peer's Close leads to, where something
   else has read so far and nothing is left to wait for.
@@ -144,7 +146,6 @@ class Link(Waitable):
             queue=self.queue,
             pulse=self.pulse,
             inbox=self.inbox,
-            form=self.form,
             limits=limits,
             tls=tls,
             replies=replies,
@@ -260,9 +261,11 @@ class Link(Waitable):
         if not is_over:
             self.carrier.end_by(trio.current_time() + self.limits.close_timeout)
         self.queue.shut()
+        self.pulse.end()
         if is_over:
             self.carrier.let_go_at_once()
             self.be_closed()
+        self.inbox.wake_all()
         self.changed()
 
     # What the parts tell.
@@ -298,6 +301,7 @@ class Link(Waitable):
 
     def on_broken(self) -> None:
         # NOTE: no hook is called from here, as those who write do not expect that.
+        self.pulse.end()
         self.changed()
         self.carrier.on_broken()
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from .._errors import FrameError
+from .._protocol._frames import WireForm
 
 
 class Spawn(Protocol):
@@ -37,15 +38,19 @@ class Owner(Protocol):
 class Hearer(Protocol):
     """Whoever hears of what comes from a peer.
 
-    NOTE: Each of these is called in the middle of a chunk, and may end the link.
+    NOTE: Each of its methods is called in the middle of a chunk, and may end the link.
     """
 
     @property
     def id(self) -> str:
         """What the records of the log go by."""
 
+    @property
+    def form(self) -> WireForm:
+        """How messages are written to the peer."""
+
     def changed(self) -> None:
-        """Messages have come, or a pong that was awaited."""
+        """Messages have come."""
 
     def closed_by_peer(self, code: int, reason: str, /) -> None:
         """The peer's Close has come (section 5.5.1); nothing that comes after it counts."""

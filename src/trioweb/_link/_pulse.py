@@ -47,14 +47,21 @@ class Pulse:
         self.heard_at = trio.current_time()
         self.asked_at = None
 
-    def ping(self, on_pong: Callable[[], None] | None = None) -> Ping:
-        """Send a ping behind everything written so far; *on_pong* is called at its pong.
+    def ping(
+        self,
+        on_pong: Callable[[], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> Ping:
+        """Send a ping behind everything written so far.
 
-        An error that it raises is logged, and reaches nobody.
+        Args:
+            on_pong: called at its pong.  An error that it raises is logged, and reaches nobody.
+            on_end: called if nothing can be written any more, perhaps in the middle of what
+                somebody writes: it may do no more than wake a task.
         """
         if self._pings is None:
             self._pings = Pings(random_bytes(4))
-        ping = self._pings.make(trio.current_time(), on_pong)
+        ping = self._pings.make(trio.current_time(), on_pong, on_end)
         self._queue.put(encode_frame(PING, ping.payload, masked=self._form.masked))
         return ping
 
@@ -71,13 +78,17 @@ class Pulse:
         if self._pings is not None:
             self._pings.forget(ping)
 
-    def pong(self, payload: bytes, whose: Named) -> bool:
-        """A pong has come from *whose* peer; return whether it answers a ping of ours."""
-        if self._pings is None:
-            return False
-        answered = self._pings.answered(payload, trio.current_time())
-        for ping in answered:
-            self.latency = ping.round_trip
-            if ping.on_pong is not None:
-                call_back(ping.on_pong, whose)
-        return bool(answered)
+    def pong(self, payload: bytes, whose: Named) -> None:
+        """A pong has come from *whose* peer."""
+        if self._pings is not None:
+            for ping in self._pings.answered(payload, trio.current_time()):
+                self.latency = ping.round_trip
+                if ping.on_pong is not None:
+                    call_back(ping.on_pong, whose)
+
+    def end(self) -> None:
+        """Nothing can be written any more, so that nobody waits for a pong."""
+        if self._pings is not None:
+            for ping in self._pings.under_way:
+                if ping.on_end is not None:
+                    ping.on_end()

@@ -5,18 +5,30 @@ Pure: the time and what is random are arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class Ping:
-    """A ping on its way: when it was sent and, once the pong is here, how long that took."""
+    """A ping on its way: when it was sent and, once the pong is here, how long that took.
 
-    __slots__ = ("on_pong", "payload", "round_trip", "sent_at")
+    Attributes:
+        on_pong: to be called at its pong.
+        on_end: to be called when none can come any more.
+    """
 
-    def __init__(self, payload: bytes, sent_at: float, on_pong: Callable[[], None] | None) -> None:
+    __slots__ = ("on_end", "on_pong", "payload", "round_trip", "sent_at")
+
+    def __init__(
+        self,
+        payload: bytes,
+        sent_at: float,
+        on_pong: Callable[[], None] | None,
+        on_end: Callable[[], None] | None,
+    ) -> None:
         self.payload = payload
         self.sent_at = sent_at
         self.on_pong = on_pong
+        self.on_end = on_end
         self.round_trip: float | None = None
 
 
@@ -40,13 +52,23 @@ class Pings:
     def __len__(self) -> int:
         return len(self._under_way or ())
 
-    def make(self, now: float, on_pong: Callable[[], None] | None) -> Ping:
+    @property
+    def under_way(self) -> Iterable[Ping]:
+        """Those that no pong has answered yet, the oldest first."""
+        return () if self._under_way is None else tuple(self._under_way.values())
+
+    def make(
+        self,
+        now: float,
+        on_pong: Callable[[], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> Ping:
         """A ping to be sent now."""
         self._sent += 1
         payload = self._key + self._sent.to_bytes(4, "big")
         if self._under_way is None:
             self._under_way = {}
-        ping = self._under_way[payload] = Ping(payload, now, on_pong)
+        ping = self._under_way[payload] = Ping(payload, now, on_pong, on_end)
         return ping
 
     def answered(self, payload: bytes, now: float) -> list[Ping]:
