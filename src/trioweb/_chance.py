@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from random import Random
+from random import Random, SystemRandom
 from typing import Final
 
 
@@ -29,6 +29,8 @@ class _Chance:
 
 # One for the process, as the scheduling of Trio is, which a seed decides, too.
 _chance: Final = _Chance()
+# It has no state, so that one does for all: a generator with a state takes 2.5 KiB.
+_system: Final = SystemRandom()
 
 
 def random_bytes(count: int) -> bytes:
@@ -44,9 +46,9 @@ def random_name() -> str:
 
 
 def new_random() -> Random:
-    """Return a generator of its own for somebody who was given none."""
+    """Return a generator for somebody who was given none, whose numbers depend on nobody else's."""
     generators = _chance.generators
-    return Random() if generators is None else Random(generators.getrandbits(64))
+    return _system if generators is None else Random(generators.getrandbits(64))
 
 
 @contextmanager

@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 class _Protected(Generic[_T]):
     """An async context manager whose two ends are not interrupted in the middle."""
 
+    __slots__ = ("_manager",)
+
     def __init__(self, manager: AbstractAsyncContextManager[_T]) -> None:
         self._manager = manager
 
@@ -68,41 +70,69 @@ def protected_block(
     return open_block
 
 
-@protected_block
-async def open_hidden_nursery() -> AsyncGenerator[trio.Nursery]:
+class _HiddenNursery:
+    """See `open_hidden_nursery`.
+
+    A class, since the frame of a generator would be 0.6 KiB of each client that idles.
+    """
+
+    __slots__ = ("_manager", "_nursery")
+
+    def __init__(self) -> None:
+        self._manager = trio.open_nursery()
+
+    @enable_ki_protection
+    async def __aenter__(self) -> trio.Nursery:
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        nursery = self._nursery
+        nursery.cancel_scope.cancel()
+        raised: BaseException | None = None
+        failure: BaseException | None = None
+        context: BaseException | None = None
+        failures: list[BaseException] = []
+        own = error
+        try:
+            try:
+                # Which knows which cancellation is its own.
+                if not await self._manager.__aexit__(kind, error, traceback):
+                    raised = error
+            except BaseException as exc:
+                raised = exc
+            failures = _failures(raised, own)
+            if own is not None and nursery.cancel_scope.cancelled_caught:
+                own = without_cancelled(own)
+            failure = _decide(own, failures)
+            _log_displaced([own, *failures], failure)
+            if failure is None or failure is error:
+                return failure is None
+            # A raise sets the context to the exception that the block was left by, which may be
+            # the cancellation that *failure* has caused.
+            context = failure.__context__
+            try:
+                raise failure
+            finally:
+                failure.__context__ = context
+        finally:
+            # Their tracebacks lead to this frame.
+            del error, own, raised, failure, failures, context
+
+
+def open_hidden_nursery() -> AbstractAsyncContextManager[trio.Nursery]:
     """Open a nursery that is cancelled at the end of the block.
 
     Raises:
         What came first of what went wrong, as the top of this module has it.
     """
-    error: BaseException | None = None
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException as exc:
-                error = exc
-                raise  # the nursery knows which cancellation is its own
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseException as exc:
-        raised = exc
-    failures = _failures(raised, error)
-    if error is not None and nursery.cancel_scope.cancelled_caught:
-        error = without_cancelled(error)
-    failure = _decide(error, failures)
-    _log_displaced([error, *failures], failure)
-    if failure is None:
-        return
-    # A raise sets the context to the exception that the block was left by, which may be the
-    # cancellation that *failure* has caused.
-    context = failure.__context__
-    try:
-        raise failure
-    finally:
-        failure.__context__ = context
-        del error, raised, failure, failures, context  # their tracebacks lead to this frame
+    return _HiddenNursery()
 
 
 def _failures(raised: BaseException | None, error: BaseException | None) -> list[BaseException]:

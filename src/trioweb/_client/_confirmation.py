@@ -37,6 +37,8 @@ class ReadingTime:
         short: seconds up to which a pause counts as reading.
     """
 
+    __slots__ = ("_is_paused", "_past", "_paused_at", "_short", "_since")
+
     def __init__(self, now: float, short: float) -> None:
         self._past = 0.0
         self._since = now
@@ -85,6 +87,8 @@ class Confirmation:
         window: how many messages may be unconfirmed.
         patience: how many times the timeout the next one is waited for.
     """
+
+    __slots__ = ("_asked", "_asked_bytes", "_pings", "_reading", "_timeout", "patience", "window")
 
     def __init__(self, timeout: float) -> None:
         self.window = 1

@@ -76,6 +76,8 @@ class Ending:
         phase: see the table.
     """
 
+    __slots__ = ("_failure", "_given_up", "_outbox", "_told", "phase")
+
     def __init__(self, outbox: Undone) -> None:
         self.phase = Phase.OPEN
         self._outbox = outbox
@@ -83,7 +85,7 @@ class Ending:
         self._given_up: tuple[int, Exception] | None = None
         self._failure: Exception | None = None
         # Which errors somebody has been given.
-        self._told: set[type[TriowebError]] = set()
+        self._told: tuple[type[TriowebError], ...] = ()
 
     def take(self, event: Event) -> bool:
         """Note *event*; return whether the client is over by that."""
@@ -112,7 +114,7 @@ class Ending:
         """A fresh error for an operation that cannot be any more; by that, somebody is told."""
         match self.phase:
             case Phase.GAVE_UP:
-                self._told.add(GaveUp)
+                self._told += (GaveUp,)
                 return self._gave_up()
             case Phase.CLOSING:
                 return ClosedLocally(CloseCode.NORMAL, "the client is being closed")
@@ -129,19 +131,19 @@ class Ending:
         """What was not handed over, if there is something and nobody has been told."""
         if Unsent in self._told or not self._outbox.unsent:
             return None
-        self._told.add(Unsent)
+        self._told += (Unsent,)
         error = Unsent(self._outbox.unsent, self._outbox.unsent_messages())
         if self._given_up is None:
             error.__cause__ = self._failure
         else:
             # Which tells of that, too.
             error.__cause__ = self._gave_up()
-            self._told.add(GaveUp)
+            self._told += (GaveUp,)
         return error
 
     def owed(self) -> TriowebError | None:
         """What the block, which is left normally and after the end, raises."""
         if self.phase is Phase.GAVE_UP and GaveUp not in self._told:
-            self._told.add(Unsent)
+            self._told += (Unsent,)
             return self.error()
         return self.tell_unsent()

@@ -13,8 +13,9 @@ wait again, or `give_up` takes it out; without, it leaves with `sent`.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from itertools import islice
+from typing import Final
 
 from .._policy import Message, Outbox
 from .._protocol._frames import TEXT
@@ -22,6 +23,9 @@ from ._events import Undelivered
 
 # opcode and payload of a frame.
 Entry = tuple[int, bytes]
+
+# What every outbox has until something is in it: an empty deque takes 760 bytes.
+_NOTHING_YET: Final[deque[Entry]] = deque(maxlen=0)
 
 
 def message_of(entry: Entry) -> Message:
@@ -43,6 +47,22 @@ class OutboxQueue:
         undelivered: messages that were given up.
     """
 
+    __slots__ = (
+        "_entries",
+        "_ever_sent",
+        "_given_up",
+        "_overtook",
+        "_sends",
+        "accepted",
+        "dropped",
+        "policy",
+        "resent",
+        "sent",
+        "settled",
+        "size",
+        "undelivered",
+    )
+
     def __init__(self, policy: Outbox) -> None:
         self.policy = policy
         self.accepted = 0
@@ -52,12 +72,12 @@ class OutboxQueue:
         self.dropped = 0
         self.resent = 0
         self.undelivered = 0
-        self._entries: deque[Entry] = deque()
+        self._entries = _NOTHING_YET
         self._ever_sent = 0
         # How many were dropped from behind the first message, which is still here.
         self._overtook = 0
         # By number: how often a message was sent in vain.
-        self._sends: Counter[int] = Counter()
+        self._sends: dict[int, int] = {}
         # The last of those that were given up, for whoever asks in the end; within the bounds,
         # too, as a client may live for long.
         self._given_up: list[Message] = []
@@ -98,6 +118,8 @@ class OutboxQueue:
 
     def put(self, entry: Entry) -> int:
         """Accept a message; return its number.  There is room, or it was dropped for."""
+        if self._entries is _NOTHING_YET:
+            self._entries = deque()
         self._entries.append(entry)
         self.size += len(entry[1])
         self.accepted += 1
@@ -156,11 +178,11 @@ class OutboxQueue:
     def give_up(self) -> list[Undelivered]:
         """What is in flight was sent in vain; take out what that happened to too often."""
         for number in range(self.settled + 1, self.sent + 1):
-            self._sends[number] += 1
+            self._sends[number] = self._sends.get(number, 0) + 1
         found: list[Undelivered] = []
         most = self.policy.max_resends
         # Who was sent was sent behind all that came before it, so none was sent more often.
-        while most is not None and (sends := self._sends[self.settled + 1]) >= most:
+        while most is not None and (sends := self._sends.get(self.settled + 1, 0)) >= most:
             found.append(Undelivered(message_of(self._entries[0]), sends))
             self._pop()
             self.undelivered += 1

@@ -23,6 +23,8 @@ class Schedule:
         attempts: their number.
     """
 
+    __slots__ = ("_random", "_retry", "_since", "attempts")
+
     def __init__(self, retry: Retry, random: Random) -> None:
         self.attempts = 0
         self._retry = retry

@@ -39,6 +39,21 @@ class Stream:
         is_entered: it stands in a `with` block, whose end will end it.
     """
 
+    __slots__ = (
+        "dropped",
+        "end",
+        "ends_quietly",
+        "event_count",
+        "events",
+        "full",
+        "is_entered",
+        "items",
+        "lagged",
+        "max_messages",
+        "name",
+        "news",
+    )
+
     def __init__(self, *, events: bool, max_messages: int, full: Full, name: str) -> None:
         self.max_messages = max_messages
         check_kind("messages", "events", events, bool)
@@ -159,6 +174,8 @@ class Messages(Generic[_Item]):
     Iterating ends with the client: normally when that is closed, with GaveUp when it gave up,
     either only after everything that arrived before was read.
     """
+
+    __slots__ = ("__weakref__", "_items", "_leave", "_refill_at", "_stream", "_taken")
 
     def __init__(
         self,

@@ -156,6 +156,8 @@ class Judge:
         renews: whether each attempt asks the user for something that may hold a token.
     """
 
+    __slots__ = ("_renewed", "_renews", "_worth")
+
     def __init__(self, worth: Callable[[Exception], bool] | None, *, renews: bool) -> None:
         self._worth = worth
         self._renews = renews

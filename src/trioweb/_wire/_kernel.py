@@ -125,18 +125,21 @@ class KernelWire:
             try:
                 data = os.read(self._fileno(), max_bytes)
             except BlockingIOError:
-                try:
-                    await trio.lowlevel.wait_readable(self._fileno())
-                except trio.ClosedResourceError:
-                    if self._fileno() < 0:
-                        raise
-                    return None
-                has_waited = True
+                # NOTE: no wait in here, which would keep the error and its traceback for as long
+                # as nothing comes: 0.7 KiB of each connection that idles.
+                pass
             else:
                 if not has_waited:
                     # Shielded, since a cancellation would lose the data.
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
+            try:
+                await trio.lowlevel.wait_readable(self._fileno())
+            except trio.ClosedResourceError:
+                if self._fileno() < 0:
+                    raise
+                return None
+            has_waited = True
 
     def interrupt(self) -> None:
         if (fileno := self._fileno()) >= 0:
