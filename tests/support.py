@@ -63,18 +63,19 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return client, server
 
 
-def _small_buffers(sock: trio.socket.SocketType) -> None:
+def small_buffers(sock: trio.socket.SocketType) -> None:
+    """Have the kernel keep little, so that a few messages fill it."""
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BYTES)
 
 
 async def _tcp() -> Streams:
     with trio.socket.socket() as listening:
-        _small_buffers(listening)
+        small_buffers(listening)
         await listening.bind(("127.0.0.1", 0))
         listening.listen()
         client = trio.socket.socket()
-        _small_buffers(client)
+        small_buffers(client)
         await client.connect(listening.getsockname())
         server, _ = await listening.accept()
     return trio.SocketStream(client), trio.SocketStream(server)
@@ -82,8 +83,8 @@ async def _tcp() -> Streams:
 
 async def _unix() -> Streams:
     client, server = trio.socket.socketpair()
-    _small_buffers(client)
-    _small_buffers(server)
+    small_buffers(client)
+    small_buffers(server)
     return trio.SocketStream(client), trio.SocketStream(server)
 
 

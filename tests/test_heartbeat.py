@@ -26,7 +26,8 @@ from tests.support import (
     transport_of,
 )
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
-from trioweb._heartbeat import Monitor, heartbeat_replies
+from trioweb._client._attending import Reading, attend
+from trioweb._heartbeat import Monitor, Lookout, Terms, heartbeat_replies
 from trioweb._link import Link
 from trioweb._protocol._http import Request
 from trioweb._protocol._replies import reply_key
@@ -155,11 +156,8 @@ async def test_a_client_asks_a_busy_server_too(
 ) -> None:
     """Many servers, brokers and proxies close what sends nothing."""
     ours, peer = ends.ours(), ends.raw()
-    monitor = Monitor(
-        Heartbeat(interval=interval, timeout=grace, message=message), keeps_alive=True
-    )
-    monitor.add(ours)
-    ends.nursery.start_soon(monitor.run)
+    terms = Terms(Heartbeat(interval=interval, timeout=grace, message=message))
+    ends.nursery.start_soon(attend, ours.link, Reading(), Lookout(ours, terms, keeps_alive=True))
     asked: list[float] = []
 
     @ends.nursery.start_soon
@@ -188,9 +186,8 @@ async def test_a_client_gives_a_server_no_less_time_for_being_asked_often(
 ) -> None:
     """From its last byte on, the interval and the timeout."""
     ours, peer = ends.ours(), ends.raw()
-    monitor = Monitor(Heartbeat(interval=10, timeout=20), keeps_alive=True)
-    monitor.add(ours)
-    ends.nursery.start_soon(monitor.run)
+    terms = Terms(Heartbeat(interval=10, timeout=20))
+    ends.nursery.start_soon(attend, ours.link, Reading(), Lookout(ours, terms, keeps_alive=True))
     begun = last = trio.current_time()
 
     @ends.nursery.start_soon

@@ -1,8 +1,9 @@
-"""Is the peer alive?  One task for any number of links.
+"""Is the peer alive?
 
 A link that was silent for the interval is sent one ping (or the user's message), and aborted
 if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
-timeout of the last byte heard from it; among many others, up to 2 % later.
+timeout of the last byte heard from it; among many others, up to 2 % later.  A Lookout decides that
+for one link; a Monitor is the task that looks at those of a server.
 
 A client asks each interval, even a server that is not silent: servers, brokers and proxies close
 what sends nothing, and the latency is known by that.  Nothing is held against such a server.
@@ -27,7 +28,7 @@ import trio
 
 from ._connection import Connection
 from ._histogram import SECONDS, Histogram
-from ._link import END_OF_TRANSPORT, Link
+from ._link import END_OF_TRANSPORT
 from ._link._inbox import Pause
 from ._logs import log
 from ._observer import Observer, tell
@@ -54,159 +55,114 @@ def heartbeat_replies(heartbeat: Heartbeat | None) -> Replies:
     return {reply_key(heartbeat.reply): None}
 
 
-class Monitor:
-    """Watches connections; `run` is its task.
+class Terms:
+    """How peers are asked for signs of life, and what became of that.
 
     Args:
-        keeps_alive: whether to ask a peer that is not silent, too.
         observer: hears of stalls.
 
     Attributes:
-        lost: how many connections it has ended since their peers were silent.
-        lateness: the seconds by which it woke up too late.
+        heartbeat: as the user has it.
+        lost: how many connections were ended since their peers were silent.
     """
 
-    def __init__(
-        self,
-        heartbeat: Heartbeat,
-        *,
-        keeps_alive: bool = False,
-        observer: Observer | None = None,
-    ) -> None:
+    __slots__ = ("heartbeat", "lost", "observer")
+
+    def __init__(self, heartbeat: Heartbeat, observer: Observer | None = None) -> None:
+        self.heartbeat = heartbeat
+        self.observer = observer
         self.lost = 0
-        self.lateness = Histogram(SECONDS)
-        self._heartbeat = heartbeat
-        self._observer = observer
-        self._keeps_alive = keeps_alive
-        # By number: when a peer that is not silent was last asked.
-        self._asked_at: dict[int, float] = {}
-        self._connections: dict[int, Connection] = {}
-        self._numbers = itertools.count()
-        # (when to look, number, the ping that was last sent).  Numbers instead of connections,
-        # so that one that was removed is not kept until its turn.
-        self._agenda: list[tuple[float, int, Ping | None]] = []
-        self._nap = trio.CancelScope()
-        self._least_nap = min(heartbeat.interval, heartbeat.timeout) * _LATENESS
 
-    def add(self, connection: Connection) -> int:
-        """Watch *connection*; the number returned is for `remove`."""
-        number = next(self._numbers)
-        self._connections[number] = connection
-        if self._keeps_alive:
-            self._asked_at[number] = trio.current_time()
-        self._push(connection.link.pulse.heard_at + self._heartbeat.interval, number)
-        return number
 
-    def remove(self, number: int) -> None:
-        del self._connections[number]
-        self._asked_at.pop(number, None)
-        if len(self._agenda) > 2 * len(self._connections):
-            # Most are of connections that have gone, some of them long before they were due.
-            self._agenda = [entry for entry in self._agenda if entry[1] in self._connections]
-            heapify(self._agenda)
+class Lookout:
+    """One connection's signs of life: whoever holds this looks when that is due.
 
-    def _push(self, due: float, number: int, ping: Ping | None = None) -> None:
-        heappush(self._agenda, (due, number, ping))
-        self._nap.deadline = min(self._nap.deadline, due)
+    Args:
+        keeps_alive: whether to ask a peer that is not silent, too.
 
-    async def run(self) -> NoReturn:
-        looks = 0
-        now = -math.inf
-        while True:
-            with trio.CancelScope() as self._nap:
-                due = self._agenda[0][0] if self._agenda else math.inf
-                self._nap.deadline = max(due, now + self._least_nap)
-                await trio.sleep_until(math.inf)
-            now = trio.current_time()
-            late = now - self._nap.deadline
-            self.lateness.observe(late)
-            is_held_up = late > self._heartbeat.timeout * _HELD_UP
-            # Whoever became readable at the same moment reads first.
-            await trio.lowlevel.checkpoint()
-            while self._agenda and self._agenda[0][0] <= now:
-                _, number, ping = heappop(self._agenda)
-                try:
-                    # NOTE: no connection in a variable here, which would keep it until the next
-                    # look.
-                    self._look(number, ping, now, is_held_up)
-                except Exception as exc:
-                    # All connections depend on this task: one that fails is watched no more.
-                    text = "unexpected error while watching a connection"
-                    log(_logger, logging.ERROR, self._connections[number], text, error=exc)
-                looks += 1
-                if looks % _LOOKS_PER_CHECKPOINT == 0:
-                    await trio.lowlevel.checkpoint()
+    Attributes:
+        connection: which is watched.
+        due: when to look; infinity for never again.
+    """
 
-    def _look(self, number: int, ping: Ping | None, now: float, is_held_up: bool) -> None:
-        connection = self._connections.get(number)
-        # One that cannot be written to ends by itself.
-        if connection is None or not connection.link.is_whole:
+    __slots__ = ("_asked_at", "_ping", "_terms", "connection", "due")
+
+    def __init__(self, connection: Connection, terms: Terms, *, keeps_alive: bool = False) -> None:
+        self.connection = connection
+        self.due = connection.link.pulse.heard_at + terms.heartbeat.interval
+        self._terms = terms
+        # When a peer that need not be silent for that was last asked; infinity for any other.
+        self._asked_at = trio.current_time() if keeps_alive else math.inf
+        # The one that was last sent.
+        self._ping: Ping | None = None
+
+    def look(self, now: float) -> None:
+        """Ask the peer or give it up, if it is time; note when to look again."""
+        if now < self.due:
             return
-        link, pulse = connection.link, connection.link.pulse
-        interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
+        try:
+            self._look(now)
+        except Exception as exc:
+            # Of a server all connections depend on this: one that fails is watched no more.
+            text = "unexpected error while watching a connection"
+            log(_logger, logging.ERROR, self.connection, text, error=exc)
+
+    def _look(self, now: float) -> None:
+        link = self.connection.link
+        interval, timeout = self._terms.heartbeat.interval, self._terms.heartbeat.timeout
+        is_held_up = now - self.due > timeout * _HELD_UP
+        self.due = math.inf
+        # One that cannot be written to ends by itself.
+        if not link.is_whole:
+            return
         if link.inbox.pause is not None:
-            self._look_at_paused(connection, link.inbox.pause, number, ping, now)
-        elif pulse.asked_at is not None and now >= pulse.asked_at + timeout:
+            self._look_at_paused(link.inbox.pause, now)
+        elif link.pulse.asked_at is not None and now >= link.pulse.asked_at + timeout:
             if link.carrier.has_unread():
-                pulse.heard()
+                link.pulse.heard()
+                self.due = now + interval
             elif is_held_up:
-                self._ask(link, number, ping, now)
-                return
+                self._ask(now)
             else:
-                self.lost += 1
-                link.abort(f"silent peer: nothing arrived for {now - pulse.heard_at:.0f} s")
-                return
-            self._push(now + interval, number, ping)
-        elif pulse.asked_at is not None:
+                self._terms.lost += 1
+                link.abort(f"silent peer: nothing arrived for {now - link.pulse.heard_at:.0f} s")
+        elif link.pulse.asked_at is not None:
             # An answer may be followed by silence, so look again after the interval, too.
-            self._push(min(pulse.asked_at + timeout, now + interval), number, ping)
-        elif now >= pulse.heard_at + interval:
-            self._ask(link, number, ping, now)
+            self.due = min(link.pulse.asked_at + timeout, now + interval)
+        elif now >= link.pulse.heard_at + interval:
+            self._ask(now)
         else:
-            asked_at = self._asked_at.get(number, math.inf)
-            if now >= asked_at + interval:
-                ping = self._send(link, number, ping, now)
+            if now >= self._asked_at + interval:
+                self._send(now)
                 # It was heard less than an interval ago, so its time does not begin yet.
-                pulse.asked_at = None
-                asked_at = now
-            self._push(min(pulse.heard_at, asked_at) + interval, number, ping)
+                link.pulse.asked_at = None
+            self.due = min(link.pulse.heard_at, self._asked_at) + interval
 
-    def _ask(self, link: Link, number: int, ping: Ping | None, now: float) -> None:
-        ping = self._send(link, number, ping, now)
-        self._push(now + min(self._heartbeat.interval, self._heartbeat.timeout), number, ping)
+    def _ask(self, now: float) -> None:
+        self._send(now)
+        heartbeat = self._terms.heartbeat
+        self.due = now + min(heartbeat.interval, heartbeat.timeout)
 
-    def _send(self, link: Link, number: int, ping: Ping | None, now: float) -> Ping | None:
-        if ping is not None:
+    def _send(self, now: float) -> None:
+        link = self.connection.link
+        if self._ping is not None:
             # A peer may live without ever answering one: they must not add up.
-            link.pulse.forget(ping)
-        if self._keeps_alive:
-            self._asked_at[number] = now
-        return link.pulse.ask(self._heartbeat.message)
+            link.pulse.forget(self._ping)
+        if self._asked_at < math.inf:
+            self._asked_at = now
+        self._ping = link.pulse.ask(self._terms.heartbeat.message)
 
-    def _look_at_paused(
-        self, connection: Connection, pause: Pause, number: int, ping: Ping | None, now: float
-    ) -> None:
+    def _look_at_paused(self, pause: Pause, now: float) -> None:
         """Look at a connection that does not read.
 
         Nobody can be heard through a full inbox; that is for this side to mend.  Nor can one that
         is read more slowly because it is too fast, as it should be.
         """
-        link = connection.link
-        interval, timeout = self._heartbeat.interval, self._heartbeat.timeout
+        link = self.connection.link
+        interval, timeout = self._terms.heartbeat.interval, self._terms.heartbeat.timeout
         if not pause.is_told and not link.inbox.has_room:
             pause.is_told = True
-            who = format_address(connection.remote)
-            log(
-                _logger,
-                logging.WARNING,
-                link,
-                "%s: nothing was received from a full inbox for %.0f s",
-                who,
-                now - pause.since,
-                address=who,
-            )
-            if self._observer is not None:
-                tell(self._observer.on_stall, connection, now - pause.since)
+            self._tell_of_stall(now - pause.since)
         due = now + interval
         if pause.ended_at is not None:
             if now >= pause.ended_at + timeout:
@@ -217,10 +173,97 @@ class Monitor:
         if asked_at is not None and now < asked_at + timeout:
             due = min(due, asked_at + timeout)
         elif asked_at is not None and link.carrier.is_unconfirmed_for(now - asked_at):
-            self.lost += 1
+            self._terms.lost += 1
             link.break_off(f"silent peer: nothing was confirmed for {now - asked_at:.0f} s")
             return
         elif link.carrier.is_blind:
-            self._ask(link, number, ping, now)
+            self._ask(now)
             return
-        self._push(due, number, ping)
+        self.due = due
+
+    def _tell_of_stall(self, seconds: float) -> None:
+        connection, observer = self.connection, self._terms.observer
+        who = format_address(connection.remote)
+        log(
+            _logger,
+            logging.WARNING,
+            connection,
+            "%s: nothing was received from a full inbox for %.0f s",
+            who,
+            seconds,
+            address=who,
+        )
+        if observer is not None:
+            tell(observer.on_stall, connection, seconds)
+
+
+class Monitor:
+    """Watches connections; `run` is its task.
+
+    Args:
+        observer: hears of stalls.
+
+    Attributes:
+        lateness: the seconds by which it woke up too late.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, *, observer: Observer | None = None) -> None:
+        self.lateness = Histogram(SECONDS)
+        self._terms = Terms(heartbeat, observer)
+        self._lookouts: dict[int, Lookout] = {}
+        self._numbers = itertools.count()
+        # (when to look, number).  Numbers instead of connections, so that one that was removed is
+        # not kept until its turn.
+        self._agenda: list[tuple[float, int]] = []
+        self._nap = trio.CancelScope()
+        self._least_nap = min(heartbeat.interval, heartbeat.timeout) * _LATENESS
+
+    @property
+    def lost(self) -> int:
+        """How many connections it has ended since their peers were silent."""
+        return self._terms.lost
+
+    def add(self, connection: Connection) -> int:
+        """Watch *connection*; the number returned is for `remove`."""
+        number = next(self._numbers)
+        lookout = self._lookouts[number] = Lookout(connection, self._terms)
+        self._push(lookout.due, number)
+        return number
+
+    def remove(self, number: int) -> None:
+        del self._lookouts[number]
+        if len(self._agenda) > 2 * len(self._lookouts):
+            # Most are of connections that have gone, some of them long before they were due.
+            self._agenda = [entry for entry in self._agenda if entry[1] in self._lookouts]
+            heapify(self._agenda)
+
+    def _push(self, due: float, number: int) -> None:
+        heappush(self._agenda, (due, number))
+        self._nap.deadline = min(self._nap.deadline, due)
+
+    async def run(self) -> NoReturn:
+        looks = 0
+        now = -math.inf
+        while True:
+            with trio.CancelScope() as self._nap:
+                due = self._agenda[0][0] if self._agenda else math.inf
+                self._nap.deadline = max(due, now + self._least_nap)
+                await trio.sleep_forever()
+            now = trio.current_time()
+            self.lateness.observe(now - self._nap.deadline)
+            # Whoever became readable at the same moment reads first.
+            await trio.lowlevel.checkpoint()
+            while self._agenda and self._agenda[0][0] <= now:
+                _, number = heappop(self._agenda)
+                # NOTE: no connection in a variable here, which would keep it until the next look.
+                self._look(number, now)
+                looks += 1
+                if looks % _LOOKS_PER_CHECKPOINT == 0:
+                    await trio.lowlevel.checkpoint()
+
+    def _look(self, number: int, now: float) -> None:
+        lookout = self._lookouts.get(number)
+        if lookout is not None:
+            lookout.look(now)
+            if lookout.due < math.inf:
+                self._push(lookout.due, number)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 import trioweb
-from tests.support import BINARY, CLOSE, PING, PONG, TEXT
+from tests.support import BINARY, CLOSE, PING, PONG, TEXT, small_buffers
 from trioweb import Client, Retry, Unsent
 from trioweb.testing import RawPeer, stream_pair
 
@@ -22,6 +22,7 @@ URL: Final = "ws://server/"
 # One attempt, so that what ended it comes out as `GaveUp.last`.
 ONCE: Final = Retry(max_attempts=1)
 
+MakePair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 Serve = Callable[[trio.abc.Stream], Awaitable[object]]
 
 
@@ -33,9 +34,7 @@ class Door:
         asked: what for, as (host, port).
     """
 
-    def __init__(
-        self, make_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = stream_pair
-    ) -> None:
+    def __init__(self, make_pair: MakePair = stream_pair) -> None:
         self.times: list[float] = []
         self.asked: list[tuple[str, int]] = []
         self._make_pair = make_pair
@@ -74,10 +73,20 @@ async def open_at(door: Door, url: Any = URL, **options: Any) -> AsyncGenerator[
         yield client
 
 
+def kernel_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a connection through the kernel, which takes 10 to 20 KiB each way."""
+    ends = trio.socket.socketpair()
+    for end in ends:
+        small_buffers(end)
+    return trio.SocketStream(ends[0]), trio.SocketStream(ends[1])
+
+
 @asynccontextmanager
-async def open_raw(**options: Any) -> AsyncGenerator[tuple[Client, RawPeer]]:
+async def open_raw(
+    make_pair: MakePair = stream_pair, **options: Any
+) -> AsyncGenerator[tuple[Client, RawPeer]]:
     """A client in its first session, and the raw server of that."""
-    door = Door()
+    door = Door(make_pair)
     async with open_at(door, **options) as client:
         peer = await door.accept()
         await client.wait_open()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NoReturn, TypeAlias
 
-import trio
-
 from trioweb import Connection, Recovery, Topic
 from trioweb._client._confirmation import MAX_WINDOW, Confirmation
 from trioweb._client._outbox import OutboxQueue
 from trioweb._client._retry import Schedule
-from trioweb._client._sending import Sender
-from trioweb._heartbeat import Monitor
-from trioweb._link import Link
+from trioweb._heartbeat import Lookout
 from trioweb._server._handling import Handling
 from trioweb._topics import Since, _delivery, _placing
 from trioweb._topics._pump import Pump
@@ -36,16 +33,12 @@ def _forget_what_is_in_flight(self: OutboxQueue) -> None:
     self.settle(self.sent)
 
 
-async def _look_at_nothing(self: Monitor) -> NoReturn:
-    await trio.sleep_forever()
-    raise AssertionError
+def _look_at_nothing(self: Lookout, now: float) -> None:
+    self.due = math.inf
 
 
-async def _ask_without_a_deadline(self: Sender, link: Link) -> None:
-    while True:
-        if not self._outbox.waiting and not self._confirmation.is_asked(self._outbox.sent):
-            self._ask(link)
-        await link.wait_change()
+def _wait_for_ever(self: Confirmation, now: float, paused_at: float | None) -> float:
+    return math.inf
 
 
 def _open_the_window_at_once(self: Confirmation, now: float, settled: int) -> None:
@@ -92,8 +85,8 @@ Mutants: TypeAlias = dict[str, tuple[object, str, Callable[..., Any]]]
 
 MUTANTS: Final[Mutants] = {
     "nothing is sent again": (OutboxQueue, "rewind", _forget_what_is_in_flight),
-    "no heartbeat": (Monitor, "run", _look_at_nothing),
-    "a confirming ping may stay unanswered": (Sender, "confirm", _ask_without_a_deadline),
+    "no heartbeat": (Lookout, "look", _look_at_nothing),
+    "a confirming ping may stay unanswered": (Confirmation, "deadline", _wait_for_ever),
     "confirmation does not start slowly": (Confirmation, "begin", _open_the_window_at_once),
     "deaths do not shrink the window": (Confirmation, "begin", _keep_the_window),
     "every connection counts as stable": (Schedule, "opened_for", _call_everything_stable),

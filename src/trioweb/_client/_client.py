@@ -55,6 +55,8 @@ class ClientStatistics:
 class Client:
     """A WebSocket client that outlives its connections.  `open_client` makes one."""
 
+    __slots__ = ("__weakref__", "_life", "_own", "_sends")
+
     def __init__(self, life: Life) -> None:
         self._life = life
         # That of `receive` and iterating.

@@ -8,7 +8,7 @@ from random import Random
 import trio
 
 from .._errors import CloseCode, TriowebError, leaving_code, single_cause
-from .._link import State
+from .._link import Spawn, State
 from .._policy import Heartbeat, Outbox
 from ._ending import Ending, Event, Phase
 from ._outbox import OutboxQueue
@@ -28,23 +28,31 @@ class Life:
         signal, outbox, ending, room, sender, reception, supervisor: its parts.
     """
 
+    __slots__ = (
+        "_close_timeout",
+        "_scope",
+        "ending",
+        "outbox",
+        "reception",
+        "room",
+        "sender",
+        "signal",
+        "supervisor",
+    )
+
     def __init__(self, plan: Plan, outbox: Outbox, *, receive: bool, random: Random) -> None:
         # The peer has so long to answer, and the program to receive where an answer needs that.
         timeout = (plan.heartbeat or Heartbeat()).timeout
         self.signal = Signal()
         self.outbox = OutboxQueue(outbox)
         self.ending = Ending(self.outbox)
-        self.room = WaitingRoom(
-            self.outbox,
-            self.signal,
-            self.ending,
-            why_stuck=lambda: self.reception.why_stuck(),
-            write=lambda: self.sender.write_waiting(),
-        )
+        self.room = WaitingRoom(self.outbox, self.signal, self.ending)
         self.sender = Sender(
             self.outbox, confirm_timeout=timeout, signal=self.signal, room=self.room
         )
         self.reception = Reception(self.signal, receives=receive, patience=timeout, room=self.room)
+        self.room.why_stuck = self.reception.why_stuck
+        self.room.write = self.sender.write_waiting
         self.supervisor = Supervisor(plan, self.sender, self.reception, self.signal, random)
         self._close_timeout = plan.limits.close_timeout
         self._scope = trio.CancelScope()
@@ -135,13 +143,17 @@ class Life:
         if error is not None:
             raise error
 
-    async def supervise(self) -> None:
-        """The client's task; an error in it cancels the block."""
+    async def supervise(self, spawn: Spawn) -> None:
+        """The client's task; an error in it cancels the block.
+
+        Args:
+            spawn: starts a task in the block's nursery.
+        """
         error: Exception | None = None
         is_over = False
         try:
             with self._scope:
-                is_over = self.ending.give_up(*await self.supervisor.run())
+                is_over = self.ending.give_up(*await self.supervisor.run(spawn))
         except Exception as exc:
             cause = single_cause(exc)
             error = cause.error if isinstance(cause, TheirError) else exc

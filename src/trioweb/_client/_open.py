@@ -14,10 +14,12 @@ import trio
 from .._arguments import check_kind
 from .._connection import Connection
 from .._errors import CloseCode, leaving_code, shown_url, without_cancelled
+from .._heartbeat import Lookout, Terms
 from .._nursery import open_hidden_nursery, protected_block
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits
 from .._protocol._url import Target, parse_url
+from ._attending import Reading, attend
 from ._opener import DEFAULT_REDIRECTS, Dial, Opener, has_header
 from ._proxy import ENVIRONMENT
 from ._redirects import Visit
@@ -105,7 +107,12 @@ async def open_connection(
 
     opened = await opener.open(visit, trio.current_time() + limits.connect_timeout)
     async with open_hidden_nursery() as nursery:
-        connection = opened.start(nursery, heartbeat, limits)
+        reading = Reading()
+        connection = opened.start(nursery.start_soon, heartbeat, limits, reading)
+        lookout = None
+        if heartbeat is not None:
+            lookout = Lookout(connection, Terms(heartbeat), keeps_alive=True)
+        nursery.start_soon(attend, connection.link, reading, lookout)
         try:
             yield connection
         except BaseException as exc:

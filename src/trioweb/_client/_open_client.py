@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from random import Random
+from types import TracebackType
+
+from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_async, check_kind
 from .._chance import new_random
-from .._nursery import open_hidden_nursery, protected_block
+from .._nursery import open_hidden_nursery
 from .._observer import Observer
 from .._policy import Deflate, Heartbeat, Limits, Outbox, Retry
 from ._client import Client
@@ -19,8 +22,7 @@ from ._proxy import ENVIRONMENT
 from ._supervisor import HeadersArgument, OnOpen, Plan, SubprotocolsArgument, UrlArgument
 
 
-@protected_block
-async def open_client(
+def open_client(
     url: UrlArgument,
     *,
     retry: Retry = Retry(),
@@ -39,7 +41,7 @@ async def open_client(
     user_agent: str | None = None,
     random: Random | None = None,
     observer: Observer | None = None,
-) -> AsyncGenerator[Client]:
+) -> AbstractAsyncContextManager[Client]:
     """Hold a client that connects, and connects again, for the length of the block.
 
     The block begins at once: `wait_open` waits for the first connection, `send` does not
@@ -112,12 +114,49 @@ async def open_client(
         limits=limits,
         observer=observer,
     )
-    life = Life(plan, outbox, receive=receive, random=random or new_random())
-    async with open_hidden_nursery() as nursery:
-        nursery.start_soon(life.supervise)
+    return _Block(Life(plan, outbox, receive=receive, random=random or new_random()))
+
+
+class _Block:
+    """The block of a client.
+
+    A class, since the frame of a generator would be 0.7 KiB of each client that idles.
+    """
+
+    __slots__ = ("_life", "_nursery")
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._nursery = open_hidden_nursery()
+
+    # As `protected_block`.
+    @enable_ki_protection
+    async def __aenter__(self) -> Client:
+        nursery = await self._nursery.__aenter__()
+        nursery.start_soon(self._life.supervise, nursery.start_soon)
+        return Client(self._life)
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        error = value
         try:
-            yield Client(life)
-            await life.leave()
-        except BaseException as exc:
-            life.abandon(exc)
-            raise
+            if error is None:
+                try:
+                    await self._life.leave()
+                except BaseException as exc:
+                    error = exc
+            if error is not None:
+                self._life.abandon(error)
+            cause = None if error is None else type(error)
+            if await self._nursery.__aexit__(cause, error, traceback):
+                return True
+            if error is None or error is value:
+                return False
+            raise error
+        finally:
+            del error, value  # their tracebacks lead to this frame

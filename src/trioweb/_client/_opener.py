@@ -26,9 +26,8 @@ from .._errors import (
 )
 from .._handshake import Switch, connect
 from .._heads import addresses
-from .._heartbeat import Monitor, heartbeat_replies
-from .._link import Link
-from .._observer import Observer
+from .._heartbeat import heartbeat_replies
+from .._link import Link, Reads, Spawn
 from .._policy import Deflate, Heartbeat, Limits
 from .._protocol._deflate import check_compression
 from .._protocol._http import Request
@@ -55,35 +54,35 @@ class Established:
 
     def start(
         self,
-        nursery: trio.Nursery,
+        spawn: Spawn,
         heartbeat: Heartbeat | None,
         limits: Limits,
-        observer: Observer | None = None,
+        reads: Reads,
     ) -> Connection:
-        """Have *nursery* hold the connection that this is."""
+        """Begin the connection that this is.
+
+        Args:
+            spawn: starts a task in the nursery that holds it.
+            reads: reads from it, if it can; otherwise a task of its own does.
+        """
         agreed = self.switch.compression
         link = Link(
             self.stream,
             self.switch.rest,
             is_client=True,
             limits=limits,
-            spawn=nursery.start_soon,
+            spawn=spawn,
             replies=heartbeat_replies(heartbeat),
             compression=agreed,
         )
-        link.carrier.start()
-        connection = Connection(
+        link.carrier.start(reads)
+        return Connection(
             link,
             self.request,
             subprotocol=self.switch.subprotocol,
             extensions="" if agreed is None else agreed.text,
             response_headers=self.switch.headers,
         )
-        if heartbeat is not None:
-            monitor = Monitor(heartbeat, keeps_alive=True, observer=observer)
-            monitor.add(connection)
-            nursery.start_soon(monitor.run)
-        return connection
 
 
 @dataclass(frozen=True, slots=True)

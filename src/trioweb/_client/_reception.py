@@ -43,6 +43,23 @@ class Reception:
         received, discarded: see `ClientStatistics`.
     """
 
+    __slots__ = (
+        "_end",
+        "_ends_quietly",
+        "_holds_up",
+        "_jam",
+        "_patience",
+        "_receives",
+        "_session",
+        "_signal",
+        "_streams",
+        "_unclaimed",
+        "_waiting_room",
+        "discarded",
+        "makes_way",
+        "received",
+    )
+
     def __init__(
         self,
         signal: Signal,
@@ -115,8 +132,17 @@ class Reception:
         for stream in self._streams:
             stream.tell(event)
 
+    def attend(self, link: Link) -> float:
+        """Move what has arrived to the streams, as far as they have room, and tell if it is in the
+        way for too long; return when that is to be looked at again, unless something changes."""
+        while True:
+            self._distribute(link)
+            deadline = self._look()
+            if not self._clear(deadline):
+                return deadline
+
     async def deliver(self, link: Link) -> None:
-        """A session's task: move what arrives to the streams, as far as they have room."""
+        """A task for the time in which a link closes: do the same."""
         while True:
             self._distribute(link)
             await self._wait_change()
@@ -124,17 +150,22 @@ class Reception:
     async def _wait_change(self) -> None:
         """Wait for something to do; meanwhile, tell if what is received is in the way for long."""
         deadline = self._look()
-        if self.makes_way and self._jam.is_on:
-            self._discard()
-        elif deadline == math.inf:
-            await self._signal.wait_change()
-        else:
+        if not self._clear(deadline):
             with trio.move_on_at(deadline):
                 await self._signal.wait_change()
-                return
-            if not self.makes_way and self._look() <= trio.current_time():
-                self._jam.tell()
-                self._tell_of_jam()
+
+    def _clear(self, deadline: float) -> bool:
+        """See to what has been in the way until *deadline*; return whether something was done."""
+        if self.makes_way:
+            is_on = self._jam.is_on
+            if is_on:
+                self._discard()
+            return is_on
+        is_due = deadline <= trio.current_time()
+        if is_due:
+            self._jam.tell()
+            self._tell_of_jam()
+        return is_due
 
     def _look(self) -> float:
         """When to tell that somebody has to receive, if nobody does: infinity if nobody has to.

@@ -7,13 +7,15 @@ link has drained, and when a session begins.
 from __future__ import annotations
 
 import logging
+import math
+from functools import partial
 from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._errors import OutboxFull
-from .._link import Link, State
+from .._link import OPEN, Link
 from .._logs import log
 from .._protocol._frames import encode_data
 from ._confirmation import MAX_WINDOW, Confirmation
@@ -29,15 +31,21 @@ _BATCH_MESSAGES: Final = MAX_WINDOW
 _BATCH_BYTES: Final = 64 * 2**10
 
 
+def _pass_over() -> None:
+    """Of the end of a link, the session's task tells."""
+
+
 class Sender:
     """What a client has accepted to send.
 
     Args:
         outbox: where that is.
-        confirm_timeout: seconds within which a confirmation must come; see `confirm`.
+        confirm_timeout: seconds within which a confirmation must come; see `attend`.
         signal: has the link.
         room: those who wait for the server.
     """
+
+    __slots__ = ("_confirmation", "_outbox", "_policy", "_room", "_signal", "_unfinished")
 
     def __init__(
         self, outbox: OutboxQueue, *, confirm_timeout: float, signal: Signal, room: WaitingRoom
@@ -49,12 +57,8 @@ class Sender:
         # The next message is with the link, which has yet to write the rest of it: the size
         # of its frame, or 0.
         self._unfinished = 0
-        self._confirmation = Confirmation(confirm_timeout)
-
-    @property
-    def confirms(self) -> bool:
-        """Whether messages are kept until they are confirmed."""
-        return self._policy.confirm
+        # Of messages that are kept until they are confirmed.
+        self._confirmation = Confirmation(confirm_timeout) if outbox.policy.confirm else None
 
     def accept(self, entry: Entry) -> bool:
         """Take a message into the outbox, if that needs no waiting.
@@ -83,9 +87,10 @@ class Sender:
 
     def begin(self, link: Link) -> None:
         """A session begins: what the last one left in flight is written again."""
-        self._confirmation.begin(trio.current_time(), self._outbox.settled)
-        link.queue.set_hooks(self, closed=lambda: None, drained=self._on_drained)
-        if self._policy.confirm and self._outbox.will_resend:
+        if self._confirmation is not None:
+            self._confirmation.begin(trio.current_time(), self._outbox.settled)
+        link.queue.set_hooks(self, closed=_pass_over, drained=self._on_drained)
+        if self._confirmation is not None and self._outbox.will_resend:
             # Its pong says that this path answers pings; see `finish`.
             link.pulse.ping()
         self.write_waiting()
@@ -99,7 +104,8 @@ class Sender:
         if self._unfinished and not link.queue.is_cut:
             self._outbox.mark_sent(1)
         self._unfinished = 0
-        self._confirmation.finish(trio.current_time(), link.inbox.paused_at)
+        if self._confirmation is not None:
+            self._confirmation.finish(trio.current_time(), link.inbox.paused_at)
         # A pong answers all pings before it.  So one that came was to a ping that was sent before
         # any message that is not confirmed, and what that ended in is not the path's fault.
         undelivered = [] if link.pulse.latency is None else self._outbox.give_up()
@@ -126,8 +132,8 @@ class Sender:
             if not self._room.admit():
                 break
         self._room.look()
-        if self._policy.confirm:
-            # Its task asks about what was written.
+        if self._confirmation is not None:
+            # `attend` asks about what was written.
             self._signal.changed()
 
     def _may_write(self, link: Link) -> int:
@@ -138,7 +144,7 @@ class Sender:
         # What is not a kernel socket queues what it is given, and when it dies, nobody knows
         # how much of that it wrote.  So there each message waits until the last is written.
         count = _BATCH_MESSAGES if link.queue.is_direct else 1
-        if self._policy.confirm:
+        if self._confirmation is not None:
             count = min(count, self._confirmation.room(outbox.sent, outbox.settled))
         return count
 
@@ -172,33 +178,34 @@ class Sender:
     def _mark_sent(self, link: Link, count: int, size: int) -> None:
         link.queue.messages_sent += count
         self._outbox.mark_sent(count)
-        if self._policy.confirm and self._confirmation.is_due(self._outbox.sent, size):
-            self._ask(link)
+        confirmation = self._confirmation
+        if confirmation is not None and confirmation.is_due(self._outbox.sent, size):
+            self._ask(link, confirmation)
 
-    def _ask(self, link: Link) -> None:
+    def _ask(self, link: Link, confirmation: Confirmation) -> None:
         """Send a ping behind what was written: a WebSocket is ordered and a pong must echo
         its ping, so that pong proves that all of it was received (RFC 6455 section 5.5.3)."""
-        self._confirmation.asked(trio.current_time(), self._outbox.sent)
-        link.pulse.ping(self._on_confirmed)
+        confirmation.asked(trio.current_time(), self._outbox.sent)
+        link.pulse.ping(partial(self._on_confirmed, confirmation))
 
-    def _on_confirmed(self) -> None:
-        self._outbox.settle(self._confirmation.confirmed(trio.current_time()))
+    def _on_confirmed(self, confirmation: Confirmation) -> None:
+        self._outbox.settle(confirmation.confirmed(trio.current_time()))
         self.write_waiting()
 
-    async def confirm(self, link: Link) -> None:
-        """A session's task, where messages are confirmed.
+    def attend(self, link: Link) -> float:
+        """Where messages are confirmed, ask about what the last ping does not cover, and leave a
+        server of which no confirmation comes while we are reading, even if it sends other things.
 
-        Asks about what the last ping does not cover, and leaves a server of which no
-        confirmation comes while we are reading, even if it sends other things.
+        Returns:
+            When to look again, unless something changes.
         """
         confirmation = self._confirmation
-        while link.state is State.OPEN:
-            if not self._outbox.waiting and not confirmation.is_asked(self._outbox.sent):
-                self._ask(link)
-            now = trio.current_time()
-            deadline = confirmation.deadline(now, link.inbox.paused_at)
-            if deadline <= now:
-                link.abort(f"no confirmation for {confirmation.timeout:g} s")
-                return
-            with trio.move_on_at(deadline):
-                await link.wait_change()
+        if confirmation is None or link.state is not OPEN:
+            return math.inf
+        if not self._outbox.waiting and not confirmation.is_asked(self._outbox.sent):
+            self._ask(link, confirmation)
+        now = trio.current_time()
+        deadline = confirmation.deadline(now, link.inbox.paused_at)
+        if deadline <= now:
+            link.abort(f"no confirmation for {confirmation.timeout:g} s")
+        return deadline

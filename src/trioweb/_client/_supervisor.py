@@ -20,16 +20,19 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from .._callbacks import awaitable
 from .._connection import Connection, is_own_end
 from .._errors import (
+    CloseCode,
     ClosedLocally,
     ConnectFailed,
     causes,
     single_cause,
 )
-from .._link import Link, State
+from .._heartbeat import Lookout, Terms
+from .._link import Link, Spawn
 from .._logs import log
 from .._observer import Observer, tell
 from .._policy import Heartbeat, Limits, Retry
 from .._protocol._http import format_address
+from ._attending import Reading, attend
 from ._events import Opened, Waiting
 from ._open import HeaderArgument, Offer
 from ._opener import Established, Opener
@@ -85,6 +88,26 @@ class Supervisor:
         last_error: what ended the last attempt, or the session that it led to.
     """
 
+    __slots__ = (
+        "_asked_at_once",
+        "_asks",
+        "_chores",
+        "_is_asked_to_wait",
+        "_judge",
+        "_last_link",
+        "_lasted",
+        "_nap",
+        "_plan",
+        "_reception",
+        "_schedule",
+        "_sender",
+        "_signal",
+        "_terms",
+        "attempts",
+        "last_error",
+        "sessions",
+    )
+
     def __init__(
         self, plan: Plan, sender: Sender, reception: Reception, signal: Signal, random: Random
     ) -> None:
@@ -94,22 +117,30 @@ class Supervisor:
         self._plan = plan
         self._sender = sender
         self._reception = reception
+        # Of a session: first what has come is given out.
+        self._chores = reception.attend, sender.attend
         self._signal = signal
         self._schedule = Schedule(plan.retry, random)
         makers = (plan.url, plan.headers, plan.subprotocols)
-        self._judge = Judge(plan.retry.worth, renews=any(map(callable, makers)))
+        # Whether the user is asked something for each attempt.
+        self._asks = any(map(callable, makers))
+        self._judge = Judge(plan.retry.worth, renews=self._asks)
+        self._terms = None if plan.heartbeat is None else Terms(plan.heartbeat, plan.observer)
         # How long the attempt's connection was in use, None if there was none; and what carried
         # it, until its end is told.
         self._lasted: float | None = None
         self._last_link: Link | None = None
         # The wait for the next attempt; and whether it is the server that asks for it.
-        self._nap = trio.CancelScope()
+        self._nap: trio.CancelScope | None = None
         self._is_asked_to_wait = False
         # Whether the user does not want the policy to be asked.
         self._asked_at_once = False
 
-    async def run(self) -> tuple[int, Exception]:
+    async def run(self, spawn: Spawn) -> tuple[int, Exception]:
         """Connect, again and again, until the policy gives up.
+
+        Args:
+            spawn: starts a task of a connection.  It ends with that, by the end of this.
 
         Returns:
             How many attempts there were since the last stable connection, and what ended
@@ -121,7 +152,7 @@ class Supervisor:
         while True:
             self.attempts += 1
             self._schedule.begin(trio.current_time())
-            cause = self.last_error = await self._attempt()
+            cause = self.last_error = await self._attempt(spawn)
             attempts = self._schedule.attempts
             observer = self._plan.observer
             if observer is not None and self._lasted is None:
@@ -149,14 +180,15 @@ class Supervisor:
     def hurry(self) -> None:
         """Try at once, where the next attempt is waited for and the server has not asked for
         that."""
-        if not self._is_asked_to_wait:
+        if self._nap is not None and not self._is_asked_to_wait:
             self._nap.cancel()
 
     def reconnect(self, code: int, reason: str) -> None:
         """End this session, or what is waited for, and try at once."""
         link = self._signal.link
         if link is None:
-            self._nap.cancel()
+            if self._nap is not None:
+                self._nap.cancel()
         else:
             self._asked_at_once = True
             link.close(code, reason)
@@ -179,52 +211,43 @@ class Supervisor:
 
     # What it opens is closed, in the end.  The callables of the user's are interrupted as ever.
     @enable_ki_protection
-    async def _attempt(self) -> Exception:
-        """Try to connect and, if that works, run the session; return why it is over."""
+    async def _attempt(self, spawn: Spawn) -> Exception:
+        """Try to connect and, if that works, hold the connection until it is over; return why it
+        is over."""
         self._lasted = None
-        seconds = self._plan.limits.connect_timeout
-        deadline = trio.current_time() + seconds
-        asking = "url"
-        try:
-            with trio.move_on_at(deadline):
-                url = await _ask("url", self._plan.url)
-                asking = "headers"
-                headers: HeaderArgument = await _ask("headers", self._plan.headers)
-                asking = "subprotocols"
-                subprotocols = await _ask("subprotocols", self._plan.subprotocols)
-                asking = ""
-            if asking:
-                return ConnectFailed(f"{asking} was not through within {seconds:g} s")
-            visit = self._plan.offer.visit(url, headers, subprotocols)
-            opened = await self._plan.opener.open(visit, deadline)
-        except Exception as exc:
-            return _cause_of(exc)
-        return await self._use(opened, deadline)
-
-    async def _use(self, opened: Established, deadline: float) -> Exception:
-        """Hold a connection until it is over; return why it is."""
+        plan, observer = self._plan, self._plan.observer
+        deadline = trio.current_time() + plan.limits.connect_timeout
+        opened = await self._open(deadline)
+        if isinstance(opened, Exception):
+            return opened
         self._lasted = 0
-        observer = self._plan.observer
-        connection: Connection | None = None
+        reading = Reading()
+        connection = opened.start(spawn, plan.heartbeat, plan.limits, reading)
+        link = self._last_link = connection.link
+        lookout = None
+        if self._terms is not None:
+            lookout = Lookout(connection, self._terms, keeps_alive=True)
         try:
-            async with trio.open_nursery() as nursery:
-                connection = opened.start(
-                    nursery, self._plan.heartbeat, self._plan.limits, observer
-                )
-                link = self._last_link = connection.link
-                if observer is not None:
-                    tell(observer.on_open, connection)
-                is_greeted, failure = await self._greet(connection, deadline)
-                if is_greeted:
-                    connection._hand_over()
-                    await self._run_session(connection, nursery)
-                # Where it was this side that closed, the close timeout is all the limit there is.
-                ours = isinstance(link.error(), ClosedLocally) and not self._asked_at_once
-                with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
-                    await link.wait_closed()
-                nursery.cancel_scope.cancel()
+            if observer is not None:
+                tell(observer.on_open, connection)
+            is_greeted, failure = await self._greet(connection, reading, lookout, deadline)
+            if is_greeted:
+                connection._hand_over()
+                begun_at = trio.current_time()
+                try:
+                    self._begin_session(connection, reading)
+                    await attend(link, reading, lookout, self._chores)
+                finally:
+                    self._end_session(begun_at)
+            await self._see_off(link, is_greeted)
         finally:
-            if observer is not None and connection is not None:
+            # A cancellation is told the server if the kernel takes that at once.
+            link.close(CloseCode.GOING_AWAY)
+            link.abort("not waited for any more")
+            # This waits for nobody else.
+            with trio.CancelScope(shield=True):
+                await link.wait_closed()
+            if observer is not None:
                 tell(observer.on_end, connection)
         undelivered = self._sender.finish(link)
         await self._reception.finish()
@@ -232,9 +255,46 @@ class Supervisor:
             self._reception.tell(each)
         return failure or link.error()
 
+    async def _open(self, deadline: float) -> Established | Exception:
+        """Ask the user what is to be asked, and connect; return what came of it."""
+        plan = self._plan
+        asking = "url"
+        try:
+            # Without a deadline where nothing is asked, as Trio keeps each for a while.
+            with trio.move_on_at(deadline if self._asks else math.inf):
+                url = await _ask("url", plan.url)
+                asking = "headers"
+                headers: HeaderArgument = await _ask("headers", plan.headers)
+                asking = "subprotocols"
+                subprotocols = await _ask("subprotocols", plan.subprotocols)
+                asking = ""
+            if asking:
+                seconds = plan.limits.connect_timeout
+                return ConnectFailed(f"{asking} was not through within {seconds:g} s")
+            visit = plan.offer.visit(url, headers, subprotocols)
+            return await plan.opener.open(visit, deadline)
+        except Exception as exc:
+            return _cause_of(exc)
+
+    async def _see_off(self, link: Link, is_greeted: bool) -> None:
+        """Wait until *link* has closed, as long as that is worth it."""
+        # Where it was this side that closed, the close timeout is all the limit there is.
+        ours = isinstance(link.error(), ClosedLocally) and not self._asked_at_once
+        async with trio.open_nursery() as nursery:
+            if is_greeted:
+                # Somebody may make room for what had arrived.
+                nursery.start_soon(self._reception.deliver, link)
+            with trio.move_on_after(math.inf if ours else _LINGER_SECONDS):
+                await link.wait_closed()
+            nursery.cancel_scope.cancel()
+
     @disable_ki_protection
     async def _greet(
-        self, connection: Connection, deadline: float
+        self,
+        connection: Connection,
+        reading: Reading,
+        lookout: Lookout | None,
+        deadline: float,
     ) -> tuple[bool, Exception | None]:
         """Run the user's `on_open`; return whether it came through, and what of its own, if
         anything, kept it from that.  If it did not, the connection ends."""
@@ -246,7 +306,11 @@ class Supervisor:
         try:
             # NOTE: within the `try`, as errors may come with this scope's own cancellation.
             with trio.move_on_at(deadline):
-                await awaitable("on_open(connection)", self._plan.on_open(connection))
+                # Which may wait for what comes, so that another task attends meanwhile.
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(attend, connection.link, reading, lookout)
+                    await awaitable("on_open(connection)", self._plan.on_open(connection))
+                    nursery.cancel_scope.cancel()
                 return True, None
         except Exception as exc:
             if is_own_end(exc, connection):
@@ -258,24 +322,18 @@ class Supervisor:
         connection.link.abort(why)
         return False, failure
 
-    async def _run_session(self, connection: Connection, nursery: trio.Nursery) -> None:
-        """Use an open connection for as long as it is."""
+    def _begin_session(self, connection: Connection, reading: Reading) -> None:
+        """Use an open connection from now on."""
         link = connection.link
-        begun_at = trio.current_time()
         self.sessions += 1
         who = format_address(connection.remote)
         log(_logger, logging.INFO, connection, "connected: %r", connection, address=who)
-        self._signal.set_link(link)
-        try:
-            self._reception.begin(Opened(self.sessions, connection.subprotocol), link)
-            self._sender.begin(link)
-            nursery.start_soon(self._reception.deliver, link)
-            if self._sender.confirms:
-                nursery.start_soon(self._sender.confirm, link)
-            while link.state is State.OPEN:
-                await link.wait_change()
-        finally:
-            self._signal.set_link(None)
+        self._signal.set_link(link, reading.wake)
+        self._reception.begin(Opened(self.sessions, connection.subprotocol), link)
+        self._sender.begin(link)
+
+    def _end_session(self, begun_at: float) -> None:
+        self._signal.set_link(None)
         self._lasted = trio.current_time() - begun_at
         self._schedule.opened_for(self._lasted)
 

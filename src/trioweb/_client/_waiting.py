@@ -43,6 +43,8 @@ class Jam:
         patience: seconds after which whoever waits is told.
     """
 
+    __slots__ = ("_mark", "_patience", "_since", "_told")
+
     def __init__(self, patience: float) -> None:
         self._patience = patience
         # How far reception was when it was found in the way, and since when; None if it is not.
@@ -90,24 +92,29 @@ _Line: TypeAlias = Line[_Waiter]
 class WaitingRoom:
     """All who wait for the server.
 
-    Args:
+    Attributes:
         why_stuck: why who begins to wait now would have to wait for the program itself, or None.
         write: writes what was admitted.
     """
 
-    def __init__(
-        self,
-        outbox: OutboxQueue,
-        signal: Signal,
-        ending: Ending,
-        why_stuck: Callable[[], str | None],
-        write: Callable[[], None],
-    ) -> None:
+    __slots__ = (
+        "_ending",
+        "_flushers",
+        "_openers",
+        "_outbox",
+        "_senders",
+        "_signal",
+        "why_stuck",
+        "write",
+    )
+
+    def __init__(self, outbox: OutboxQueue, signal: Signal, ending: Ending) -> None:
         self._outbox = outbox
         self._signal = signal
         self._ending = ending
-        self._why_stuck = why_stuck
-        self._write = write
+        # Of those who are told about this room, and come after it.
+        self.why_stuck: Callable[[], str | None]
+        self.write: Callable[[], None]
         self._senders: _Line = Line()
         self._flushers: _Line = Line()
         self._openers: _Line = Line()
@@ -148,13 +155,13 @@ class WaitingRoom:
                 self._signal.link.inbox.stretch(_STRETCH)
             # There may be room in a stream that has not told of it yet, as it is little.
             self._signal.changed()
-            text = self._why_stuck()
+            text = self.why_stuck()
             if text is not None:
                 raise NotReceiving(text)
             await line.wait(waiter)
         except trio.Cancelled:
             # What was behind it may be smaller.
-            self._write()
+            self.write()
             raise
         finally:
             self.stretch_inbox()

@@ -1,6 +1,6 @@
 """One connection over its transport: what goes out, what comes in, and how it ends."""
 
-from ._carrying import END_OF_TRANSPORT
+from ._carrying import END_OF_TRANSPORT, Reads
 from ._contain import describe
 from ._link import Link
 from ._owner import Spawn
@@ -12,6 +12,7 @@ __all__ = [
     "OPEN",
     "Link",
     "LinkStatistics",
+    "Reads",
     "SendQueue",
     "Spawn",
     "State",

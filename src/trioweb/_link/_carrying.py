@@ -182,7 +182,8 @@ class Carrier:
         link = self._link
         if self._reads is None or self._fileno is None or link.incoming.tls is not None:
             return False
-        if link.queue.state is not IDLE:
+        # A client waits for the server to close the transport (section 7.1.1).
+        if link.is_client or link.queue.state is not IDLE:
             return False
         try:
             return not os.read(self._fileno(), 1)

@@ -1,0 +1,138 @@
+"""What one task does for an open connection of a client: it reads, and sees to all that is due.
+
+Whoever gives out what has come, or asks for confirmations, does that at once when it is called, and
+says when to call it again; so does the heartbeat.  So one task waits for all of them: each more
+would be 2 to 3 KiB of a client that idles.
+
+NOTE: Whatever may change what is due wakes that task: a link by `changed` or, where it is read from
+here, by `unwatch`; and everything else of a client by `Signal.changed`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from .._heartbeat import Lookout
+from .._link import END_OF_TRANSPORT, OPEN, Link, describe
+
+_READ_BYTES: Final = 120 * 2**10  # as the link
+
+
+class Reading:
+    """Reads for a link in the task that attends to it: see `Reads` of links.
+
+    It does so from when the link begins until the link ends, pauses or breaks.  From then on the
+    link reads for itself.
+
+    Attributes:
+        nap: the scope that the task is in while it waits here.
+    """
+
+    __slots__ = ("_fileno", "_is_waiting", "nap")
+
+    def __init__(self) -> None:
+        self.nap: trio.CancelScope | None = None
+        self._fileno: int | None = None
+        self._is_waiting = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the link is read from here."""
+        return self._fileno is not None
+
+    def watch(self, link: Link, fileno: int) -> None:
+        self._fileno = fileno
+
+    def unwatch(self, link: Link, fileno: int) -> None:
+        self._fileno = None
+        self.wake()
+
+    # As `Waitable.changed`.
+    @enable_ki_protection
+    def wake(self) -> None:
+        """End the wait in `read_once`, if there is one."""
+        if self._is_waiting and self.nap is not None:
+            # NOTE: not by `notify_closing`, which whoever waits to write would take for the end.
+            self.nap.cancel()
+
+    async def read_once(self, link: Link) -> None:
+        """Decode more of what has come; where there is nothing of that, wait for more, or `wake`.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
+        if link.incoming.is_undecoded:
+            # Twice: whoever was woken by what was decoded runs between the two.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            if self.is_on:
+                link.incoming.go_on()
+            return
+        assert self._fileno is not None
+        self._is_waiting = True
+        try:
+            await trio.lowlevel.wait_readable(self._fileno)
+        finally:
+            self._is_waiting = False
+        # Others have run since, and the descriptor may be another's.
+        if self._fileno is not None:
+            self._read(link, self._fileno)
+
+    def _read(self, link: Link, fileno: int) -> None:
+        try:
+            data = os.read(fileno, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            link.lost(describe(exc, link))
+            return
+        if data:
+            link.incoming.receive(data, trio.current_time())
+        else:
+            link.lost(END_OF_TRANSPORT)
+
+
+# As `Link.carry`.
+@enable_ki_protection
+async def attend(
+    link: Link,
+    reading: Reading,
+    lookout: Lookout | None,
+    chores: Sequence[Callable[[Link], float]] = (),
+) -> None:
+    """See to *link* until it is open no more, or cancelled.
+
+    Args:
+        lookout: looks for its signs of life; None where nobody wants that.
+        chores: are called whenever something may have changed, and return when to call them again
+            if nothing has.
+
+    Cancellation: nothing is lost.
+    """
+    while link.state is OPEN:
+        if lookout is not None and lookout.due <= trio.current_time():
+            # Whoever became readable at the same moment reads first.
+            await trio.lowlevel.checkpoint()
+            lookout.look(trio.current_time())
+        with trio.CancelScope() as nap:
+            reading.nap = nap
+            while link.state is OPEN:
+                due = math.inf if lookout is None else lookout.due
+                for chore in chores:
+                    due = min(due, chore(link))
+                if due != nap.deadline:
+                    nap.deadline = due
+                if reading.is_on and link.carrier.pause_if_due():
+                    link.carrier.read_alone()
+                if reading.is_on:
+                    await reading.read_once(link)
+                elif chores:
+                    await link.wait_change()
+                else:
+                    # No change makes the heartbeat due, so that messages need not wake this.
+                    await trio.sleep_forever()
