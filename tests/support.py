@@ -31,7 +31,7 @@ import trustme
 from trioweb import Connection, Limits, Request
 from trioweb._link import Link
 from trioweb._protocol._replies import reply_key
-from trioweb._server._reader import Reader
+from trioweb._reader import Reader
 from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair
 

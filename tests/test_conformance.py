@@ -37,7 +37,7 @@ from trioweb import (
     Limits,
     State,
 )
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 
 # Those that hold up a sender whose peer does not read.
 BOUNDED = [name for name in TRANSPORTS if name != "trio-memory"]

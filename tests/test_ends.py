@@ -28,7 +28,7 @@ from tests.support import (
     transport_of,
 )
 from trioweb import Connection
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 from trioweb._tls import TlsStream
 from trioweb.testing import Network
 

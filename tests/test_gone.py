@@ -32,7 +32,7 @@ from trioweb import Connection, ConnectionClosed, ConnectionLost, Heartbeat, Lim
 from trioweb._heartbeat import Monitor
 from trioweb._link import _carrying
 from trioweb._link._gone import seconds_unconfirmed
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 
 _TRANSPORTS = [name for name in TRANSPORTS if name != "trio-memory"]
 _HALVES = [name for name in _TRANSPORTS if not name.startswith("tls-")]

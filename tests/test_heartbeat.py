@@ -31,7 +31,7 @@ from trioweb._heartbeat import Monitor, Lookout, Terms, heartbeat_replies
 from trioweb._link import Link
 from trioweb._protocol._http import Request
 from trioweb._protocol._replies import reply_key
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 from trioweb._tls import TlsStream
 from trioweb.testing import stream_pair
 

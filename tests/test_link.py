@@ -38,7 +38,7 @@ from trioweb._link import Link, SendQueue, _carrying
 from trioweb._link._carrying import Carrier
 from trioweb._link._incoming import Incoming
 from trioweb._protocol._decoder import WORK_PER_FEED
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 from trioweb._wire._kernel import kernel_fileno, kernel_send
 from trioweb.testing import MemoryStream, stream_pair
 

@@ -37,7 +37,7 @@ from tests.support import (
 )
 from trioweb._handshake import encode_switch
 from trioweb._link._incoming import Incoming
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 from trioweb._tls import RECORD_BYTES, Tls, TlsStream, network_reason
 from trioweb.testing import stream_pair
 

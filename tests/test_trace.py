@@ -28,7 +28,7 @@ from tests.support import (
 from trioweb import Connection, Limits, State, open_hub
 from trioweb._link._traced import TracedWire
 from trioweb._protocol._outline import Outline
-from trioweb._server._reader import open_reader
+from trioweb._reader import open_reader
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from ._client import (
     Client,
     ClientStatistics,
+    Connections,
     Dial,
     Event,
     Lost,
@@ -15,6 +16,7 @@ from ._client import (
     is_worth_retry,
     open_client,
     open_connection,
+    open_connections,
 )
 from ._connection import Connection
 from ._errors import (
@@ -115,6 +117,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionLost",
     "ConnectionStatistics",
+    "Connections",
     "Deflate",
     "Dial",
     "Dismiss",
@@ -174,6 +177,7 @@ __all__ = [
     "metrics",
     "open_client",
     "open_connection",
+    "open_connections",
     "open_hub",
     "serve",
     "serve_listeners",

@@ -3,7 +3,7 @@
 A link that was silent for the interval is sent one ping (or the user's message), and aborted
 if it stays silent for the timeout after that.  So a dead peer is noticed within interval +
 timeout of the last byte heard from it; among many others, up to 2 % later.  A Lookout decides that
-for one link; a Monitor is the task that looks at those of a server.
+for one link; a Monitor is the task that looks at those of many.
 
 A client asks each interval, even a server that is not silent: servers, brokers and proxies close
 what sends nothing, and the latency is known by that.  Nothing is held against such a server.
@@ -201,14 +201,22 @@ class Monitor:
     """Watches connections; `run` is its task.
 
     Args:
+        keeps_alive: whether to ask peers that are not silent, too.
         observer: hears of stalls.
 
     Attributes:
         lateness: the seconds by which it woke up too late.
     """
 
-    def __init__(self, heartbeat: Heartbeat, *, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        heartbeat: Heartbeat,
+        *,
+        keeps_alive: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
         self.lateness = Histogram(SECONDS)
+        self._keeps_alive = keeps_alive
         self._terms = Terms(heartbeat, observer)
         self._lookouts: dict[int, Lookout] = {}
         self._numbers = itertools.count()
@@ -226,7 +234,9 @@ class Monitor:
     def add(self, connection: Connection) -> int:
         """Watch *connection*; the number returned is for `remove`."""
         number = next(self._numbers)
-        lookout = self._lookouts[number] = Lookout(connection, self._terms)
+        lookout = self._lookouts[number] = Lookout(
+            connection, self._terms, keeps_alive=self._keeps_alive
+        )
         self._push(lookout.due, number)
         return number
 

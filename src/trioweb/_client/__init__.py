@@ -2,6 +2,7 @@
 
 from ._client import Client, ClientStatistics
 from ._events import Event, Lost, Opened, Undelivered, Waiting
+from ._many import Connections, open_connections
 from ._open import open_connection
 from ._open_client import open_client
 from ._opener import Dial
@@ -11,6 +12,7 @@ from ._worth import is_worth_retry
 __all__ = [
     "Client",
     "ClientStatistics",
+    "Connections",
     "Dial",
     "Event",
     "Lost",
@@ -21,4 +23,5 @@ __all__ = [
     "is_worth_retry",
     "open_client",
     "open_connection",
+    "open_connections",
 ]

@@ -15,6 +15,7 @@ from .._arguments import check_kind
 from .._connection import Connection
 from .._errors import CloseCode, leaving_code, shown_url, without_cancelled
 from .._heartbeat import Lookout, Terms
+from .._link import Link
 from .._nursery import open_hidden_nursery, protected_block
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits
@@ -116,18 +117,41 @@ async def open_connection(
         try:
             yield connection
         except BaseException as exc:
-            code = leaving_code(exc)
-            if without_cancelled(exc) is None:
-                connection.link.close(code)
-                connection.link.abort("cancelled")
-            else:
-                # Who pressed Ctrl-C waits for no server's answer.
-                seconds = _HURRY_SECONDS if code == CloseCode.GOING_AWAY else math.inf
-                # Even if that is cancelled, what the block raised wins.
-                with trio.move_on_after(seconds), suppress(trio.Cancelled):
-                    await connection.aclose(code)
+            await leave_by(exc, [connection.link])
             raise
-        await connection.aclose()
+        await close_all([connection.link], CloseCode.NORMAL)
+
+
+async def leave_by(error: BaseException, links: Sequence[Link]) -> None:
+    """Close *links*, whose block was left by *error*."""
+    code = leaving_code(error)
+    if without_cancelled(error) is None:
+        for link in links:
+            link.close(code)
+            link.abort("cancelled")
+    else:
+        # Who pressed Ctrl-C waits for no server's answer.
+        seconds = _HURRY_SECONDS if code == CloseCode.GOING_AWAY else math.inf
+        # Even if that is cancelled, what the block raised wins.
+        with trio.move_on_after(seconds), suppress(trio.Cancelled):
+            await close_all(links, code)
+
+
+async def close_all(links: Sequence[Link], code: CloseCode) -> None:
+    """Close *links*, all at once, and wait until they are.
+
+    Cancellation: closes all the same, at once.
+    """
+    for link in links:
+        link.close(code)
+    try:
+        await trio.lowlevel.checkpoint()
+        for link in links:
+            await link.wait_closed()
+    except trio.Cancelled:
+        for link in links:
+            link.abort("closing was cancelled")
+        raise
 
 
 @dataclass(frozen=True, slots=True)

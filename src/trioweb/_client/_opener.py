@@ -57,7 +57,7 @@ class Established:
         spawn: Spawn,
         heartbeat: Heartbeat | None,
         limits: Limits,
-        reads: Reads,
+        reads: Reads | None,
     ) -> Connection:
         """Begin the connection that this is.
 

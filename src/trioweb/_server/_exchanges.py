@@ -17,6 +17,7 @@ from .._link import Spawn
 from .._logs import log
 from .._protocol._http import BadHead, Request, Response, format_address
 from .._protocol._requests import may_persist
+from .._reader import Reader
 from ._admission import Refused
 from ._answering import Answer, Cut, end, refusal
 from ._body import Body
@@ -27,7 +28,6 @@ from ._events import EventStream, come_back, wants_events
 from ._leaving import Presence, watch_presence
 from ._places import Places
 from ._proxies import Visitor
-from ._reader import Reader
 from ._refusals import Refusals
 from ._settings import Settings
 

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 import trio
 
 from .._nursery import open_hidden_nursery, protected_block
+from .._reader import Reader
 from .._wire._kernel import kernel_fileno
-from ._reader import Reader
 
 _AHEAD_BYTES: Final = 16 * 2**10
 

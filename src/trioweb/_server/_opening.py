@@ -13,6 +13,7 @@ from .._link import Link, Spawn
 from .._logs import log
 from .._protocol._deflate import Agreement, choose_offer
 from .._protocol._http import Address, BadHead, Request, format_address
+from .._reader import Reader
 from ._admission import Refused
 from ._answering import Answer, Cut, end, refusal
 from ._counts import Counts
@@ -25,7 +26,6 @@ from ._front import NothingSent, check_request, read_request, shake_tls, wants_t
 from ._leaving import watch_presence
 from ._places import CROWDED, TLS_MARGIN, Places
 from ._proxies import Visitor
-from ._reader import Reader
 from ._refusals import Refusals
 from ._settings import Settings
 

@@ -16,11 +16,11 @@ from .._arguments import check_kind, wrong
 from .._nursery import open_hidden_nursery
 from .._observer import Observer
 from .._policy import Deflate, Heartbeat, Limits, Message
+from .._reader import open_reader
 from .._topics import Hub
 from ._admission import Admit
 from ._front import Http
 from ._listening import open_listeners
-from ._reader import open_reader
 from ._server import Server
 from ._settings import Handler, Settings, settle
 from ._unix import open_unix_listener

@@ -25,6 +25,7 @@ from .._logs import log
 from .._nursery import open_hidden_nursery
 from .._protocol._frames import check_close
 from .._protocol._http import format_address
+from .._reader import Reader
 from .._tls import TlsStream
 from ._accepting import accept_streams, has_waiting
 from ._counts import Counts, ServerStatistics
@@ -35,7 +36,6 @@ from ._handling import Handling
 from ._opening import Opening
 from ._places import Places
 from ._proxies import Visitor
-from ._reader import Reader
 from ._settings import Settings
 
 _logger = logging.getLogger("trioweb.server")

@@ -1,4 +1,4 @@
-"""One task that reads for all connections of a server.
+"""One task that reads for all connections of a server, or of a block of clients.
 
 A task that waits for each socket is most of what an idle connection costs, and most of what
 it costs to read a small message is to wake that task and to put it to sleep again.  Here one
@@ -21,10 +21,10 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
-from .._errors import CloseCode
-from .._link import END_OF_TRANSPORT, OPEN, Link, describe
-from .._link._gone import has_gone
-from .._logs import log
+from ._errors import CloseCode
+from ._link import END_OF_TRANSPORT, OPEN, Link, describe
+from ._link._gone import has_gone
+from ._logs import log
 
 _logger = logging.getLogger("trioweb")
 
