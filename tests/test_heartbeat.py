@@ -27,7 +27,7 @@ from tests.support import (
 )
 from trioweb import Connection, ConnectionLost, Heartbeat, Limits, State
 from trioweb._client._attending import Reading, attend
-from trioweb._heartbeat import Monitor, Lookout, Terms, heartbeat_replies
+from trioweb._heartbeat import Lookout, Monitor, Terms, heartbeat_replies
 from trioweb._link import Link
 from trioweb._protocol._http import Request
 from trioweb._protocol._replies import reply_key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -73,12 +74,24 @@ async def open_at(door: Door, url: Any = URL, **options: Any) -> AsyncGenerator[
         yield client
 
 
+# The servers' ends, which tests may leave open.
+_kernel_ends: list[socket.socket] = []
+
+
 def kernel_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two ends of a connection through the kernel, which takes 10 to 20 KiB each way."""
-    ends = trio.socket.socketpair()
-    for end in ends:
-        small_buffers(end)
-    return trio.SocketStream(ends[0]), trio.SocketStream(ends[1])
+    """A client's and a server's end of a connection through the kernel, which keeps little."""
+    ends = socket.socketpair()
+    _kernel_ends.append(ends[1])
+    ours, theirs = map(trio.socket.from_stdlib_socket, ends)
+    small_buffers(ours)
+    small_buffers(theirs)
+    return trio.SocketStream(ours), trio.SocketStream(theirs)
+
+
+def close_kernel_ends() -> None:
+    """Close what tests have left open of the servers' ends; a client closes its own."""
+    while _kernel_ends:
+        _kernel_ends.pop().close()
 
 
 @asynccontextmanager

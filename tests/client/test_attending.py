@@ -236,9 +236,7 @@ async def test_change_does_not_disturb_who_waits_to_write(opened: Callable[..., 
             await client.aclose()
 
 
-async def test_messages_are_confirmed(
-    opened: Callable[..., Any], patient_clock: MockClock
-) -> None:
+async def test_messages_are_confirmed(opened: Callable[..., Any], patient_clock: MockClock) -> None:
     async with opened(outbox=Outbox(confirm=True)) as (client, peer):
         texts: list[str] = []
         async with trio.open_nursery() as nursery:
@@ -354,7 +352,7 @@ async def test_server_that_answers_is_kept(
 
 
 async def test_client_waits_for_the_server_to_end_the_transport() -> None:
-    """RFC 6455 section 7.1.1, so that it is the server that remembers the connection for minutes."""
+    """RFC 6455 section 7.1.1: who closes first has to remember the connection for minutes."""
     async with open_raw(kernel_pair, retry=ONCE) as (client, peer):
         link = link_of(client)
         await peer.send_frame(CLOSE, (1000).to_bytes(2, "big"))
@@ -364,7 +362,7 @@ async def test_client_waits_for_the_server_to_end_the_transport() -> None:
         await peer.stream.aclose()
         with pytest.raises(GaveUp):
             await client.receive()
-        assert link.state is State.CLOSED
+        await link.wait_closed()
 
 
 async def test_what_had_arrived_is_received_before_a_loss_is_told() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -103,14 +103,14 @@ async def attend(
     link: Link,
     reading: Reading,
     lookout: Lookout | None,
-    chores: Sequence[Callable[[Link], float]] = (),
+    chores: Callable[[Link], float] | None = None,
 ) -> None:
     """See to *link* until it is open no more, or cancelled.
 
     Args:
         lookout: looks for its signs of life; None where nobody wants that.
-        chores: are called whenever something may have changed, and return when to call them again
-            if nothing has.
+        chores: does whatever else is due, and returns when to call it again; it is called then, and
+            whenever something may have changed.
 
     Cancellation: nothing is lost.
     """
@@ -123,15 +123,15 @@ async def attend(
             reading.nap = nap
             while link.state is OPEN:
                 due = math.inf if lookout is None else lookout.due
-                for chore in chores:
-                    due = min(due, chore(link))
+                if chores is not None:
+                    due = min(due, chores(link))
                 if due != nap.deadline:
                     nap.deadline = due
                 if reading.is_on and link.carrier.pause_if_due():
                     link.carrier.read_alone()
                 if reading.is_on:
                     await reading.read_once(link)
-                elif chores:
+                elif chores is not None:
                     await link.wait_change()
                 else:
                     # No change makes the heartbeat due, so that messages need not wake this.

@@ -51,8 +51,7 @@ class Life:
             self.outbox, confirm_timeout=timeout, signal=self.signal, room=self.room
         )
         self.reception = Reception(self.signal, receives=receive, patience=timeout, room=self.room)
-        self.room.why_stuck = self.reception.why_stuck
-        self.room.write = self.sender.write_waiting
+        self.room.receives, self.room.writes = self.reception, self.sender
         self.supervisor = Supervisor(plan, self.sender, self.reception, self.signal, random)
         self._close_timeout = plan.limits.close_timeout
         self._scope = trio.CancelScope()
@@ -153,7 +152,8 @@ class Life:
         is_over = False
         try:
             with self._scope:
-                is_over = self.ending.give_up(*await self.supervisor.run(spawn))
+                attempts, last = await self.supervisor.run(spawn)
+                is_over = self.ending.give_up(attempts, last)
         except Exception as exc:
             cause = single_cause(exc)
             error = cause.error if isinstance(cause, TheirError) else exc

@@ -80,7 +80,7 @@ class OutboxQueue:
         self._sends: dict[int, int] = {}
         # The last of those that were given up, for whoever asks in the end; within the bounds,
         # too, as a client may live for long.
-        self._given_up: list[Message] = []
+        self._given_up: tuple[Message, ...] = ()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -177,22 +177,21 @@ class OutboxQueue:
 
     def give_up(self) -> list[Undelivered]:
         """What is in flight was sent in vain; take out what that happened to too often."""
+        sends = self._sends
         for number in range(self.settled + 1, self.sent + 1):
-            self._sends[number] = self._sends.get(number, 0) + 1
+            sends[number] = sends.get(number, 0) + 1
         found: list[Undelivered] = []
         most = self.policy.max_resends
         # Who was sent was sent behind all that came before it, so none was sent more often.
-        while most is not None and (sends := self._sends.get(self.settled + 1, 0)) >= most:
-            found.append(Undelivered(message_of(self._entries[0]), sends))
+        while most is not None and (count := sends.get(self.settled + 1, 0)) >= most:
+            found.append(Undelivered(message_of(self._entries[0]), count))
             self._pop()
             self.undelivered += 1
-        self._given_up.extend(each.message for each in found)
+        given_up = [*self._given_up, *(each.message for each in found)]
         policy = self.policy
-        while (
-            len(self._given_up) > policy.max_messages
-            or sum(map(len, self._given_up)) > policy.max_bytes
-        ):
-            del self._given_up[0]
+        while len(given_up) > policy.max_messages or sum(map(len, given_up)) > policy.max_bytes:
+            del given_up[0]
+        self._given_up = tuple(given_up)
         return found
 
     def _pop(self) -> None:

@@ -91,7 +91,6 @@ class Supervisor:
     __slots__ = (
         "_asked_at_once",
         "_asks",
-        "_chores",
         "_is_asked_to_wait",
         "_judge",
         "_last_link",
@@ -117,8 +116,6 @@ class Supervisor:
         self._plan = plan
         self._sender = sender
         self._reception = reception
-        # Of a session: first what has come is given out.
-        self._chores = reception.attend, sender.attend
         self._signal = signal
         self._schedule = Schedule(plan.retry, random)
         makers = (plan.url, plan.headers, plan.subprotocols)
@@ -223,6 +220,8 @@ class Supervisor:
         self._lasted = 0
         reading = Reading()
         connection = opened.start(spawn, plan.heartbeat, plan.limits, reading)
+        # The connection has what it needs of it.
+        del opened
         link = self._last_link = connection.link
         lookout = None
         if self._terms is not None:
@@ -232,11 +231,10 @@ class Supervisor:
                 tell(observer.on_open, connection)
             is_greeted, failure = await self._greet(connection, reading, lookout, deadline)
             if is_greeted:
-                connection._hand_over()
                 begun_at = trio.current_time()
                 try:
                     self._begin_session(connection, reading)
-                    await attend(link, reading, lookout, self._chores)
+                    await attend(link, reading, lookout, self._do_chores)
                 finally:
                     self._end_session(begun_at)
             await self._see_off(link, is_greeted)
@@ -297,8 +295,9 @@ class Supervisor:
         deadline: float,
     ) -> tuple[bool, Exception | None]:
         """Run the user's `on_open`; return whether it came through, and what of its own, if
-        anything, kept it from that.  If it did not, the connection ends."""
+        anything, kept it from that.  If it did, the connection is the client's; else it ends."""
         if self._plan.on_open is None:
+            connection._hand_over()
             return True, None
         seconds = self._plan.limits.connect_timeout
         why = f"on_open was not through within {seconds:g} s of connecting"
@@ -310,6 +309,8 @@ class Supervisor:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(attend, connection.link, reading, lookout)
                     await awaitable("on_open(connection)", self._plan.on_open(connection))
+                    # Before others run, who may hold the connection on.
+                    connection._hand_over()
                     nursery.cancel_scope.cancel()
                 return True, None
         except Exception as exc:
@@ -331,6 +332,11 @@ class Supervisor:
         self._signal.set_link(link, reading.wake)
         self._reception.begin(Opened(self.sessions, connection.subprotocol), link)
         self._sender.begin(link)
+
+    def _do_chores(self, link: Link) -> float:
+        """Do what is due in a session; return when there will be more, unless something changes."""
+        # First what has come is given out, which may let the server be heard.
+        return min(self._reception.attend(link), self._sender.attend(link))
 
     def _end_session(self, begun_at: float) -> None:
         self._signal.set_link(None)

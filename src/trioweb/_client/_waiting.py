@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -89,12 +89,24 @@ class _Waiter(Waiter):
 _Line: TypeAlias = Line[_Waiter]
 
 
+class Receives(Protocol):
+    """What gives out what arrives."""
+
+    def why_stuck(self) -> str | None:
+        """Why who begins to wait now would have to wait for the program itself; None if not."""
+
+
+class Writes(Protocol):
+    """What writes what was admitted."""
+
+    def write_waiting(self) -> None: ...
+
+
 class WaitingRoom:
     """All who wait for the server.
 
     Attributes:
-        why_stuck: why who begins to wait now would have to wait for the program itself, or None.
-        write: writes what was admitted.
+        receives, writes: those who come after this room, and whom it asks.
     """
 
     __slots__ = (
@@ -104,17 +116,16 @@ class WaitingRoom:
         "_outbox",
         "_senders",
         "_signal",
-        "why_stuck",
-        "write",
+        "receives",
+        "writes",
     )
 
     def __init__(self, outbox: OutboxQueue, signal: Signal, ending: Ending) -> None:
         self._outbox = outbox
         self._signal = signal
         self._ending = ending
-        # Of those who are told about this room, and come after it.
-        self.why_stuck: Callable[[], str | None]
-        self.write: Callable[[], None]
+        self.receives: Receives
+        self.writes: Writes
         self._senders: _Line = Line()
         self._flushers: _Line = Line()
         self._openers: _Line = Line()
@@ -155,13 +166,13 @@ class WaitingRoom:
                 self._signal.link.inbox.stretch(_STRETCH)
             # There may be room in a stream that has not told of it yet, as it is little.
             self._signal.changed()
-            text = self.why_stuck()
+            text = self.receives.why_stuck()
             if text is not None:
                 raise NotReceiving(text)
             await line.wait(waiter)
         except trio.Cancelled:
             # What was behind it may be smaller.
-            self.write()
+            self.writes.write_waiting()
             raise
         finally:
             self.stretch_inbox()

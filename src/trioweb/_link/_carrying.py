@@ -40,7 +40,7 @@ END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
 class Reads(Protocol):
-    """What reads for many links whose transports are the kernel's, and feeds them."""
+    """What reads for links whose transports are the kernel's, and feeds them."""
 
     def watch(self, link: Link, fileno: int, /) -> None: ...
 
