@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import trio
@@ -29,16 +29,14 @@ class Reading:
 
     It does so from when the link begins until the link ends, pauses or breaks.  From then on the
     link reads for itself.
-
-    Attributes:
-        nap: the scope that the task is in while it waits here.
     """
 
-    __slots__ = ("_fileno", "_is_waiting", "nap")
+    __slots__ = ("_fileno", "_is_waiting", "_nap")
 
     def __init__(self) -> None:
-        self.nap: trio.CancelScope | None = None
         self._fileno: int | None = None
+        # What the task is in while it waits; only the wait itself needs an end.
+        self._nap: trio.CancelScope | None = None
         self._is_waiting = False
 
     @property
@@ -56,34 +54,33 @@ class Reading:
     # As `Waitable.changed`.
     @enable_ki_protection
     def wake(self) -> None:
-        """End the wait in `read_once`, if there is one."""
-        if self._is_waiting and self.nap is not None:
+        """End the wait that is on, if there is one."""
+        if self._is_waiting and self._nap is not None:
             # NOTE: not by `notify_closing`, which whoever waits to write would take for the end.
-            self.nap.cancel()
+            self._nap.cancel()
 
-    async def read_once(self, link: Link) -> None:
-        """Decode more of what has come; where there is nothing of that, wait for more, or `wake`.
+    def nap_in(self, scope: trio.CancelScope) -> None:
+        """The task is in *scope* from now on."""
+        self._nap = scope
+        self._is_waiting = False
+
+    def wait(self) -> Coroutine[object, object, None]:
+        """Wait until there is something to `read`, or `wake`.
+
+        Not async itself, as a frame more would stay while a client idles.
 
         Cancellation: nothing is lost.  Checkpoint: always.
         """
-        if link.incoming.is_undecoded:
-            # Twice: whoever was woken by what was decoded runs between the two.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            if self.is_on:
-                link.incoming.go_on()
-            return
         assert self._fileno is not None
         self._is_waiting = True
-        try:
-            await trio.lowlevel.wait_readable(self._fileno)
-        finally:
-            self._is_waiting = False
-        # Others have run since, and the descriptor may be another's.
-        if self._fileno is not None:
-            self._read(link, self._fileno)
+        return trio.lowlevel.wait_readable(self._fileno)  # noqa: ASYNC105  # by who waits
 
-    def _read(self, link: Link, fileno: int) -> None:
+    def read(self, link: Link) -> None:
+        """Feed what has come."""
+        self._is_waiting = False
+        # Others have run since, and the descriptor may be another's.
+        if (fileno := self._fileno) is None:
+            return
         try:
             data = os.read(fileno, _READ_BYTES)
         except BlockingIOError:
@@ -97,7 +94,7 @@ class Reading:
             link.lost(END_OF_TRANSPORT)
 
 
-# As `Link.carry`.
+# As `Carrier.run`.
 @enable_ki_protection
 async def attend(
     link: Link,
@@ -120,7 +117,7 @@ async def attend(
             await trio.lowlevel.checkpoint()
             lookout.look(trio.current_time())
         with trio.CancelScope() as nap:
-            reading.nap = nap
+            reading.nap_in(nap)
             while link.state is OPEN:
                 due = math.inf if lookout is None else lookout.due
                 if chores is not None:
@@ -129,8 +126,15 @@ async def attend(
                     nap.deadline = due
                 if reading.is_on and link.carrier.pause_if_due():
                     link.carrier.read_alone()
-                if reading.is_on:
-                    await reading.read_once(link)
+                if reading.is_on and link.incoming.is_undecoded:
+                    # Twice: whoever was woken by what was decoded runs between the two.
+                    await trio.lowlevel.checkpoint()
+                    await trio.lowlevel.checkpoint()
+                    if reading.is_on:
+                        link.incoming.go_on()
+                elif reading.is_on:
+                    await reading.wait()
+                    reading.read(link)
                 elif chores is not None:
                     await link.wait_change()
                 else:
