@@ -110,14 +110,52 @@ def test_tables_show_medians_spreads_and_verdicts() -> None:
     assert "`fan-out-500-64`, 2026-11-21, rounds: 3." in lines
 
 
-def test_readme_table_has_a_row_for_each_bar_of_a_headline() -> None:
-    found = results(trioweb=[1], floor=[1], websockets=[0.5])
-    rows = [line for line in report.readme_table(found).splitlines() if line.startswith("| CPU")]
-    what = "| CPU for each delivery, 500 subscribers, 64 bytes | "
-    assert rows == [
-        f"{what}floor | 1 | ≤ 1.1 |",
-        f"{what}the best peer but picows (websockets) | 2 | < 1 (missed) |",
+def rows(found: Results) -> list[str]:
+    """Those of the README's table."""
+    return [line for line in report.readme_table(found).splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.parametrize(
+    ("values", "row"),
+    [
+        (
+            {"floor": [1], "websockets": [0.5]},
+            "the best peer but picows (websockets) | 2 | < 1 (missed)",
+        ),
+        ({"floor": [1], "websockets": [2]}, "floor | 1 | ≤ 1.1"),
+        ({"websockets": [2]}, "the best peer but picows (websockets) | 0.5 | < 1"),
+    ],
+)
+def test_readme_table_has_the_bar_of_a_headline_that_says_the_least_for_us(
+    values: dict[str, Values], row: str
+) -> None:
+    found = results(trioweb=[1], **values)
+    assert rows(found) == [f"| CPU for each delivery, 500 subscribers, 64 bytes | {row} |"]
+
+
+def test_readme_table_says_which_figure_it_is_where_a_case_has_several() -> None:
+    values: dict[str, Values] = {"trioweb": [1, 1], "websockets": [4, 4]}
+    figures = {"caught up": values, "live p99": values | {"websockets": [0.5, 0.5]}}
+    found = results(trioweb=[None])
+    found["cases"] = {"storm": {"date": "2026-11-21", "rounds": 2, "figures": figures}}
+    unit = "ms, 99 of 100 live messages within meanwhile"
+    assert rows(found) == [
+        f"| 1,000 peers come back at once: {unit} | websockets | 2 | ≤ 0.5 (missed) |"
     ]
+
+
+def test_readme_table_takes_more_for_better_where_it_is() -> None:
+    values: dict[str, Values] = {"trioweb": [9], "websockets": [2], "aiohttp": [4]}
+    found = results(trioweb=[None])
+    figures = {"rate": values}
+    found["cases"] = {"client-64": {"date": "2026-11-21", "rounds": 1, "figures": figures}}
+    assert rows(found) == [
+        "| messages of 64 bytes a client receives in a second | aiohttp | 2.25 | ≥ 2.2 |"
+    ]
+
+
+def test_readme_table_is_short() -> None:
+    assert 10 <= sum(bool(case.headline) for case in CASES.values()) <= 13
 
 
 def test_write_replaces_what_is_between_the_markers_and_nothing_else(tmp_path: Path) -> None:
