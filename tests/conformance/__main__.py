@@ -114,15 +114,14 @@ def _page(tables: str, seconds: float) -> str:
     libraries = ", ".join(
         f"{name} {version(name)}" for name in ("trioweb", "trio", "trio-websocket", "websockets")
     )
-    sections = ", ".join(f"{number} {subject}" for number, subject in SECTIONS.items())
     paragraphs = (
         "What the [Autobahn testsuite](https://github.com/crossbario/autobahn-testsuite) says of "
         "trioweb, and of two peers in the same run. Written by `nox -s conformance` on "
         f"{datetime.date.today()}, in {seconds / 60:.0f} minutes: {suite}, {libraries}, "
         f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}.",
-        f"The suite's sections are {sections}. Of each kind of case of 12 and 13, which have 1,000 "
-        "messages each, some sizes are run, up to 8 KiB; the others would take "
-        "12 to 20 minutes for each line here. trio-websocket does not compress.",
+        "Of each kind of case of 12 and 13, which have 1,000 messages each, some sizes are run, up "
+        "to 8 KiB; the others would take 12 to 20 minutes for each column here. trio-websocket "
+        "does not compress.",
         '"Pieces" is behind a proxy that cuts the bytes, both ways, into pieces of 1 to 5; of '
         "sections 9, 12 and 13 it gets cases with small messages only, for the others would take "
         "hours that way. Of repeated cases the worst verdict counts. Every library has its "

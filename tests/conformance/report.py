@@ -43,6 +43,19 @@ REASONS: Final = {
 
 _COLUMNS: Final[tuple[Verdict, ...]] = ("OK", "INFORMATIONAL", "NON-STRICT", "FAILED")
 
+OURS: Final = "trioweb"
+_MARKS: Final[Mapping[Verdict, str]] = {
+    "OK": "",
+    "INFORMATIONAL": " i",
+    "NON-STRICT": " n",
+    "UNIMPLEMENTED": " u",
+    "FAILED": " **F**",
+}
+_LEGEND: Final = (
+    "A number is that of cases: without a letter of those that are OK, with i INFORMATIONAL, with\n"
+    "n NON-STRICT, with **F** FAILED."
+)
+
 Outcome = Mapping[Run, Results]
 
 
@@ -61,7 +74,7 @@ def faults(outcome: Outcome) -> Iterator[str]:
     Not the non-strict ones: they are allowed, and change from run to run (see REASONS).
     """
     for run, results in outcome.items():
-        if run.library != "trioweb":
+        if run.library != OURS:
             continue
         for case, repeats in results.items():
             for result in repeats:
@@ -70,26 +83,47 @@ def faults(outcome: Outcome) -> Iterator[str]:
 
 
 def tables(outcome: Outcome) -> str:
-    """All results by section, and what was not OK by case, in Markdown."""
-    sections = [
-        section for section in SECTIONS if any(counts(them, section) for them in outcome.values())
+    """All results by section, and what was not OK by case, in Markdown.
+
+    The sections are the rows: there are more of them than a page is wide for.
+    """
+    ours = {run: results for run, results in outcome.items() if run.library == OURS}
+    peers = {run: results for run, results in outcome.items() if run.library != OURS}
+    parts = [_LEGEND, *(_by_section(some) for some in (ours, peers) if some), _by_case(outcome)]
+    return "\n\n".join(parts)
+
+
+def _by_section(outcome: Outcome) -> str:
+    """The results of some runs: a column for each of them."""
+    found = {
+        section: [counts(results, section) for results in outcome.values()] for section in SECTIONS
+    }
+    rows = [["", *map(str, outcome)]]
+    rows += [
+        [f"{section} {SECTIONS[section]}", *map(_cell, of_runs)]
+        for section, of_runs in found.items()
+        if any(of_runs)
     ]
-    rows = [["", *sections, *_COLUMNS]]
-    for run, results in outcome.items():
-        by_section = [counts(results, section) for section in sections]
-        total = sum(by_section, Counter[Verdict]())
-        rows.append(
-            [
-                str(run),
-                *map(_cell, by_section),
-                *(str(total[verdict]) for verdict in _COLUMNS),
-            ]
-        )
+    totals = [sum(of_run, Counter[Verdict]()) for of_run in zip(*found.values(), strict=True)]
+    rows += [
+        [f"all that are {verdict}", *(str(total[verdict]) for total in totals)]
+        for verdict in _COLUMNS
+    ]
+    return _table(rows)
+
+
+def _cell(verdicts: Counter[Verdict]) -> str:
+    parts = [f"{verdicts[verdict]}{_MARKS[verdict]}" for verdict in VERDICTS if verdicts[verdict]]
+    return ", ".join(parts) or "–"
+
+
+def _by_case(outcome: Outcome) -> str:
+    """Each case that was not OK somewhere; those together of which the same is to be said."""
     cases = sorted(
         {case for results in outcome.values() for case in results},
         key=lambda case: [int(part) for part in case.split(".")],
     )
-    bad = [["case", "verdict", "of", "reason"]]
+    bad: dict[tuple[str, str, str], list[str]] = {}
     for case in cases:
         for verdict in VERDICTS[1:]:
             runs = [
@@ -101,13 +135,10 @@ def tables(outcome: Outcome) -> str:
                 text = next(
                     result.text for result in outcome[runs[0]][case] if result.verdict == verdict
                 )
-                bad.append([case, verdict, "; ".join(map(str, runs)), _reason(case, text)])
-    return f"{_table(rows)}\n\n{_table(bad)}"
-
-
-def _cell(verdicts: Counter[Verdict]) -> str:
-    parts = [f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict]]
-    return "<br>".join(parts)
+                of = "all" if len(runs) == len(outcome) else "; ".join(map(str, runs))
+                bad.setdefault((verdict, of, _reason(case, text)), []).append(case)
+    rows = [["case", "verdict", "of", "reason"]]
+    return _table([*rows, *([", ".join(found), *said] for said, found in bad.items())])
 
 
 def _reason(case: str, text: str) -> str:
