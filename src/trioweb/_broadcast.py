@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ._access import FOR_EVER, Access, Caller, Permit
-from ._centrifuge import SUBPROTOCOLS
+from ._centrifuge import SUBPROTOCOLS, USUAL_PATH
 from ._centrifuge._codes import DisconnectCode
 from ._chance import random_bytes
 from ._connection import Connection
@@ -44,8 +44,6 @@ MAX_TOPIC_BYTES: Final = 255
 # Of what peers call themselves; as the page has it.
 _MAX_NAME: Final = 32
 _TAKEN: Final = ("/admin", "/healthz", "/metrics", "/stats")
-# Where Centrifugo has it, and so the addresses that clients are configured with.
-_PROTOCOL_PATH: Final = "/connection/websocket"
 _ADMIN: Final = "/admin/"
 _RESERVED: Final = ("/connection/", _ADMIN)
 # What a page of another, listed Origin is told before it sends a key, a token or JSON.  Without its
@@ -151,7 +149,7 @@ class Broadcast:
                 raise Reject(404, "not here: see --admin\n")
             return await self.admin.admit(request)
         spoken = next((name for name in SUBPROTOCOLS if name in request.subprotocols), None)
-        if spoken is not None or request.path == _PROTOCOL_PATH:
+        if spoken is not None or request.path == USUAL_PATH:
             return self._admit_member(request, spoken)
         permit = await self._access.subscribe(request, self._name(request))
         try:

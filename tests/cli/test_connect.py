@@ -47,6 +47,34 @@ async def test_connect_sends_each_line_of_a_pipe_and_leaves(site: Site, data: by
     assert await site.heard(3) == ["a", "", "b"]
 
 
+HINT = (
+    "hint: /connection/websocket speaks the Centrifuge protocol: --topic NAME subscribes to a topic"
+)
+
+
+@network
+@pytest.mark.parametrize(
+    ("path", "options", "told"),
+    [
+        ("connection/websocket", [], f"{HINT}\nconnected\n"),
+        ("below/connection/websocket?x=y", [], f"{HINT}\nconnected\n"),
+        ("connection", [], "connected\n"),
+        ("connection/websocket", ["--json"], ""),
+        (
+            "connection/websocket",
+            ["--subprotocol", "centrifuge-json"],
+            "connected: subprotocol centrifuge-json\n",
+        ),
+    ],
+)
+async def test_connect_says_how_to_subscribe_where_a_server_waits_for_that(
+    path: str, options: list[str], told: str, site: Site
+) -> None:
+    await site.start(site.listen, subprotocols=["centrifuge-json"])
+    code, _, errors = await run(connect(site.url + path, *options))
+    assert (code, errors) == (0, told)
+
+
 @network
 async def test_connect_sends_more_than_the_outbox_holds(site: Site) -> None:
     await site.start(site.listen)

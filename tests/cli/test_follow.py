@@ -34,11 +34,21 @@ class Desk:
         self.hub = hub
         self.server = server
         self.tokens: list[str] = []
+        self._say_ended, self._hear_ended = trio.open_memory_channel[int](100)
 
     async def start(self) -> None:
-        await self.site.start(
-            self.server.handle, subprotocols=self.server.subprotocols, hub=self.hub
-        )
+        await self.site.start(self._handle, subprotocols=self.server.subprotocols, hub=self.hub)
+
+    async def _handle(self, connection: trioweb.Connection) -> None:
+        await self.server.handle(connection)
+        await connection.wait_closed()
+        assert connection.close_code is not None
+        await self._say_ended.send(connection.close_code)
+
+    async def ended(self) -> int:
+        """The code with which a connection was closed."""
+        with trio.fail_after(PATIENCE):
+            return await self._hear_ended.receive()
 
     async def welcome(self, member: trioweb.Member, request: trioweb.ConnectRequest) -> None:
         self.tokens.append(request.token)
@@ -116,6 +126,16 @@ async def test_line_that_may_not_be_published_ends_it_with_1(desk: Desk) -> None
     code, output, errors = await run(connect(desk.site.url, "--topic", "news:a"), b"hello\n")
     assert (code, output) == (1, "")
     assert "failed: refused: permission denied (103)" in errors
+
+
+@network
+@pytest.mark.parametrize(("topic", "lines"), [("secret:a", b""), ("news:a", b"hello\n")])
+async def test_who_was_refused_leaves_as_anybody_does(
+    topic: str, lines: bytes, desk: Desk
+) -> None:
+    """Close 1011 would say that something has gone wrong at the client."""
+    await run(connect(desk.site.url, "--topic", topic), lines)
+    assert await desk.ended() == trioweb.CloseCode.NORMAL
 
 
 @network

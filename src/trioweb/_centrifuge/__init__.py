@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # The encodings, as a WebSocket names them.
 SUBPROTOCOLS: Final = ("centrifuge-protobuf", "centrifuge-json")
+# Where Centrifugo has it, and so the address that clients are configured with.
+USUAL_PATH: Final = "/connection/websocket"
 
 
 # The numbers can be had without msgspec, which is an extra.

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from .._centrifuge import USUAL_PATH
 from .._client import (
     Client,
     Dial,
@@ -55,6 +56,8 @@ async def connect(options: argparse.Namespace) -> int:
     try:
         if options.topic is not None:
             return await follow(options, _how(options))
+        if not options.json:
+            await _hint(options)
         async with _open(options) as client:
             encoding = None if options.binary else sys.stdin.encoding
             source = Input(sys.stdin.fileno(), encoding, options.max_message_bytes)
@@ -93,6 +96,13 @@ async def connect(options: argparse.Namespace) -> int:
                 raise
         return 1
     return code
+
+
+async def _hint(options: argparse.Namespace) -> None:
+    """Say what is missing where a server would wait in silence for the first command."""
+    if urlsplit(options.url).path.endswith(USUAL_PATH) and not options.subprotocol:
+        text = f"{USUAL_PATH} speaks the Centrifuge protocol: --topic NAME subscribes to a topic"
+        await Notices().tell("hint", text, "yellow")
 
 
 def _open(options: argparse.Namespace) -> AbstractAsyncContextManager[Client]:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from .._connection import Connection
-from .._errors import CloseCode, ClosedLocally, Gap
+from .._errors import CloseCode, ClosedLocally, Gap, TriowebError, single_cause
 from .._observer import Observer
 from ._input import Input
 from ._report import Json, Report, Words
 from ._terminal import UsageError, stop_on_signal
 
 if TYPE_CHECKING:
+    from .._topic_client import TopicClient
     from .._topic_client._items import Item
     from .._topic_client._subscription import TopicSubscription
 
@@ -70,35 +71,62 @@ async def follow(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from .._topic_client import open_topic_client
 
     report: Report = Json() if options.json else Words(raw=False)
-    source = Input(sys.stdin.fileno(), sys.stdin.encoding, options.max_message_bytes)
     ends = _Ends()
     given["subprotocols"] = options.subprotocol or ["centrifuge-json"]
+    code = 0
+    refusal: TriowebError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_on_signal, nursery.cancel_scope)
+        nursery.start_soon(_tell_ends, ends, report)
+        async with open_topic_client(
+            **given, token=os.environ.get("TRIOWEB_TOKEN"), observer=ends
+        ) as client:
+            # NOTE: caught inside this block, which would otherwise tell the server that something
+            # has gone wrong here (1011), where it was the server that said no.
+            try:
+                code = await _talk(client, options, report, nursery.cancel_scope)
+            except (TriowebError, ExceptionGroup) as exc:
+                cause = single_cause(exc)
+                if not isinstance(cause, TriowebError):
+                    raise
+                refusal = cause
+        nursery.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal
+    return code
+
+
+async def _talk(
+    client: TopicClient, options: argparse.Namespace, report: Report, scope: trio.CancelScope
+) -> int:
+    """Publish what is typed and show what comes, until the input ends, and tell where that was.
+
+    Args:
+        scope: is cancelled when whoever reads the output has enough.
+
+    Returns:
+        The exit code: 2 if a line cannot be sent; those before it are.
+    """
+    source = Input(sys.stdin.fileno(), sys.stdin.encoding, options.max_message_bytes)
     subscription: TopicSubscription[Item] | None = None
     code = 0
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop_on_signal, nursery.cancel_scope)
-            nursery.start_soon(_tell_ends, ends, report)
-            async with open_topic_client(
-                **given, token=os.environ.get("TRIOWEB_TOKEN"), observer=ends
-            ) as client:
-                async with trio.open_nursery() as showing:
-                    async with client.subscription(
-                        options.topic, since=options.since, events=True
-                    ) as subscription:
-                        showing.start_soon(_show, subscription, report, nursery.cancel_scope)
-                        try:
-                            while (line := await source.peek()) is not None:
-                                await client.publish(options.topic, line)
-                                source.take()
-                        except UsageError as exc:
-                            await report.failed(exc, 0)
-                            code = 2
-                        if not code:
-                            await trio.sleep(options.linger)
-                    # What had arrived is shown, as long as somebody reads it.
-                    showing.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_SECONDS
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as showing:
+            async with client.subscription(
+                options.topic, since=options.since, events=True
+            ) as subscription:
+                showing.start_soon(_show, subscription, report, scope)
+                try:
+                    while (line := await source.peek()) is not None:
+                        await client.publish(options.topic, line)
+                        source.take()
+                except UsageError as exc:
+                    await report.failed(exc, 0)
+                    code = 2
+                if not code:
+                    await trio.sleep(options.linger)
+            # What had arrived is shown, as long as somebody reads it.
+            showing.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_SECONDS
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORDS_SECONDS):
             if subscription is not None and subscription.position is not None:
