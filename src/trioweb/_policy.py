@@ -78,7 +78,8 @@ class Limits:
         send_bytes: `send` waits while more than this is queued for the peer.
         connect_timeout: seconds for TCP, TLS and the opening handshake together, either side.
             10, where 60 would invite slowloris.
-        close_timeout: seconds for the closing handshake and the end of the transport.
+        close_timeout: seconds for the closing handshake and the end of the transport.  Once both
+            sides have said Close, a server waits no longer than one for the peer to end TCP.
         write_timeout: a peer that takes nothing of what is queued for it for so many seconds
             is given up.
         max_connections: connections that a server has open at once, handshakes included;

@@ -48,7 +48,8 @@ def test_nothing_else_stands_in_the_table() -> None:
 _TO: Final = {
     Phase.OPEN: None,
     Phase.CLOSING: Event.CLOSE,
-    Phase.DEAF: Event.PEER_CLOSE,
+    Phase.DEAF: Event.FAULT,
+    Phase.AGREED: Event.PEER_CLOSE,
     Phase.CLOSED: Event.LET_GO,
 }
 _CODES: Final = {Event.CLOSE: 4001, Event.PEER_CLOSE: 4002, Event.FAULT: 1009}
@@ -61,6 +62,7 @@ _STATES: Final = {
     Phase.OPEN: State.OPEN,
     Phase.CLOSING: State.CLOSING,
     Phase.DEAF: State.CLOSING,
+    Phase.AGREED: State.CLOSING,
     Phase.CLOSED: State.CLOSED,
 }
 

@@ -209,6 +209,23 @@ async def test_drain_closes_each_connection_as_soon_as_it_has_caught_up(
         await peer.stream.aclose()
 
 
+async def test_drain_waits_a_second_for_a_peer_that_keeps_tcp_open_behind_its_close(
+    following: Following, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Invariant 6.  Both Closes are said: nothing can come that would be missed."""
+    serving = Serving(following, hub=following.hub, limits=PATIENT)
+    site = await serving.start(nursery)
+    peer = await site.opened()
+    begun = trio.current_time()
+    nursery.start_soon(partial(site.server.drain, grace=500))
+    code, _ = await peer.read_close()
+    await peer.send(close_frame(code))
+    await serving.ended.wait()
+    assert trio.current_time() - begun == pytest.approx(1, abs=0.1)
+    assert site.server.statistics().closed == {code: 1}
+    await peer.stream.aclose()
+
+
 async def test_drain_waits_for_what_was_published_before_it_and_not_for_what_comes_later(
     following: Following, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:

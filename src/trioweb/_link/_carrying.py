@@ -6,6 +6,7 @@ is all that waits for a transport.  It decides nothing of how a link ends, which
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._errors import CloseCode
+from .._protocol._closing import Phase
 from .._wire._kernel import kernel_fileno
 from ._contain import describe
 from ._gone import has_arrived, seconds_unconfirmed, wait_gone
@@ -36,6 +38,11 @@ _AHEAD_BYTES: Final = 16 * 2**10
 # keeps; and what may be on its way has so long to come, as has the answer to a ping.
 _LAST_READ_SECONDS: Final = 0.2
 _REST_BYTES: Final = 8 * 2**20
+# Once both Closes are said, a server waits for the peer to end TCP, too, but not for long: a peer
+# that keeps it open would hold up a drain for all of its grace.  Section 7.1.1 lets a server close
+# first, and at once.  The second is for what the peer sent before it had our Close: unread, it
+# would make the kernel answer with an RST, which can overtake that.  A client waits for the server.
+_AGREED_SECONDS: Final = 1.0
 END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
@@ -328,6 +335,12 @@ class Carrier:
             tls.close()
             queue.put_own()
             await queue.wait_flushed()
+        is_brief = link.incoming.phase is Phase.AGREED and not link.is_client
+        with trio.move_on_after(_AGREED_SECONDS if is_brief else math.inf):
+            await self._end_transport()
+
+    async def _end_transport(self) -> None:
+        """End what is sent, and read to the peer's end."""
         if isinstance(self._stream, trio.SSLStream):
             # TLS has no half-close; its own end must be exchanged before TCP's.  That fails if
             # the peer goes on sending, but ours has been sent by then.

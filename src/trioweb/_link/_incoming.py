@@ -115,7 +115,7 @@ class Incoming:
     @property
     def is_deaf(self) -> bool:
         """Whether nothing counts that still comes."""
-        return self.phase is Phase.DEAF or self.phase is Phase.CLOSED
+        return self.phase is not Phase.OPEN and self.phase is not Phase.CLOSING
 
     # Off the wire.
 

@@ -59,6 +59,7 @@ _STATES: Final = {
     Phase.OPEN: OPEN,
     Phase.CLOSING: State.CLOSING,
     Phase.DEAF: State.CLOSING,
+    Phase.AGREED: State.CLOSING,
     Phase.CLOSED: State.CLOSED,
 }
 _ERRORS: Final[dict[Cause, type[ConnectionClosed]]] = {

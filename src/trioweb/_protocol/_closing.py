@@ -19,12 +19,14 @@ class Phase(Enum):
     OPEN: it has not begun.
     CLOSING: our Close is said, and the peer's is awaited; messages before that reach nobody.
     DEAF: nothing counts that still comes; what was queued is written.
+    AGREED: the same, and both Closes are said.
     CLOSED: the transport is closed.
     """
 
     OPEN = "OPEN"
     CLOSING = "CLOSING"
     DEAF = "DEAF"
+    AGREED = "AGREED"
     CLOSED = "CLOSED"
 
 
@@ -69,12 +71,12 @@ class Step(NamedTuple):
 
 STEPS: Final[Mapping[tuple[Phase, Event], Step]] = {
     (Phase.OPEN, Event.CLOSE): Step(Phase.CLOSING, sends=True, tells=Cause.LOCAL),
-    (Phase.OPEN, Event.PEER_CLOSE): Step(Phase.DEAF, sends=True, tells=Cause.PEER),
+    (Phase.OPEN, Event.PEER_CLOSE): Step(Phase.AGREED, sends=True, tells=Cause.PEER),
     (Phase.OPEN, Event.FAULT): Step(Phase.DEAF, sends=True, tells=Cause.LOSS),
     (Phase.OPEN, Event.LOST): Step(Phase.DEAF, tells=Cause.LOSS),
     (Phase.OPEN, Event.LET_GO): Step(Phase.CLOSED, tells=Cause.LOSS),
     (Phase.CLOSING, Event.CLOSE): Step(Phase.CLOSING),
-    (Phase.CLOSING, Event.PEER_CLOSE): Step(Phase.DEAF),
+    (Phase.CLOSING, Event.PEER_CLOSE): Step(Phase.AGREED),
     (Phase.CLOSING, Event.FAULT): Step(Phase.DEAF),
     (Phase.CLOSING, Event.LOST): Step(Phase.DEAF),
     (Phase.CLOSING, Event.LET_GO): Step(Phase.CLOSED),
@@ -83,6 +85,11 @@ STEPS: Final[Mapping[tuple[Phase, Event], Step]] = {
     (Phase.DEAF, Event.FAULT): Step(Phase.DEAF),
     (Phase.DEAF, Event.LOST): Step(Phase.DEAF),
     (Phase.DEAF, Event.LET_GO): Step(Phase.CLOSED),
+    (Phase.AGREED, Event.CLOSE): Step(Phase.AGREED),
+    (Phase.AGREED, Event.PEER_CLOSE): Step(Phase.AGREED),
+    (Phase.AGREED, Event.FAULT): Step(Phase.AGREED),
+    (Phase.AGREED, Event.LOST): Step(Phase.AGREED),
+    (Phase.AGREED, Event.LET_GO): Step(Phase.CLOSED),
     (Phase.CLOSED, Event.CLOSE): Step(Phase.CLOSED),
     (Phase.CLOSED, Event.PEER_CLOSE): Step(Phase.CLOSED),
     (Phase.CLOSED, Event.FAULT): Step(Phase.CLOSED),
