@@ -58,6 +58,12 @@ class _Nobody:
     def asks_all(self, question: int) -> None:
         raise NotImplementedError
 
+    def asks_others(self, question: int, what: str, data: object) -> None:
+        raise NotImplementedError
+
+    def done(self, question: int, answer: object) -> None:
+        raise NotImplementedError
+
 
 def _parent(ends: Sequence[socket.socket], store: str | None = None) -> None:
     """The real one."""

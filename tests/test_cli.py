@@ -198,7 +198,7 @@ def test_interrupt_before_it_serves_is_a_second_ctrl_c_already(
 
 
 def test_log_escapes_what_could_move_a_cursor_or_forge_a_line() -> None:
-    formatter = _terminal.Formatter("%(levelname)s: %(message)s")
+    formatter = _terminal.Formatter()
     try:
         raise ValueError("\x1b[2Jfirst\nINFO: forged\rx")
     except ValueError:
@@ -207,7 +207,9 @@ def test_log_escapes_what_could_move_a_cursor_or_forge_a_line() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (nasty,), error)
     text = formatter.format(record)
     first, *traceback = text.split("\n")
-    assert first == r"INFO: \x1b[2J\x07\x9b\u2028\u2029\n\r\t\x00\x7f grüße 你好"
+    assert (
+        first.partition(" INFO ")[2] == r"x: \x1b[2J\x07\x9b\u2028\u2029\n\r\t\x00\x7f grüße 你好"
+    )
     assert "Traceback" in traceback[0]
     assert all(line.startswith("  ") and line.isprintable() for line in traceback)
     assert "forged" in text
@@ -235,6 +237,15 @@ def test_json_log_is_one_object_in_ascii_a_line() -> None:
         "topic": nasty,
         "code": 1013,
     }
+
+
+def test_log_says_which_process_it_is_where_there_are_several() -> None:
+    whose = {"worker": 2, "process": 1234}
+    record = logging.LogRecord("trioweb.x", logging.INFO, "", 0, "hello", (), None)
+    text = _terminal.Formatter(whose).format(record)
+    assert text.endswith(" INFO trioweb.x, worker 2, process 1234: hello")
+    told = json.loads(_terminal.JsonFormatter(whose).format(record))
+    assert (told["worker"], told["process"], told["message"]) == (2, 1234, "hello")
 
 
 # Serving.

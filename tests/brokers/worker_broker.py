@@ -101,6 +101,12 @@ class Ignore:
     def asks_all(self, question: int) -> None:
         raise NotImplementedError
 
+    def asks_others(self, question: int, what: str, data: Any) -> None:
+        raise NotImplementedError
+
+    def done(self, question: int, answer: Any) -> None:
+        raise NotImplementedError
+
 
 class _Worker:
     """A worker and what its parent has of it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trio
 
+import trioweb
 from tests.cli.support import run
 from tests.processes import PATIENCE, Program, python, running
 from trioweb._cli import main
@@ -84,13 +87,24 @@ async def test_sighup_reads_the_keys_again(tmp_path: Path) -> None:
 
 
 @network
-async def test_worker_says_that_it_is_not_the_only_one() -> None:
-    command = python("-m", "trioweb", "serve", "--port", "0", "--workers", "1")
-    with trio.fail_after(2 * PATIENCE):
+async def test_workers_are_shown_together() -> None:
+    command = python("-m", "trioweb", "serve", "--port", "0", "--workers", "2")
+    with trio.fail_after(3 * PATIENCE):
         async with running(command, TRIOWEB_ADMIN_KEY=KEY) as program:
             url = await program.output.next()
-            code, output, errors = await run(once(url), TRIOWEB_ADMIN_KEY=KEY, COLUMNS="200")
+            async with AsyncExitStack() as stack:
+                for _ in range(20):
+                    lobby = trioweb.open_connection(url.replace("http", "ws") + "lobby")
+                    await stack.enter_async_context(lobby)
+                code, output, errors = await run(once(url), TRIOWEB_ADMIN_KEY=KEY, COLUMNS="200")
             assert (code, errors) == (0, "")
-            assert "shares its topics with nodes that are not shown" in output.splitlines()[0]
+            first, second, *lines = output.splitlines()
+            assert re.match(r"workers 1, 2 together, told by worker [12] on .* up for ", first)
+            assert "not shown" not in first
+            assert "connections 21, subscriptions 20," in second
+            [row] = [line.split() for line in lines if line.startswith("lobby ")]
+            assert row[-2] == "20"
+            # The kernel deals them out: that all are one worker's is no chance worth noting.
+            assert {line.split()[-1] for line in lines if " lobby " in line} == {"1", "2"}
             program.process.terminate()
             await program.ended()

@@ -130,9 +130,7 @@ async def test_line_that_may_not_be_published_ends_it_with_1(desk: Desk) -> None
 
 @network
 @pytest.mark.parametrize(("topic", "lines"), [("secret:a", b""), ("news:a", b"hello\n")])
-async def test_who_was_refused_leaves_as_anybody_does(
-    topic: str, lines: bytes, desk: Desk
-) -> None:
+async def test_who_was_refused_leaves_as_anybody_does(topic: str, lines: bytes, desk: Desk) -> None:
     """Close 1011 would say that something has gone wrong at the client."""
     await run(connect(desk.site.url, "--topic", topic), lines)
     assert await desk.ended() == trioweb.CloseCode.NORMAL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -205,6 +206,38 @@ async def test_workers_share_topics_and_their_numbers_are_added() -> None:
         assert samples["trioweb_connections", "open"] == 20
         assert samples["trioweb_topic_head", "lobby"] == 1
         assert samples["trioweb_deliveries_total",] == 20
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+async def test_log_of_each_worker_says_which_it_is(format: str) -> None:
+    async with serving("--log-format", format) as parent:
+        workers = parent.workers
+        told = {
+            "text": [f", process {pid}: " for pid in workers],
+            "json": [f'"process": {pid}' for pid in workers],
+        }[format]
+        with trio.fail_after(PATIENCE):
+            # Until each has refused somebody, which is a line.
+            while not all(text in parent.said for text in told):
+                peer = await parent.peer()
+                await peer.write(upgrade_head("/healthz"))
+                assert (await peer.read_head())[0] == 404
+                await trio.aclose_forcefully(peer.stream)
+        whole, _, _ = parent.said.rpartition("\n")
+        lines = [line for line in whole.splitlines() if "refused with 404" in line]
+        assert lines
+        for line in lines:
+            if format == "json":
+                record = json.loads(line)
+                assert record["worker"] in (1, 2) and record["process"] in workers
+            else:
+                found = re.search(r" trioweb\.server, worker ([12]), process (\d+): ", line)
+                assert found is not None and int(found[2]) in workers, line
+        # The parent is none of them.
+        parent.process.send_signal(signal.SIGHUP)
+        await parent.wait_said("all workers were renewed")
+        [line] = [line for line in parent.said.splitlines() if "were renewed" in line]
+        assert "process" not in line
 
 
 async def test_worker_that_dies_is_replaced_and_takes_no_position_along() -> None:

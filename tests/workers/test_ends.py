@@ -35,6 +35,12 @@ class Listener:
     def asks_all(self, question: int) -> None:
         self.heard.append(("asks all", question))
 
+    def asks_others(self, question: int, what: str, data: Any) -> None:
+        self.heard.append(("asks others", question, what, data))
+
+    def done(self, question: int, answer: Any) -> None:
+        self.heard.append(("done", question, answer))
+
 
 class Worker:
     """A worker, with what its parent has of it."""

@@ -391,6 +391,58 @@ async def test_worker_gets_the_numbers_of_all(
         assert (await end.ask_all())["opened"] == 3
 
 
+async def test_worker_has_the_others_do_something_and_hears_what_came_of_it(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with run(world):
+        first, second = (process.end for process in world.processes)
+        assert first is not None and second is not None
+
+        async def double(what: str, data: Any) -> Any:
+            await trio.sleep(1)
+            return [what, 2 * data]
+
+        assert await first.ask_others("double", 4) == [(2, None)], "it knows nothing to do"
+        second.do = double
+        answers = []
+
+        async def ask(number: int) -> None:
+            answers.append((number, await first.ask_others("double", number)))
+
+        before = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(ask, number)
+        assert trio.current_time() - before == pytest.approx(1)
+        assert sorted(answers) == [(number, [(2, ["double", 2 * number])]) for number in range(5)]
+
+
+async def test_worker_that_does_not_answer_others_or_cannot_holds_them_up_for_two_seconds(
+    world: World, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with run(world):
+        first, second = (process.end for process in world.processes)
+        assert first is not None and second is not None
+
+        async def be_late(what: str, data: Any) -> Any:
+            await trio.sleep(3)
+            return "late"
+
+        async def fail(what: str, data: Any) -> Any:
+            raise ValueError(what)
+
+        second.do = be_late
+        before = trio.current_time()
+        assert await first.ask_others("anything", {}) == [(2, None)]
+        assert trio.current_time() - before == pytest.approx(2)
+        second.do = fail
+        assert await first.ask_others("anything", {}) == [(2, None)]
+        assert "error while doing 'anything' for another worker" in caplog.text
+        await trio.sleep(5)
+        assert [worker.answers for worker in world.supervisor._workers] == [{}, {}]
+        assert world.running == [1, 2]
+
+
 async def test_hubs_of_workers_have_the_same_topics_and_positions_outlive_them(
     world: World, autojump_clock: trio.testing.MockClock
 ) -> None:

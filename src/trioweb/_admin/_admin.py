@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import trio
@@ -44,6 +45,7 @@ from ._changes import Changes, logger, text_of
 from ._figures import Figures
 from ._lists import (
     CONNECTION_COLUMNS,
+    MOST_ROWS,
     TOPIC_COLUMNS,
     Query,
     Row,
@@ -52,6 +54,7 @@ from ._lists import (
     publication_row,
     topic_list,
 )
+from ._together import Colleagues, add_connections, add_figures, add_topics
 
 PAGE_PATH: Final = "/admin"
 SOCKET_PATH: Final = "/admin/socket"
@@ -76,6 +79,7 @@ class Admin:
     topic_server: TopicServer | None = None
     _server: Server
     _own: TopicServer
+    _colleagues: Colleagues | None = None
 
     def __init__(
         self,
@@ -124,6 +128,11 @@ class Admin:
         """
         self._server = self._figures.server = self._changes.server = server
         self._changes.farewell = grace, spread
+
+    def join(self, colleagues: Colleagues) -> None:
+        """Show what *colleagues* have, too, and reach their connections."""
+        self._colleagues = self._changes.colleagues = colleagues
+        self._figures.is_alone = colleagues.are_all
 
     def replace_keys(self, keys: Iterable[bytes]) -> None:
         """Take *keys* from now on; whoever is there shows theirs again."""
@@ -182,12 +191,27 @@ class Admin:
 
     async def _list_topics(self, member: Member, data: Any) -> Row:
         query = Query.of(data, TOPIC_COLUMNS, "rate")
+        if self._colleagues is None:
+            return await self._topics_here(query)
+        # Those that have few subscribers at each may have many together.
+        wide = replace(query, limit=MOST_ROWS)
+        others = await self._colleagues.ask("topics", asdict(wide))
+        return add_topics(await self._topics_here(wide), others, query)
+
+    async def _topics_here(self, query: Query) -> Row:
         async with self._walking:
             found = topic_list(self._figures.rates)
             return await found.take(tuple(self._hub.topics.values()), query)
 
     async def _list_connections(self, member: Member, data: Any) -> Row:
         query = Query.of(data, CONNECTION_COLUMNS, "age")
+        if self._colleagues is None:
+            return await self._connections_here(query)
+        others = await self._colleagues.ask("connections", asdict(query))
+        here = await self._connections_here(query)
+        return add_connections(here, others, query, self._colleagues.number)
+
+    async def _connections_here(self, query: Query) -> Row:
         async with self._walking:
             found = connection_list(self._hub, await self._users(), self._changes.traced)
             return await found.take(self._server.connections, query)
@@ -205,15 +229,49 @@ class Admin:
     async def _list_publications(self, member: Member, data: Any) -> Row:
         """The newest publications of a `topic`."""
         await trio.lowlevel.checkpoint()
-        topic = self._hub.topics.get(text_of(data, "topic"))
-        if topic is None:
+        name = text_of(data, "topic")
+        found = self._publications_here(name)
+        if found is None and self._colleagues is not None:
+            others = await self._colleagues.ask("publications", {"topic": name})
+            found = next((told for _, told in others if told is not None), None)
+        if found is None:
             raise Refuse(ErrorCode.UNKNOWN_TOPIC, "there is no such topic any more")
+        return found
+
+    def _publications_here(self, name: str) -> Row | None:
+        topic = self._hub.topics.get(name)
+        if topic is None:
+            return None
         newest = topic.history(count=_MOST_PUBLICATIONS, reverse=True)
         return {
             "epoch": topic.epoch,
             "head": topic.head,
             "rows": [publication_row(each) for each in newest],
         }
+
+    async def perform(self, what: str, data: Row) -> Any:
+        """What an admin wants to know of this worker, or to have done here, by another one of them.
+
+        Checkpoint: always.
+        """
+        await trio.lowlevel.checkpoint()
+        match what:
+            case "figures":
+                return await self._figures.glance()
+            case "topics":
+                return await self._topics_here(Query(**data))
+            case "connections":
+                return await self._connections_here(Query(**data))
+            case "publications":
+                return self._publications_here(data["topic"])
+            case _:
+                return await self._changes.do(what, data)
+
+    async def _figures_of_all(self, late: float) -> Row:
+        own = await self._figures.take(late)
+        if self._colleagues is None:
+            return own
+        return add_figures(own, await self._colleagues.ask("figures", {}), self._colleagues.number)
 
     async def run(self, own: TopicServer) -> None:
         """Publish the figures to those who watch, on their own topic server.
@@ -229,7 +287,7 @@ class Admin:
             due = trio.current_time() + _SECONDS
             await trio.sleep_until(due)
             if own.presence(_OVERVIEW):
-                own.publish(_OVERVIEW, await self._figures.take(trio.current_time() - due))
+                own.publish(_OVERVIEW, await self._figures_of_all(trio.current_time() - due))
 
 
 @protected_block

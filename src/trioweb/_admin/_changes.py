@@ -27,6 +27,7 @@ from ._lists import Row, Turns
 if TYPE_CHECKING:
     from .._server import Server
     from .._topics import Hub, Kind
+    from ._together import Colleagues
 
 logger = logging.getLogger("trioweb.admin")
 
@@ -43,6 +44,10 @@ def text_of(data: Any, name: str, usual: str | None = None) -> str:
     return value
 
 
+def _address(member: Member) -> str:
+    return format_address(member.connection.remote)
+
+
 class Changes:
     """Makes them.
 
@@ -52,11 +57,13 @@ class Changes:
 
     Attributes:
         server: whose connections they are; set it before there are changes.
+        colleagues: who else may have the connection that is meant; None if nobody.
         farewell: the grace and the spread of a drain.
         traced: connections whose frames are logged.
     """
 
     server: Server
+    colleagues: Colleagues | None = None
 
     def __init__(
         self,
@@ -91,7 +98,7 @@ class Changes:
         what: Kind = "json" if kind == "json" else "text"
         topic = self._hub.topic(name, retain=rules.retain)
         position = await topic.publish_confirmed(text, kind=what)
-        self._tell(member, "published to %s", brief(name), topic=name)
+        self._tell(_address(member), "published to %s", brief(name), topic=name)
         return {"offset": position.offset, "epoch": position.epoch}
 
     async def close(self, member: Member, data: Any) -> Row:
@@ -103,48 +110,76 @@ class Changes:
             check_close(code, reason)
         except (TypeError, ValueError) as exc:
             raise Refuse(ErrorCode.BAD_REQUEST, str(exc)) from None
-        connection = await self._find(text_of(data, "id"))
-        who = format_address(connection.remote)
-        self._tell(member, "closed the connection of %s", who, whose=connection, code=code)
-        connection.link.close(code, reason)
+        await self._have_done(
+            "close", member, {"id": text_of(data, "id"), "code": code, "reason": reason}
+        )
         return {}
 
     async def trace(self, member: Member, data: Any) -> Row:
         """Log the frames of the connection `id` (`on`), or no more."""
         self._check(member)
         is_on = data.get("on", True) if isinstance(data, dict) else True
-        connection = await self._find(text_of(data, "id"))
-        what = "logs" if is_on else "does not log any more"
+        await self._have_done("trace", member, {"id": text_of(data, "id"), "on": bool(is_on)})
+        return {}
+
+    async def _have_done(self, what: str, member: Member, data: Row) -> None:
+        """Have `do` done wherever the connection is."""
+        data["by"] = _address(member)
+        if await self.do(what, data):
+            return
+        others = [] if self.colleagues is None else await self.colleagues.ask(what, data)
+        if any(answer for _, answer in others):
+            return
+        raise Refuse(ErrorCode.BAD_REQUEST, "there is no such connection any more")
+
+    async def do(self, what: str, data: Row) -> bool:
+        """Do what an admin `by` that address was allowed, if its connection is here.
+
+        Args:
+            what: "close" or "trace".
+            data: as `close` or `trace` takes them, checked.
+        """
+        connection = await self._find(data["id"])
+        if connection is None:
+            return False
         who = format_address(connection.remote)
-        self._tell(member, "%s the frames of %s", what, who, whose=connection)
-        connection.trace(bool(is_on))
+        if what == "close":
+            code = data["code"]
+            text = "closed the connection of %s"
+            self._tell(data["by"], text, who, whose=connection, code=code)
+            connection.link.close(code, data["reason"])
+            return True
+        is_on = data["on"]
+        logs = "logs" if is_on else "does not log any more"
+        self._tell(data["by"], "%s the frames of %s", logs, who, whose=connection)
+        connection.trace(is_on)
         if is_on:
             self.traced.add(connection)
         else:
             self.traced.discard(connection)
-        return {}
+        return True
 
     async def drain(self, member: Member, data: Any) -> Row:
         """Stop softly."""
         await trio.lowlevel.checkpoint()
         self._check(member)
-        self._tell(member, "drains the server")
+        self._tell(_address(member), "drains the server")
         self._spawn(self.server.drain, *self.farewell)
         return {}
 
-    async def _find(self, id: str) -> Connection:
+    async def _find(self, id: str) -> Connection | None:
         turns = Turns()
         for connection in self.server.connections:
             if connection.id == id:
                 return connection
             await turns.spend(_COST_OF_LOOK)
-        raise Refuse(ErrorCode.BAD_REQUEST, "there is no such connection any more")
+        return None
 
     def _check(self, member: Member) -> None:
         """Raise Refuse unless *member* may make changes."""
         complaint = self._own.complaint(member.connection.request)
         if complaint is not None:
-            who = format_address(member.connection.remote)
+            who = _address(member)
             log(
                 logger,
                 logging.WARNING,
@@ -158,14 +193,13 @@ class Changes:
 
     def _tell(
         self,
-        member: Member,
+        who: str,
         text: str,
         *args: object,
         whose: Connection | None = None,
         topic: str | None = None,
         code: int | None = None,
     ) -> None:
-        who = format_address(member.connection.remote)
         log(
             logger,
             logging.INFO,

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from .._server import Server
     from .._topics import Hub
 
+# Figures that are no older are taken for those of now: who asks more often would have rates of
+# very short times.
+_FRESH_SECONDS: Final = 0.5
+# After so long without anybody who looks there is nothing to compare with.
+_STALE_SECONDS: Final = 5
 # In the units of A_TURN.
 _COST_OF_TOPIC: Final = 5
 _COST_OF_CONNECTION: Final = 2
@@ -26,10 +31,12 @@ class Figures:
 
     Attributes:
         server: whose they are; set it before they are taken.
+        is_alone: no other process has a part in its topics; None: none has without a broker.
         rates: publications a second of the topics that have had any, between the last two times.
     """
 
     server: Server
+    is_alone: bool | None = None
 
     def __init__(self, hub: Hub, node: str) -> None:
         self.rates: dict[str, float] = {}
@@ -39,11 +46,24 @@ class Figures:
         # What there was when they were taken last; None before that.
         self._heads: dict[str, tuple[str, int]] | None = None
         self._counted = (0, 0)
+        self._latest: Row = {}
 
     def forget(self) -> None:
         """Nobody has looked for a while: there is nothing to compare with."""
         self._heads = None
         self.rates = {}
+
+    async def glance(self) -> Row:
+        """Figures for somebody who looks by another worker.
+
+        Checkpoint: after each millisecond of work.
+        """
+        age = trio.current_time() - self._taken
+        if age > _STALE_SECONDS:
+            self.forget()
+        if not self._latest or age > _FRESH_SECONDS:
+            await self.take(0.0)
+        return self._latest
 
     async def take(self, late: float) -> Row:
         """The figures of now.
@@ -79,10 +99,10 @@ class Figures:
             for new, old in zip(counted, self._counted, strict=True)
         )
         self._heads, self.rates, self._counted, self._taken = heads, rates, counted, now
-        return {
+        self._latest = {
             "time": round(time.time(), 1),
             "node": self._node,
-            "alone": hub.broker is None,
+            "alone": hub.broker is None if self.is_alone is None else self.is_alone,
             "uptime": round(now - self._begun),
             "draining": self.server.draining,
             "connections": told.connections,
@@ -103,3 +123,4 @@ class Figures:
             "retained": hub.retained_bytes,
             "late": round(late, 4),
         }
+        return self._latest

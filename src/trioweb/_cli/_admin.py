@@ -24,6 +24,7 @@ from ._metrics import listen_apart
 from ._rereading import Part
 from ._sockets import describe
 from ._terminal import UsageError
+from ._worker import Others, Worker
 
 if TYPE_CHECKING:
     from .._admin import Admin
@@ -79,6 +80,16 @@ class Office:
         self.server = await nursery.start(serve, admin.handle, self._listeners)
         at, _ = describe(self._listeners[0], options.admin[:1], secure=context is not None)
         _logger.info("admin page at %sadmin", at)
+
+    def join(self, worker: Worker, *, are_all: bool) -> None:
+        """Be the admin of all workers, not only of *worker*.
+
+        Args:
+            are_all: nobody but these has a part in the topics.
+        """
+        if self._admin is not None:
+            self._admin.join(Others(worker, are_all=are_all))
+            worker.end.do = self._admin.perform
 
     def use(self, server: Server, options: argparse.Namespace) -> None:
         """Go by what *options* say by now."""

@@ -20,6 +20,7 @@ from ._parser import HelpFormatter, Parser
 from ._serve import serve
 from ._settings import Settings
 from ._terminal import Formatter, JsonFormatter, UsageError, prepare_standard_streams
+from ._worker import process_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error)
     handler = BackgroundHandler(sys.stderr)
     is_json = getattr(options, "log_format", "text") == "json"
-    text = Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if is_json else text)
+    whose = process_of(options)
+    handler.setFormatter(JsonFormatter(whose) if is_json else Formatter(whose))
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler], force=True)
     try:
         code: int = trio.run(options.run, options)

@@ -199,6 +199,7 @@ async def _serve(options: argparse.Namespace, prepared: _Prepared, worker: Worke
                 await office.start(broadcast, nursery, options, context)
                 if worker is not None:
                     broadcast.ask_all = worker.end.ask_all
+                    office.join(worker, are_all=not options.broker)
                     await worker.serve(broadcast.server, signals, options)
                     return 0
                 if watchers:

@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -35,7 +36,14 @@ class Formatter(logging.Formatter):
     """What peers sent cannot move a terminal's cursor, or forge a record.
 
     A record is one line, and a traceback behind it is indented.
+
+    Args:
+        whose: what each record says of the process that it comes from; nothing where that is clear.
     """
+
+    def __init__(self, whose: Mapping[str, int] | None = None) -> None:
+        named = "".join(f", {name} {number}" for name, number in (whose or {}).items())
+        super().__init__(f"%(asctime)s %(levelname)s %(name)s{named}: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return escape(super().formatMessage(record))
@@ -46,7 +54,15 @@ class Formatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A record is one line, an object in ASCII: what peers sent can move no cursor either."""
+    """A record is one line, an object in ASCII: what peers sent can move no cursor either.
+
+    Args:
+        whose: as for `Formatter`.
+    """
+
+    def __init__(self, whose: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self._whose = whose or {}
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)
@@ -55,6 +71,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._whose,
         }
         told |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info:

@@ -119,10 +119,10 @@ class View:
         console = Console(
             file=file, width=width, force_terminal=is_live, no_color=plain, highlight=False
         )
-        others = "" if figures["alone"] else " (shares its topics with nodes that are not shown)"
+        others = "" if figures["alone"] else " (shares topics with nodes that are not shown)"
         state = "draining" if figures["draining"] else "up"
         lines = [
-            f"{escape(figures['node'])} alone{others}, {state} for {duration(figures['uptime'])}",
+            f"{_whose(figures)}{others}, {state} for {duration(figures['uptime'])}",
             f"publications {count(figures['publication_rate'])}/s, deliveries "
             f"{count(figures['delivery_rate'])}/s, connections {count(figures['connections'])}, "
             f"subscriptions {count(figures['subscribers'])}, furthest lag {count(figures['lag'])}",
@@ -152,6 +152,8 @@ class View:
         rows = told["rows"]
         shown = f", {len(rows)} shown" if len(rows) < told["total"] else ""
         console.print(Text(f"\n{title}: {count(told['total'])}{shown}, by {sort}", style="bold"))
+        if any("worker" in row for row in rows):
+            columns = {**columns, "worker": ("Worker", str)}
         table = Table(box=None, pad_edge=False, show_edge=False)
         for name, (heading, _) in columns.items():
             table.add_column(
@@ -162,6 +164,17 @@ class View:
         for row in rows:
             table.add_row(*(Text(show(row[name])) for name, (_, show) in columns.items()))
         console.print(table)
+
+
+def _whose(figures: Mapping[str, Any]) -> str:
+    """What is shown: one process, or all workers of a parent."""
+    node = escape(figures["node"])
+    if "workers" not in figures:
+        return f"{node} alone"
+    shown = ", ".join(map(str, figures["workers"]))
+    silent = ", ".join(map(str, figures["silent"]))
+    missing = f", without what does not answer ({silent})" if silent else ""
+    return f"workers {shown} together{missing}, told by worker {figures['worker']} on {node}"
 
 
 def _next(names: tuple[str, ...], name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -17,6 +18,7 @@ import trio
 from .._errors import CloseCode
 from .._metrics import metrics
 from .._server import Server
+from .._topics._node import EngineLost
 from .._workers import Order, WorkerEnd, open_worker
 from .._workers._processes import Inheritance
 from ._terminal import UsageError
@@ -30,15 +32,27 @@ def program() -> str:
     return f"{version('trioweb')}/{sys.implementation.cache_tag}"
 
 
+def process_of(options: argparse.Namespace) -> dict[str, int]:
+    """What tells this process from the others that *options* have serve: nothing, if it is the
+    only one, or their parent."""
+    inheritance: Inheritance | None = getattr(options, "worker", None)
+    # Of one place there are two while it is renewed.
+    return {} if inheritance is None else {"worker": inheritance.number, "process": os.getpid()}
+
+
 class Worker:
     """What this process is to its parent.
 
     Attributes:
+        number: its place, from 1 on.
         end: its end of what connects them.
         listeners: where it accepts, and others may, too.
     """
 
-    def __init__(self, end: WorkerEnd, listeners: Sequence[trio.SocketListener]) -> None:
+    def __init__(
+        self, number: int, end: WorkerEnd, listeners: Sequence[trio.SocketListener]
+    ) -> None:
+        self.number = number
         self.end = end
         self.listeners = listeners
 
@@ -75,6 +89,21 @@ class Worker:
         return order
 
 
+class Others:
+    """See `Colleagues`."""
+
+    def __init__(self, worker: Worker, *, are_all: bool) -> None:
+        self.number = worker.number
+        self.are_all = are_all
+        self._end = worker.end
+
+    async def ask(self, what: str, data: dict[str, Any]) -> list[tuple[int, Any]]:
+        try:
+            return await self._end.ask_others(what, data)
+        except EngineLost:
+            return []  # this worker is about to end
+
+
 def plain(server: Server) -> dict[str, Any]:
     """The statistics of *server*, as JSON has them."""
     told: dict[str, Any] = json.loads(json.dumps(asdict(server.statistics())))
@@ -99,4 +128,4 @@ async def open_worker_of(options: argparse.Namespace) -> AsyncGenerator[Worker |
         )
     stream, listeners = inheritance.adopt()
     async with open_worker(stream) as end:
-        yield Worker(end, listeners)
+        yield Worker(inheritance.number, end, listeners)

@@ -20,10 +20,14 @@ from ._switchboard import MAX_TOGETHER, Switchboard
 from ._words import (
     ALL,
     ASK_ALL,
+    ASK_OTHERS,
+    DO,
+    DONE,
     DRAIN,
     HELLO,
     LOST,
     NUMBERS,
+    OTHERS,
     READY,
     TELL,
     WELCOME,
@@ -54,6 +58,12 @@ class Listener(Protocol):
 
     def asks_all(self, question: int) -> None:
         """It wants the statistics of all, by `ParentEnd.answer_all`."""
+
+    def asks_others(self, question: int, what: str, data: Any) -> None:
+        """It wants all others to do *what*, and their answers by `ParentEnd.answer_others`."""
+
+    def done(self, question: int, answer: Any) -> None:
+        """It has done what that `ParentEnd.do` asked for."""
 
 
 class ParentEnd:
@@ -113,6 +123,14 @@ class ParentEnd:
         """Answer `Listener.asks_all`."""
         self._pipe.order((ALL, question, statistics))
 
+    def do(self, question: int, what: str, data: Any) -> None:
+        """Have it do *what* for another worker."""
+        self._pipe.order((DO, question, what, data))
+
+    def answer_others(self, question: int, answers: list[tuple[int, Any]]) -> None:
+        """Answer `Listener.asks_others`: the number of each, and its answer."""
+        self._pipe.order((OTHERS, question, answers))
+
     # The engine.
 
     @enable_ki_protection
@@ -132,9 +150,13 @@ class ParentEnd:
             self._listener.ready()
         elif code == NUMBERS:
             self._listener.numbers(*words[1:])
-        else:
-            assert code == ASK_ALL
+        elif code == ASK_ALL:
             self._listener.asks_all(words[1])
+        elif code == ASK_OTHERS:
+            self._listener.asks_others(*words[1:])
+        else:
+            assert code == DONE
+            self._listener.done(*words[1:])
         return None
 
     def _execute(self, words: Words) -> Wait | None:

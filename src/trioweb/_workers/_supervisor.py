@@ -91,6 +91,7 @@ class _Worker:
         was_heard: all that it said was.
         status: its exit status, once it has ended.
         told: the number of the last question for its numbers that it has answered.
+        answers: to what it was asked to do, by the number of the question.
     """
 
     def __init__(self, number: int, process: WorkerProcess, supervisor: Supervisor) -> None:
@@ -105,6 +106,7 @@ class _Worker:
         self.statistics: dict[str, Any] = {}
         self.page = ""
         self.told = 0
+        self.answers: dict[int, Any] = {}
         self._supervisor = supervisor
 
     def leave(self, code: int, *, handover: bool) -> None:
@@ -128,6 +130,14 @@ class _Worker:
 
     def asks_all(self, question: int) -> None:
         self._supervisor.answer(self, question)
+
+    def asks_others(self, question: int, what: str, data: Any) -> None:
+        self._supervisor.have_others_do(self, question, what, data)
+
+    def done(self, question: int, answer: Any) -> None:
+        if self._supervisor.awaits(question):
+            self.answers[question] = answer
+            self._supervisor.changed.changed()
 
     def __str__(self) -> str:
         return f"worker {self.number + 1} (process {self.process.pid})"
@@ -171,6 +181,8 @@ class Supervisor:
         # Renewals that were asked for, and those that are done.
         self._asked = self._renewed = 0
         self._questions = 0
+        # Those about what workers are to do whose answers are not too late yet.
+        self._awaited: set[int] = set()
         # What workers that have gone had counted.
         self._statistics: dict[str, Any] = {}
         self._page = ""
@@ -389,6 +401,30 @@ class Supervisor:
 
         assert self._nursery is not None
         self._nursery.start_soon(answer)
+
+    def have_others_do(self, worker: _Worker, question: int, what: str, data: Any) -> None:
+        """Have all workers but *worker* do *what*, and tell it their answers."""
+
+        async def answer() -> None:
+            others = [each for each in self._workers if each is not worker and each.is_serving]
+            self._questions += 1
+            number = self._questions
+            self._awaited.add(number)
+            for each in others:
+                each.end.do(number, what, data)
+            with trio.move_on_after(_TELL_SECONDS):
+                while any(number not in each.answers and each.status is None for each in others):
+                    await self.changed.wait_change()
+            self._awaited.discard(number)
+            answers = [(each.number + 1, each.answers.pop(number, None)) for each in others]
+            worker.end.answer_others(question, answers)
+
+        assert self._nursery is not None
+        self._nursery.start_soon(answer)
+
+    def awaits(self, question: int) -> bool:
+        """Whether somebody waits for an answer to that `ParentEnd.do`."""
+        return question in self._awaited
 
     @property
     def _store(self) -> StoreStatistics | None:

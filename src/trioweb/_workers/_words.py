@@ -77,6 +77,9 @@ NUMBERS: Final = 102
 ASK_ALL, ALL = 103, 104
 # A worker is to end softly: the close code, and whether another one goes on.
 DRAIN: Final = 105
+# A worker has all others do something: the number of its question, what, and the data for that.
+# Each of these does it, and says what came of it; here is the answer of each, with its number.
+ASK_OTHERS, DO, DONE, OTHERS = range(106, 110)
 
 
 def say_command(command: Command) -> Words:

@@ -6,6 +6,7 @@ before the next one begins, or never: that is the fence which a broker asks for.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,11 +25,15 @@ from ._pipe import Pipe
 from ._words import (
     ALL,
     ASK_ALL,
+    ASK_OTHERS,
     CHANGED,
+    DO,
+    DONE,
     DRAIN,
     HELLO,
     LAST_OF_ENGINE,
     NUMBERS,
+    OTHERS,
     PUSH,
     READY,
     TELL,
@@ -40,8 +45,13 @@ from ._words import (
     say_command,
 )
 
+_logger = logging.getLogger("trioweb.workers")
+
 # What a worker tells of itself: its statistics, and its page of metrics if that is asked for.
 Tell: TypeAlias = Callable[[bool], Awaitable[tuple[dict[str, Any], str]]]
+
+# What a worker does for another one: what, and the data for that.
+Do: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 
 # A parent that takes nothing for so long will not miss the last numbers of a worker.
 _FAREWELL_SECONDS: Final = 1
@@ -167,9 +177,11 @@ class WorkerEnd:
     Attributes:
         broker: joins the hub of this worker with those of the others.
         tell: what the parent is told when it asks for numbers.
+        do: what this worker does for others, and answers; an answer is what `marshal` can write.
     """
 
     tell: Tell
+    do: Do
 
     def __init__(self, stream: trio.abc.Stream, policy: BrokerPolicy) -> None:
         self._pipe = Pipe(stream)
@@ -177,9 +189,10 @@ class WorkerEnd:
         self._order: Order | None = None
         self._is_orphaned = False
         self._changed = Waitable()
-        # What was asked for all: the numbers of the questions, and the answers.
+        self.do = _do_nothing
+        # What was asked: the numbers of the questions, and the answers.
         self._questions = 0
-        self._answers: dict[int, dict[str, Any] | None] = {}
+        self._answers: dict[int, Any] = {}
 
     def ready(self) -> None:
         """Say that this worker serves."""
@@ -198,10 +211,24 @@ class WorkerEnd:
         Raises:
             EngineLost: the parent has gone.
         """
+        answer: dict[str, Any] = await self._ask(ASK_ALL)
+        return answer
+
+    async def ask_others(self, what: str, data: Any) -> list[tuple[int, Any]]:
+        """Have each other worker do *what*; the number of each, and what it answers; None if it
+        has not answered in time.
+
+        Raises:
+            EngineLost: the parent has gone.
+        """
+        answers: list[tuple[int, Any]] = await self._ask(ASK_OTHERS, what, data)
+        return answers
+
+    async def _ask(self, code: int, *rest: Any) -> Any:
         self._questions += 1
         number = self._questions
         self._answers[number] = None
-        self._pipe.send((ASK_ALL, number))
+        self._pipe.send((code, number, *rest))
         try:
             while (answer := self._answers[number]) is None:
                 if self._is_orphaned:
@@ -224,6 +251,15 @@ class WorkerEnd:
             async def tell(number: int, with_page: bool) -> None:
                 self._pipe.send((NUMBERS, number, *await self.tell(with_page)))
 
+            async def do(number: int, what: str, data: Any) -> None:
+                answer = None
+                try:
+                    answer = await self.do(what, data)
+                except Exception:
+                    # What another worker asks for must not end this one.
+                    _logger.exception("error while doing %r for another worker", what)
+                self._pipe.send((DONE, number, answer))
+
             @enable_ki_protection
             def receive(words: Words) -> None:
                 code = words[0]
@@ -231,7 +267,9 @@ class WorkerEnd:
                     self.broker.receive(words)
                 elif code == TELL:
                     nursery.start_soon(tell, *words[1:])
-                elif code == ALL:
+                elif code == DO:
+                    nursery.start_soon(do, *words[1:])
+                elif code in (ALL, OTHERS):
                     if words[1] in self._answers:
                         self._answers[words[1]] = words[2]
                         self._changed.changed()
@@ -250,6 +288,10 @@ class WorkerEnd:
         if self._order is None:
             self._order = order
         self._changed.changed()
+
+
+async def _do_nothing(what: str, data: Any) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 @protected_block
