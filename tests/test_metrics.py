@@ -53,7 +53,7 @@ async def numbers(*args: Any, **options: Any) -> Numbers:
 
 
 async def full_page() -> str:
-    """A page with every family."""
+    """A page with every family but those of a store: a hub with a broker has none."""
     async with (
         trio.open_nursery() as nursery,
         trioweb.open_hub(broker=MemoryBroker()) as hub,
@@ -67,6 +67,12 @@ async def full_page() -> str:
             page = await trioweb.metrics(site.server, client=client, topics=["lobby"])
         nursery.cancel_scope.cancel()
     return page
+
+
+async def store_page(path: Path) -> str:
+    """A page of a hub with a store at *path*."""
+    async with trioweb.open_hub(store=path) as hub:
+        return await trioweb.metrics(hub=hub)
 
 
 async def test_page_of_nothing_is_empty() -> None:
@@ -85,6 +91,7 @@ async def test_page_of_a_server_tells_what_went_over_its_connections(
     assert before("connections", state="open") == 2
     assert before("messages_received_total") == before("messages_sent_total") == 3
     assert before("received_bytes_total") == 3 * (2 + 4 + 5)
+    assert before("sent_bytes_total") == 3 * (2 + 5)
     await leaving.send(Frame(CLOSE, (4321).to_bytes(2, "big")))
     await leaving.stream.aclose()
     await (await site.peer()).ask(b"nonsense\r\n\r\n")
@@ -217,6 +224,8 @@ async def test_page_of_a_hub_with_a_broker_tells_how_that_does(
             assert [found(f"broker_{name}") for name in gauges] == [1, 0, 1]
             counters = "connects", "refused", "restarts"
             assert [found(f"broker_{name}_total") for name in counters] == [2, 1, 1]
+            attempts = found("broker_attempts_total")
+            assert attempts is not None and attempts > 2
             assert topic.restarts == 1
             assert hub.broker is not None and hub.broker.state == "live"
     async with trioweb.open_hub() as hub:
@@ -400,8 +409,7 @@ async def test_page_of_a_hub_with_a_store_tells_how_that_does(tmp_path: Path) ->
 
 
 async def test_documentation_lists_what_a_page_has(tmp_path: Path) -> None:
-    async with trioweb.open_hub(store=tmp_path / "topics.db") as hub:
-        page = await full_page() + await trioweb.metrics(hub=hub)
+    page = await full_page() + await store_page(tmp_path / "topics.db")
     text = Path("docs/operating.md").read_text("utf-8")
     for line in page.splitlines():
         if line.startswith("# TYPE "):

@@ -206,6 +206,7 @@ class _Page:
         self._counter(
             "received_bytes", "Bytes of frames received, without TLS.", traffic.bytes_received
         )
+        self._counter("sent_bytes", "Bytes of frames sent to one peer.", traffic.bytes_sent)
         self._gauge("inbox_messages", "Messages received that wait for a handler.", waiting)
         self._gauge("buffered_bytes", "Bytes that wait for peers to take them.", buffered)
         self._histogram(
@@ -273,6 +274,7 @@ class _Page:
         self._gauge("broker_connected", "1 while the broker can be reached.", int(told.connected))
         self._gauge("broker_waiting", "Publications that it has not answered yet.", told.waiting)
         self._gauge("broker_topics", "Topics that are received from it.", told.attached)
+        self._counter("broker_attempts", "Attempts to connect to it.", told.attempts)
         self._counter("broker_connects", "Connections made to it.", told.connects)
         self._counter("broker_refused", "Publications that it has refused.", told.refused)
         self._counter("broker_restarts", "Epochs that have ended here.", told.restarts)

@@ -11,11 +11,12 @@ from typing import Any, Final
 import pytest
 
 from tests.interop.prometheus import PROMTOOL
-from tests.test_metrics import full_page
+from tests.test_metrics import full_page, store_page
 
 pytestmark = [pytest.mark.promtool]
 
 DASHBOARD: Final = Path("docs/grafana.json")
+PICTURE: Final = Path("docs/pictures/grafana.png")
 # What Grafana puts in their place, or something like it.
 VARIABLES: Final = {"$__rate_interval": "1m", "$job": ".*", "$instance": ".*"}
 
@@ -54,8 +55,8 @@ def test_prometheus_refuses_a_query_that_is_none(tmp_path: Path) -> None:
         test_query_of_the_dashboard_is_one("sum(rate(x[)", tmp_path)
 
 
-async def test_queries_of_the_dashboard_name_what_a_page_has() -> None:
-    page = await full_page()
+async def test_queries_of_the_dashboard_name_what_a_page_has(tmp_path: Path) -> None:
+    page = await full_page() + await store_page(tmp_path / "topics.db")
     samples = set(re.findall(r"^(trioweb_\w+)", page, re.MULTILINE))
     named = {name for query in queries() for name in re.findall(r"trioweb_\w+", query)}
     assert named - samples == {f"trioweb_{name}" for name in _ONLY_AFTER_EVENTS}
@@ -65,8 +66,42 @@ async def test_queries_of_the_dashboard_name_what_a_page_has() -> None:
         r"trioweb_\w+", json.dumps(json.loads(DASHBOARD.read_text())["templating"])
     )
     assert set(variables) <= samples
+    assert {f"trioweb_{name}" for name in _OF_BROKERS_AND_STORES} <= named
 
 
+def test_panels_of_the_dashboard_lie_beside_each_other() -> None:
+    board: Any = json.loads(DASHBOARD.read_text("utf-8"))
+    places = [panel["gridPos"] for panel in board["panels"]]
+    taken = [
+        (x, y)
+        for at in places
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert max(x for x, _ in taken) < 24, "the width of a dashboard"
+    assert len({panel["id"] for panel in board["panels"]}) == len(places)
+
+
+def test_picture_shows_the_panels_of_the_dashboard() -> None:
+    """It says so itself: `docs/pictures/grafana.py` draws it again."""
+    board: Any = json.loads(DASHBOARD.read_text("utf-8"))
+    said = re.search(rb"tEXtDescription\0(\[.*?\])", PICTURE.read_bytes(), re.DOTALL)
+    assert said is not None
+    assert json.loads(said[1]) == [panel["title"] for panel in board["panels"]]
+
+
+# By which one sees that they are there, keep up, and lose nothing.
+_OF_BROKERS_AND_STORES: Final = (
+    *("broker_connected", "broker_waiting", "broker_attempts_total", "broker_refused_total"),
+    *(
+        "broker_restarts_total",
+        "store_failing",
+        "store_waiting_bytes",
+        "store_bytes",
+        "store_ended",
+    ),
+)
 # With a label whose values are those that there were.
 _ONLY_AFTER_EVENTS: Final = (
     "connections_closed_total",

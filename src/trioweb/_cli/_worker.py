@@ -18,7 +18,7 @@ import trio
 from .._errors import CloseCode
 from .._metrics import metrics
 from .._server import Server
-from .._topics._node import EngineLost
+from .._topics._engine_link import EngineLost
 from .._workers import Order, WorkerEnd, open_worker
 from .._workers._processes import Inheritance
 from ._terminal import UsageError

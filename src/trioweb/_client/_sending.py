@@ -177,6 +177,7 @@ class Sender:
 
     def _mark_sent(self, link: Link, count: int, size: int) -> None:
         link.queue.messages_sent += count
+        link.queue.bytes_sent += size
         self._outbox.mark_sent(count)
         confirmation = self._confirmation
         if confirmation is not None and confirmation.is_due(self._outbox.sent, size):

@@ -219,6 +219,7 @@ class Link(Waitable):
             messages_received=self.incoming.messages_received,
             messages_sent=self.queue.messages_sent,
             bytes_received=self.incoming.bytes_received,
+            bytes_sent=self.queue.bytes_sent,
             discarded=self.incoming.discarded,
             inbox_messages=len(self.inbox.messages),
             buffered_amount=self.queue.buffered_amount,

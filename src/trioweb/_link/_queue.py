@@ -60,6 +60,7 @@ class SendQueue:
         writable: likewise, and nobody stands in line.
         buffered_amount: bytes queued.
         messages_sent: messages that were written.
+        bytes_sent: of their frames.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class SendQueue:
         "_turns",
         "broken",
         "buffered_amount",
+        "bytes_sent",
         "is_free",
         "messages_sent",
         "owner",
@@ -89,7 +91,7 @@ class SendQueue:
         self.broken: str | None = None
         self.is_free = self.writable = True
         self.buffered_amount = 0
-        self.messages_sent = 0
+        self.messages_sent = self.bytes_sent = 0
         # Made when first needed: most connections never queue anything, and nobody waits.
         self._backlog: Backlog | None = None
         self._hooks: dict[object, Hooks] | None = None
@@ -286,6 +288,7 @@ class SendQueue:
         NOTE: The caller has seen `writable` or `takes_message` since its last await.
         """
         self.messages_sent += 1
+        self.bytes_sent += len(frame)
         self.put(frame)
         if self._turns is not None and self._turns.has_line:
             self._turns.is_held = self.state is DRAINING

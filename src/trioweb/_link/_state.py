@@ -47,7 +47,7 @@ BROKEN: Final = QueueState.BROKEN
 class LinkStatistics:
     """What a connection has carried.
 
-    `messages_sent` counts what `send` took; what topics delivered stands in each
+    `messages_sent` and `bytes_sent` count what `send` took; what topics delivered stands in each
     subscription's cursor.  `discarded` counts messages that arrived complete and reached
     nobody, because this side had closed or was only waiting for the end.
     """
@@ -55,6 +55,7 @@ class LinkStatistics:
     messages_received: int
     messages_sent: int
     bytes_received: int
+    bytes_sent: int
     discarded: int
     inbox_messages: int
     buffered_amount: int

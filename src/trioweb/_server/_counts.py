@@ -54,6 +54,7 @@ class Traffic:
     messages_received: int = 0
     messages_sent: int = 0
     bytes_received: int = 0
+    bytes_sent: int = 0
     discarded: int = 0
 
     def add(self, link: Link) -> None:
@@ -61,6 +62,7 @@ class Traffic:
         self.messages_received += link.incoming.messages_received
         self.messages_sent += link.queue.messages_sent
         self.bytes_received += link.incoming.bytes_received
+        self.bytes_sent += link.queue.bytes_sent
         self.discarded += link.incoming.discarded
 
     def copy(self) -> Traffic:

@@ -96,8 +96,8 @@ class BrokerStatistics:
         connected: whether there is a connection to the engine; to each, where there are several.
         waiting: publications that are not answered yet.
         attached: topics that are received.
-        refused, restarts, connects: publications that the engine refused, lives of topics that
-            ended here while they were received, connections made; so far.
+        refused, restarts, attempts, connects: publications that the engine refused, lives of topics
+            that ended here while they were received, attempts to connect, connections made; so far.
     """
 
     connected: bool
@@ -105,6 +105,7 @@ class BrokerStatistics:
     attached: int
     refused: int
     restarts: int
+    attempts: int
     connects: int
 
     @property

@@ -8,7 +8,6 @@ published once and in order, or refused, or counted as unanswered in the end.
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -41,6 +40,7 @@ from ._details import Details
 from ._engine_link import Broker, BrokerStatistics, EngineLink, EngineLost
 from ._log import size_of
 from ._node_presence import RENEWAL, NodePresence
+from ._outage import Outage
 from ._position import Position
 from ._presence import DoLater
 from ._retention import Retention
@@ -91,7 +91,7 @@ class EngineNode:
         # Whether all that was not answered was sent again on this link.
         self._is_synced = False
         self._refused = 0
-        self._connects = 0
+        self._attempts = self._connects = 0
         self._next_line = -float("inf")
         self._random = new_random()
 
@@ -106,6 +106,7 @@ class EngineNode:
             attached=len(self._windows),
             refused=self._refused,
             restarts=self.restarts,
+            attempts=self._attempts,
             connects=self._connects,
         )
 
@@ -236,22 +237,24 @@ class EngineNode:
             nursery.start_soon(self._do_chores)
             fence = ""
             retry = self._policy.retry
-            attempts = 0
+            outage = Outage(retry.stable_after)
+            failures = 0
             while True:
+                self._attempts += 1
                 try:
                     async with self._connect(fence) as link:
                         fence = link.id
-                        attempts = 0
+                        failures = 0
+                        outage.end()
                         reason = await self._serve(link)
                 except EngineLost as exc:
                     reason = str(exc)
                 finally:
                     self._link, self._is_synced = None, False
                     self._presence.lost()
-                bound = min(retry.maximum, retry.initial * 2 ** min(attempts, 30))
-                attempts += 1
-                level = logging.INFO if attempts == 1 else logging.WARNING
-                logger.log(level, "no connection to the broker: %s", reason)
+                outage.fail(reason)
+                bound = min(retry.maximum, retry.initial * 2 ** min(failures, 30))
+                failures += 1
                 await trio.sleep(self._random.uniform(0, bound))
 
     def _connect(self, fence: str) -> AbstractAsyncContextManager[EngineLink]:
