@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -722,6 +723,27 @@ async def test_disk_that_does_not_answer_holds_up_nobody_for_ever(
                 break
             except StoreError:
                 await trio.sleep(0.01)
+
+
+async def test_much_is_committed_in_parts_each_of_which_has_its_own_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a disk that is busy with very much is not taken for one that does not answer."""
+    monkeypatch.setattr(_opening, "_BATCH", 5)
+    parts = 0
+    do = _keeping._do
+
+    def count(*args: Any) -> None:
+        nonlocal parts
+        parts += 1
+        do(*args)
+
+    monkeypatch.setattr(_keeping, "_do", count)
+    async with open_hub(store=path) as hub:
+        for number in range(24):
+            hub.topic("news").publish(f"{number}")
+        await committed(hub)
+        assert parts == 5  # the topic is a record, too
 
 
 async def test_disk_that_does_not_answer_keeps_nobody_waiting(

@@ -13,8 +13,9 @@ import math
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from functools import partial
 from time import time
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -190,11 +191,12 @@ class Store:
         journal, index = self._journal, self.index
         if not journal.used and not len(index):
             return
+        last = journal.last
         emptied, dropped = index.surplus()
+        work = partial(self._commit_some, last, self._standings, emptied, dropped)
         try:
-            await self._in_thread(
-                self._commit_until, journal.last, self._standings, emptied, dropped
-            )
+            while await self._in_thread(work):
+                work = partial(self._commit_some, last, self._standings)
         except (sqlite3.Error, OSError, Damaged) as exc:
             self._fail(exc)
         else:
@@ -225,24 +227,25 @@ class Store:
             )
         self._forgotten += count
 
-    def _commit_until(
-        self, last: int, standings: deque[Standing], emptied: list[str], dropped: list[str]
-    ) -> None:
-        """Commit what the journal has up to the record *last*; tell by *standings* what changed."""
+    def _commit_some(
+        self,
+        last: int,
+        standings: deque[Standing],
+        emptied: Sequence[str] = (),
+        dropped: Sequence[str] = (),
+    ) -> bool:
+        """Commit some of what the journal has up to the record *last*; tell by *standings* what has
+        changed.  Return whether there is more."""
         database, journal = self._database, self._journal
         with database.lock:
-            records = journal.read(journal.first, last)
-            while True:
-                batch: list[tuple[Place, bytes]] = []
-                fill(batch, records)
-                standings += database.commit(
-                    batch, self.index.retain_of, time(), emptied=emptied, dropped=dropped
-                )
-                if batch:
-                    journal.free(batch[-1][0])
-                if journal.first.number >= last:
-                    return
-                emptied, dropped = [], []
+            batch: list[tuple[Place, bytes]] = []
+            fill(batch, journal.read(journal.first, last))
+            standings += database.commit(
+                batch, self.index.retain_of, time(), emptied=emptied, dropped=dropped
+            )
+            if batch:
+                journal.free(batch[-1][0])
+            return journal.first.number < last
 
     async def _load(self) -> None:
         loads, self._loads = self._loads, []
@@ -335,7 +338,8 @@ class Store:
     def _close(self) -> None:
         path = self._database.path
         try:
-            self._commit_until(self._journal.last, deque(), [], [])
+            while self._commit_some(self._journal.last, deque()):
+                pass
         except (sqlite3.Error, OSError, Damaged) as exc:
             count = self._journal.last - self._journal.first.number
             logger.warning("%s: %d records stay in the journal: %s", path, count, exc)
