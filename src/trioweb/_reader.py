@@ -28,7 +28,6 @@ from ._logs import log
 
 _logger = logging.getLogger("trioweb")
 
-_READ_BYTES: Final = 120 * 2**10  # as the link
 _EVENTS_PER_POLL: Final = 256
 # After so long, others get their turn.
 _TURN_SECONDS: Final = 0.001
@@ -160,19 +159,8 @@ class Reader:
         if link.inbox.pause is not None:
             self._look(link, fileno)
             return
-        try:
-            data = os.read(fileno, _READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            link.lost(describe(exc, link))
-            return
-        if not data:
-            link.lost(END_OF_TRANSPORT)
-            return
-        link.incoming.receive(data, now)
         # In all other states somebody else reads.
-        if link.state is OPEN:
+        if link.carrier.take(fileno, now) and link.state is OPEN:
             if link.carrier.pause_if_due():
                 self._await(select.EPOLLRDHUP, link, fileno)
             elif link.incoming.is_undecoded:

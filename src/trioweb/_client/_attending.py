@@ -11,17 +11,13 @@ here, by `unwatch`; and everything else of a client by `Signal.changed`.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Coroutine
-from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._heartbeat import Lookout
-from .._link import END_OF_TRANSPORT, OPEN, Link, describe
-
-_READ_BYTES: Final = 120 * 2**10  # as the link
+from .._link import OPEN, Link
 
 
 class Reading:
@@ -79,19 +75,8 @@ class Reading:
         """Feed what has come."""
         self._is_waiting = False
         # Others have run since, and the descriptor may be another's.
-        if (fileno := self._fileno) is None:
-            return
-        try:
-            data = os.read(fileno, _READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            link.lost(describe(exc, link))
-            return
-        if data:
-            link.incoming.receive(data, trio.current_time())
-        else:
-            link.lost(END_OF_TRANSPORT)
+        if self._fileno is not None:
+            link.carrier.take(self._fileno, trio.current_time())
 
 
 # As `Carrier.run`.

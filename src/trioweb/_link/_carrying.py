@@ -141,6 +141,27 @@ class Carrier:
             self._reads = None
             self._spawn(self.run)
 
+    def take(self, fileno: int, now: float) -> bool:
+        """Feed what a kernel's socket has, for what reads for this link; return whether that was
+        something.
+
+        Args:
+            now: Trio's time.
+        """
+        link = self._link
+        try:
+            data = os.read(fileno, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            link.lost(describe(exc, link))
+            return False
+        if not data:
+            link.lost(END_OF_TRANSPORT)
+            return False
+        link.incoming.receive(data, now)
+        return True
+
     def pause_if_due(self) -> bool:
         """Stop reading while the inbox is full or the peer too fast: TCP slows it down."""
         link = self._link
