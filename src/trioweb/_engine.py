@@ -38,7 +38,7 @@ from ._topics._commands import (
 )
 from ._topics._details import NOTHING
 from ._topics._log import Log
-from ._topics._position import Position
+from ._topics._position import Position, new_position
 
 # What a publication takes beside its place in a log: its id, and that one's place in a table.
 _ID_BYTES: Final = 192
@@ -248,7 +248,7 @@ class Engine:
         else:
             self._count(topic)
         self._published(name, topic.epoch, offset, entry)
-        return Position(topic.epoch, offset)
+        return new_position((topic.epoch, offset))
 
     def _stand(self, command: Subscribe | Ask) -> Standing:
         topic = self._topic(command.topic, command.retain)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trioweb import Publisher, Retain
 from trioweb._protocol._frames import SERVER_FORM, encode_message
-from trioweb._topics._commands import Command, Load, Subscribe, entry_of
+from trioweb._topics._commands import Command, Load, Publish, Subscribe, entry_of
 from trioweb._topics._details import details_of
 from trioweb.redis import RedisBroker
 from trioweb.redis._entries import name_once, read_push, read_stored, write_entry
@@ -159,6 +159,38 @@ def test_who_lacks_hiredis_is_told_what_to_install() -> None:
     assert "ImportError: trioweb.redis needs hiredis 3.2: pip install 'trioweb[redis]'" in (
         ended.stderr
     )
+
+
+@given(
+    st.text(max_size=20),
+    st.one_of(TEXT, st.binary(max_size=200), st.text(min_size=200, max_size=300)),
+    st.integers(1, 2**40),
+    st.booleans(),
+    st.none() | TEXT,
+    st.none() | TEXT,
+)
+def test_a_publication_that_is_put_together_is_what_hiredis_packs(
+    topic: str,
+    message: str | bytes,
+    number: int,
+    is_retry: bool,
+    key: str | None,
+    skip: str | None,
+) -> None:
+    names, share = Names("app", 3), Share("", ALONE, 1)
+    words = Words("node", "run", {"publish": b"1" * 40}, names, share, durable=True, idle=60)
+    retain = Retain(max_messages=7, max_age=1.5)
+    details = details_of(False, False, key, None, None)
+    entry = entry_of(f"node:{number}", encode_message(message, SERVER_FORM), skip, details)
+    keys = *names.keys(topic), names.node(topic, "node")
+    retry = b"1" if is_retry else b"0"
+    in_full: tuple[Any, ...] = (
+        *(*words._evaluate("publish", topic, retain, keys), names.channel(topic)),
+        *(number, retry, entry.size, name_once(details), *write_entry(entry)),
+    )
+    for _ in range(2):
+        said = words.say(Publish(topic, retain, number, entry, is_retry))[0]
+        assert said == pack_command(in_full)
 
 
 @given(st.text(max_size=20), st.sampled_from(["place", "load"]), st.integers(0, 2**40))

@@ -12,8 +12,9 @@ up.  A lease is called as its node, a dot, and a number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
 
 from .._policy import Retain
 from ._details import Details
@@ -30,6 +31,12 @@ class Entry(NamedTuple):
     skip: str | None
     details: Details
     size: int
+
+
+# Of what is made for each publication, a tuple of all that it has takes half the time.
+new_entry: Final[Callable[[tuple[str, bytes, str | None, Details, int]], Entry]] = partial(
+    tuple.__new__, Entry
+)
 
 
 def entry_of(id: str, frame: bytes, skip: str | None, details: Details) -> Entry:
@@ -52,6 +59,11 @@ class Publish(NamedTuple):
     number: int
     entry: Entry
     is_retry: bool
+
+
+new_publish: Final[Callable[[tuple[str, Retain, int, Entry, bool]], Publish]] = partial(
+    tuple.__new__, Publish
+)
 
 
 class Subscribe(NamedTuple):

@@ -27,7 +27,6 @@ from ._commands import (
     Answer,
     Ask,
     Changed,
-    Entry,
     Load,
     Ping,
     Publish,
@@ -35,6 +34,8 @@ from ._commands import (
     Refusal,
     Subscribe,
     Unsubscribe,
+    new_entry,
+    new_publish,
 )
 from ._details import Details
 from ._engine_link import Broker, BrokerStatistics, EngineLink, EngineLost
@@ -143,8 +144,8 @@ class EngineNode:
         if not self._has_room(size):
             raise BrokerFull(f"{len(self._posts)} publications, {self._bytes} bytes")
         self._number = number = self._number + 1
-        entry = Entry(f"{self._id}:{number}", frame, skip, details, size)
-        command = Publish(topic.name, topic.retain, number, entry, False)
+        entry = new_entry((f"{self._id}:{number}", frame, skip, details, size))
+        command = new_publish((topic.name, topic.retain, number, entry, False))
         self._posts[number] = command, receipt
         self._bytes += size
         EFFORT.spent += COST_OF_WRITE + (size >> 8)

@@ -5,8 +5,10 @@ Pure: knows of no topic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
 
 from .._arguments import is_count
 
@@ -23,6 +25,8 @@ class Position(NamedTuple):
     offset: int
 
 
+# A tuple of both takes half the time.
+new_position: Final[Callable[[tuple[str, int]], Position]] = partial(tuple.__new__, Position)
 # What a peer says of its position; of which life an offset alone is, nobody can tell.
 Since: TypeAlias = Position | tuple[str, int] | int
 

@@ -43,9 +43,11 @@ from .._topics._commands import (
     Unsubscribe,
     Unwatch,
     Watch,
+    new_entry,
+    new_publish,
 )
 from .._topics._details import NOTHING, Details, Publisher, details_of
-from .._topics._position import Position
+from .._topics._position import Position, new_position
 
 Words: TypeAlias = tuple[Any, ...]
 
@@ -102,7 +104,7 @@ def hear_command(words: Words) -> Command:
     code = words[0]
     if code == PUBLISH:
         _, topic, retain, number, entry, is_retry = words
-        return Publish(topic, _hear_retain(retain), number, _hear_entry(entry), is_retry)
+        return new_publish((topic, _hear_retain(retain), number, _hear_entry(entry), is_retry))
     if code == SUBSCRIBE:
         return Subscribe(words[1], _hear_retain(words[2]), *words[3:])
     if code == ASK:
@@ -132,7 +134,7 @@ def hear_answers(words: Words) -> Sequence[Answer]:
     code = words[0]
     if code == PUBLISHED:
         _, epoch, offset, count = words
-        return [Position(epoch, at) for at in range(offset, offset + count)]
+        return [new_position((epoch, at)) for at in range(offset, offset + count)]
     if code == STANDING:
         _, epoch, head, begin, oldest, entries = words
         return (Standing(epoch, head, begin, oldest, _hear_entries(entries)),)
@@ -175,7 +177,8 @@ def say_entry(entry: Entry) -> Words:
 
 def _hear_entry(words: Words) -> Entry:
     id, frame, skip, details, size = words
-    return Entry(id, frame, skip, NOTHING if details is None else _hear_details(details), size)
+    told = NOTHING if details is None else _hear_details(details)
+    return new_entry((id, frame, skip, told, size))
 
 
 def _say_stored(stored: Stored) -> Words:

@@ -21,17 +21,20 @@ from ._names import Names
 _KINDS: Final = (b"t", b"b", b"j", b"q")
 
 
+def message_of(frame: bytes) -> tuple[bytes, bytes]:
+    """The kind and the value of a message that is text or bytes."""
+    size = frame[1]
+    value = frame[2 if size < 126 else 4 if size == 126 else 10 :]
+    return b"t" if is_text(frame) else b"b", value
+
+
 def write_entry(entry: Entry) -> list[bytes | str]:
     """Names and values, by turns; the id comes first."""
     id, frame, skip, details, _ = entry
-    size = frame[1]
-    payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
-    kind = "t" if is_text(frame) else "b"
-    if details is NOTHING and skip is None:
-        return ["i", id, kind, payload]
+    kind, payload = message_of(frame)
     if details.is_json or details.is_string:
-        kind = "j" if details.is_json else "q"
-    fields: list[bytes | str] = ["i", id, kind, payload]
+        kind = b"j" if details.is_json else b"q"
+    fields: list[bytes | str] = [b"i", id, kind, payload]
     if skip is not None:
         fields += "s", skip.encode("utf-8", "surrogatepass")
     if details.key is not None:
