@@ -166,6 +166,11 @@ def _members(burst: int) -> Case:
         (OURS,),
         tuple(_ours("≤", 1.15, figure) for figure in _DOORS),
         took=5,
+        bound="What a publication costs once is shared by few in a burst: to take a value of the "
+        "program's, check it and encode it takes 5 µs more in JSON and 6 in Protobuf than a plain "
+        "text does, beside 500 deliveries of some 0.09 each."
+        if burst == 100
+        else "",
     )
 
 
@@ -365,7 +370,8 @@ CASES = {
         took=6,
         bound="What comes beside the opening of its connection is one more message to read, two "
         "commands to decide, the replies, and the kernel's copying of 16 KB: the cheaper the "
-        "opening is, the more that is as a ratio.",
+        "opening is, the more that is as a ratio. In one process, apart from the load, it takes "
+        "110 µs of CPU in JSON and 140 in Protobuf.",
     ),
     "member-memory": Case(
         "A member with one subscription, beside a plain subscriber",

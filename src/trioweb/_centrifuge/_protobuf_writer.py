@@ -1,14 +1,13 @@
 """Protobuf's encoding of a message: what the table says, put together once for each class.
 
 NOTE: A publication is encoded here once for all who get it in Protobuf, and in a burst to few that
-is a good part of what a delivery costs: a call more for each field is seen there.
+is a good part of what a delivery costs: a look more at each field is seen there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -26,30 +25,34 @@ _KEY: Final = bytes([KEY_TAG])
 _VALUE: Final = bytes([VALUE_TAG])
 
 _Write: TypeAlias = Callable[[Any], bytes]
+_WRITE: Final = "write_"
 
 
 def body(message: Message | msgspec.Raw) -> bytes:
     if isinstance(message, msgspec.Raw):  # prepared
         return bytes(message)
-    values, writers = _plan(type(message))
-    # Whatever is false is zero: messages and payloads never are, even if they are empty.
-    return b"".join(
-        [write(value) for write, value in zip(writers, values(message), strict=True) if value]
-    )
+    return _encoder(type(message))(message)
 
 
 @cache
-def _plan(message: type[Message]) -> tuple[Callable[[Message], tuple[Any, ...]], list[_Write]]:
-    """What gives the values of a *message*, and what writes each of them."""
+def _encoder(message: type[Message]) -> Callable[[Message], bytes]:
+    """What encodes a *message*: a loop over its fields, written out, which takes half the time."""
     fields = fields_of(message)
-    names = [field.name for field in fields]
-    values: Any = attrgetter(*names) if len(names) > 1 else _few(names)
-    return values, [_writer(field) for field in fields]
-
-
-def _few(names: list[str]) -> Callable[[Message], tuple[Any, ...]]:
-    """As `attrgetter`, which gives no tuple for one name, and knows no fewer."""
-    return lambda message: tuple(getattr(message, name) for name in names)
+    # Whatever is false is zero: messages and payloads never are, even if they are empty.
+    lines = [
+        "def encode(message):",
+        "    parts = []",
+        *(
+            f"    if value := message.{field.name}: parts.append({_WRITE}{field.name}(value))"
+            for field in fields
+        ),
+        "    return b''.join(parts)",
+    ]
+    names: dict[str, Any] = {f"{_WRITE}{field.name}": _writer(field) for field in fields}
+    # NOTE: No name in there is a peer's: all are the table's.
+    exec("\n".join(lines), names)
+    encode: Callable[[Message], bytes] = names["encode"]
+    return encode
 
 
 def tag_of(message: type[Message], name: str) -> bytes:
@@ -93,7 +96,8 @@ def _content(of: Any) -> _Write:
 
 def delimited(content: bytes) -> bytes:
     """*content* behind its length."""
-    return varint(len(content)) + content
+    size = len(content)
+    return (_SMALL[size] if size < 0x80 else varint(size)) + content
 
 
 def varint(number: int) -> bytes:

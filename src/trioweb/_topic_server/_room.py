@@ -28,11 +28,12 @@ SLOW: Final = (int(DisconnectCode.SLOW), DisconnectCode.SLOW.reason)
 
 def wire_publication(codec: Codec, publication: Publication) -> WirePublication:
     """*publication* as a member with this encoding gets it."""
+    tags = publication.tags
     return WirePublication(
         data=publication_payload(codec, publication),
         info=publication_info(codec, publication.publisher),
         offset=publication.offset,
-        tags=dict(publication.tags),
+        tags=dict(tags) if tags else {},
         x_bytes=publication.kind == "bytes" and isinstance(codec.PING, str),
     )
 

@@ -186,7 +186,8 @@ class TopicServer:
 
     def _rules_of(self, name: str) -> TopicRules | None:
         rules = self._find_rules(name)
-        check_kind("topics(name)", "what it returns", rules, TopicRules, optional=True)
+        if not isinstance(rules, TopicRules):
+            check_kind("topics(name)", "what it returns", rules, TopicRules, optional=True)
         return rules
 
     def _rules_for_program(self, name: str) -> TopicRules:
