@@ -3,6 +3,7 @@ and proof that it can fail."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.mutants import MUTANTS, mutated
-from tests.simulation.runner import Result, run, run_seed, run_seeds
+from tests.simulation.runner import Result, run, run_seed
 from tests.simulation.scenario import Scenario
 from tests.simulation.yardstick import measure_seed
 
@@ -31,15 +32,28 @@ _OFTEN = {
 _SECURE_ARCHIVE = 92
 
 
+@pytest.fixture(scope="module")
+def runs() -> dict[int, tuple[Result, str]]:
+    """What came of each seed, and what its trace is to be in every other run."""
+    return {seed: _run(seed) for seed in _SEEDS}
+
+
+def _run(seed: int) -> tuple[Result, str]:
+    result, world = run(Scenario.of(seed))
+    return result, hashlib.sha256(str(world.network.trace).encode()).hexdigest()
+
+
 def test_simulation_finds_nothing_in_a_few_seeds() -> None:
     for seed in _FEW:
         assert not run_seed(seed).violations, seed
 
 
 @pytest.mark.slow
-def test_simulation_finds_nothing_and_reaches_everything() -> None:
+def test_simulation_finds_nothing_and_reaches_everything(
+    runs: dict[int, tuple[Result, str]],
+) -> None:
     total = Result()
-    for result in run_seeds(_SEEDS, processes=2):
+    for result, _ in runs.values():
         total.add(result)
     assert total.seeds == len(_SEEDS)
     assert not total.violations, total
@@ -58,8 +72,8 @@ def test_simulation_of_a_seed_is_the_same_twice(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_simulation_of_each_seed_is_the_same_twice() -> None:
-    assert not [seed for seed in _SEEDS if _trace(seed) != _trace(seed)]
+def test_simulation_of_each_seed_is_the_same_twice(runs: dict[int, tuple[Result, str]]) -> None:
+    assert not [seed for seed, (_, trace) in runs.items() if _run(seed)[1] != trace]
 
 
 # Plain, and an archive over TLS, whose keys are new in each process.
