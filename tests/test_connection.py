@@ -311,6 +311,37 @@ async def test_sending_lets_others_run_every_few_messages(ends: Ends) -> None:
     assert yields.count == 4
 
 
+async def test_an_echo_lets_others_run_no_more_often_than_it_receives(ends: Ends) -> None:
+    """To receive has let them run already."""
+    ours, peer = ends.ours(Limits(send_bytes=2**20)), ends.raw()
+    yields = Yields(-1, "", lambda: None)
+
+    async def echo() -> None:
+        for _ in range(64):
+            message = await yields.run(ours.receive())
+            await yields.run(ours.send(message))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo)
+        for _ in range(64):
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(Frame(TEXT, b"x"))
+    assert yields.count == 64
+
+
+async def test_messages_that_wait_to_be_received_do_not_keep_an_echo_from_letting_others_run(
+    ends: Ends,
+) -> None:
+    """Invariant 12."""
+    ours, peer = ends.ours(Limits(send_bytes=2**20)), ends.raw()
+    await peer.send(*[Frame(TEXT, b"x")] * 64)
+    await trio.testing.wait_all_tasks_blocked()
+    yields = Yields(-1, "", lambda: None)
+    for _ in range(64):
+        await yields.run(ours.send(await ours.receive()))
+    assert yields.count == 4
+
+
 async def test_a_flood_of_tiny_messages_lets_others_run(ends: Ends) -> None:
     """Invariant 12: the decoder takes about half a millisecond's worth at a time."""
     ours, peer = ends.ours(Limits(inbox_messages=100_000)), ends.raw()

@@ -24,7 +24,8 @@ from ._waitable import check_thread, wrong_thread
 
 _frames_logger = logging.getLogger("trioweb.frames")
 
-# `send` lets others run after so many messages that the kernel took at once.
+# `send` lets others run after so many messages that the kernel took at once, unless a receiver has
+# waited meanwhile: a turn of the scheduler takes as long as a small message.
 _SENDS_PER_CHECKPOINT = 16
 # By its own name: `receive` takes about 0.4 µs for a message that waits, and half of that is
 # this look for a cancellation.
@@ -208,8 +209,8 @@ class Connection(trio.abc.AsyncResource):
             TypeError, ValueError: *message* cannot be sent.
 
         Cancellation: a cancelled `send` has sent nothing; one that returns has sent it all.
-        Checkpoint: a cancellation point always; lets others run whenever it waits and
-        every 16 messages.
+        Checkpoint: a cancellation point always; lets others run whenever it waits, and
+        after 16 messages for which nobody has.
         Concurrency: any number of tasks may send.
         Source: RFC 6455 section 6.1.
         """
@@ -320,6 +321,8 @@ class Connection(trio.abc.AsyncResource):
                 await trio.lowlevel.checkpoint()
                 raise at_end or link.error()
             await link.inbox.wait_taking()
+            # Others have run since the last of them.
+            self._sends = 0
 
     def _hand_over(self) -> None:
         """From now on, what arrives is for whoever holds the link."""
