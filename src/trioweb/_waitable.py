@@ -121,7 +121,7 @@ class Takers:
             self._takers = current_task()
             await wait_task_rescheduled(self._leave_first)
         else:
-            # By itself, as all that a waiting coroutine may ever need is memory that it takes.
+            # In a coroutine of its own: one that waits keeps room for all that it may ever need.
             await self._wait_in_line(self._takers, current_task())
 
     async def _wait_in_line(

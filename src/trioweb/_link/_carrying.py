@@ -110,10 +110,7 @@ class Carrier:
     def is_unconfirmed_for(self, seconds: float) -> bool:
         """Whether the peer's machine has confirmed nothing for so long, though there is something
         to confirm; as far as can be asked."""
-        transport = getattr(self._stream, "transport_stream", self._stream)
-        if not isinstance(transport, trio.SocketStream):
-            return False
-        return seconds_unconfirmed(transport) >= seconds
+        return seconds_unconfirmed(self._stream) >= seconds
 
     def _descriptor(self) -> Callable[[], int] | None:
         """How to ask for the kernel's descriptor below any TLS, if there is one."""
@@ -142,12 +139,8 @@ class Carrier:
             self._spawn(self.run)
 
     def take(self, fileno: int, now: float) -> bool:
-        """Feed what a kernel's socket has, for what reads for this link; return whether that was
-        something.
-
-        Args:
-            now: Trio's time.
-        """
+        """Feed what a kernel's socket has, for what reads for this link; *now* is Trio's time.
+        Return whether that was something."""
         link = self._link
         try:
             data = os.read(fileno, _READ_BYTES)
@@ -221,8 +214,7 @@ class Carrier:
     def let_go_at_once(self) -> None:
         """Close the transport without the task that it otherwise takes (section 7.1.1 has a server
         close it first); nothing that may still come was to count."""
-        assert self._reads is not None
-        assert self._fileno is not None
+        assert self._reads is not None and self._fileno is not None
         self._reads.unwatch(self._link, self._fileno())
         self._reads = None
         self._close_socket()

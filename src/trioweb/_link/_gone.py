@@ -39,13 +39,14 @@ def has_gone(fileno: int) -> bool | None:
     return True if events[0][1] & (select.POLLHUP | select.POLLERR) else None
 
 
-def seconds_unconfirmed(stream: trio.SocketStream) -> float:
-    """For how long the peer's machine has confirmed nothing of what is under way to it; 0 if
-    nothing is, or where that is not known."""
-    if sys.platform != "linux":
+def seconds_unconfirmed(stream: trio.abc.Stream) -> float:
+    """For how long the peer's machine has confirmed nothing of what is under way to it, whatever is
+    on top of its socket; 0 if nothing is, or where that is not known."""
+    transport = getattr(stream, "transport_stream", stream)
+    if sys.platform != "linux" or not isinstance(transport, trio.SocketStream):
         return 0
     try:
-        info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        info = transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     except OSError:  # no TCP
         return 0
     assert isinstance(info, bytes)
