@@ -12,7 +12,20 @@ import trio.testing
 import trioweb
 from tests.topic_client.support import Reader, client_of, cut
 from tests.topic_server.support import FORMATS, serving, settle
-from trioweb import Gap, Joined, Left, Position, Refused, Retain, Subscribed, TopicRules
+from trioweb import (
+    ConnectRequest,
+    Gap,
+    Joined,
+    Left,
+    Member,
+    Position,
+    Refused,
+    Retain,
+    Subscribed,
+    TopicRules,
+    Welcome,
+)
+from trioweb.testing import MemoryBroker
 
 
 @FORMATS
@@ -302,6 +315,43 @@ async def test_a_position_does_not_count_what_came_with_the_beginning(
             assert chat.position == (epoch, 3)
         async with client.subscription("chat:1") as chat:
             assert chat.position == (epoch, 3)
+
+
+async def test_what_the_engine_behind_a_server_has_lost_is_told_as_a_gap(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Over the same connection, unless it was the server that has subscribed the client."""
+
+    async def on_connect(member: Member, request: ConnectRequest) -> Welcome:
+        return Welcome(topics=["chat:given"])
+
+    broker = MemoryBroker()
+    async with (
+        serving(hub={"broker": broker}) as web,
+        serving(hub={"broker": broker}, on_connect=on_connect) as giving,
+        client_of(web) as asking,
+        client_of(giving) as given,
+        asking.subscription("chat:1") as chat,
+    ):
+        stream = given.server_subscriptions()
+        await trio.sleep(1)
+        for server, topic in ((web.server, "chat:1"), (giving.server, "chat:given")):
+            server.publish(topic, "before")
+        assert (await anext(chat)).data == "before"
+        assert (await anext(stream))[1].data == "before"
+        ids = asking.id, given.id
+        broker.restart(lost=None)
+        await trio.sleep(10)
+        for server, topic in ((web.server, "chat:1"), (giving.server, "chat:given")):
+            server.publish(topic, "after")
+        with pytest.raises(Gap):
+            await anext(chat)
+        assert (await anext(chat)).data == "after"
+        with pytest.raises(Gap):
+            await anext(stream)
+        assert (await anext(stream))[1].data == "after"
+        assert asking.id == ids[0]
+        assert given.id != ids[1]
 
 
 @pytest.mark.parametrize("seed", range(8))

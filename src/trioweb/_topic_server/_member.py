@@ -258,8 +258,7 @@ class Member:
 
         A broker that does not answer keeps nobody whose connection is over.
 
-        Checkpoint: only where it is not here anyhow: for whoever comes back with very many
-        others, that is a twentieth of the time that this takes.
+        Checkpoint: only where it is not here anyhow: a crowd that comes back has enough of them.
         """
         if topic._window is not None:
             await self._ask("load()", partial(topic.load, **what))
