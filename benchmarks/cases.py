@@ -128,6 +128,16 @@ def _short(size: int) -> str:
     return f"{size // 1024}k" if size >= 1024 else str(size)
 
 
+_BESIDE_THE_WRITE = (
+    "Taken apart in one process, in turn with a bare loop over the same 500 sockets: a publication "
+    "takes 1.15 to 1.22 of that loop. 0.06 of it is the call of each queue, 0.03 the look at each "
+    "subscription, 0.04 the count of what was written, and 0.06 what a publication costs once: its "
+    "place in the log, and the passes of Trio's loop to the hub's task and back, which no cache "
+    "holds after 500 writes. Between two processes, beside other work, the same ratio goes from "
+    "1.0 to 1.6."
+)
+
+
 def _fan_out(connections: int, size: int) -> Case:
     return Case(
         f"Fan-out to {connections:,} subscribers, {_size(size)}, one publication at a time",
@@ -146,8 +156,7 @@ def _fan_out(connections: int, size: int) -> Case:
         headline=f"{_COST}, {connections:,} subscribers, {_size(size)}"
         if connections >= 500 and size == 64
         else "",
-        bound="Python adds about 0.7 µs to each delivery (measured beside a bare loop in one "
-        "process), so the ratio to the floor depends on what the kernel takes at the time.",
+        bound=_BESIDE_THE_WRITE,
     )
 
 
@@ -298,6 +307,9 @@ CASES = {
             Bar(("aiohttp+uvloop",), "≥", 1),
         ),
         headline="echoes in a second over 100 connections",
+        bound="A bare loop of Trio, with nothing around its sockets, has no more: see there. Of an "
+        "echo, waking the task that waits, two steps of Trio's loop for a batch and the system "
+        "calls are Trio's and the kernel's; uvloop has the former in C.",
     ),
     "connections": Case(
         "Opening connections and closing them",
@@ -432,7 +444,11 @@ CASES = {
         (Bar(("websockets",), "≤", 0.1), Bar((FLOOR,), "≤", 1.05)),
         took=1.7,
         headline=f"{_COST}, compressed, 500 subscribers, 1 KiB of JSON",
-        bound="The floor compresses once, too, and then only sends: below that nobody can be.",
+        bound="A publication is compressed once for all who agreed to the same, with a compressor "
+        "that is kept, where the floor makes one each time. Beside a bare loop over the same 500 "
+        "sockets in one process it takes 1.21 to 1.24 of that, compression included on both "
+        "sides, and without compression 1.20 to 1.22 in the same minutes: what is missing is what "
+        "every fan-out to 500 has beside its writes.",
     ),
     "reconnect": Case(
         "A client connects again to a server that was killed and restarted, 20 times",
