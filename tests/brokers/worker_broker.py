@@ -69,7 +69,8 @@ class _End(trio.abc.Stream):
                 await self._changed.wait_change()
             await trio.sleep_until(self.under_way[0][0])
             await self.looks.wait()
-            if self.under_way:
+            # What was waited for may have been taken meanwhile.
+            if self.under_way and self.under_way[0][0] <= trio.current_time():
                 self._changed.changed()
                 return self.under_way.popleft()[1]
 

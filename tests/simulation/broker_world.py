@@ -151,6 +151,7 @@ class World:
         self.hubs: dict[str, Hub] = {}
         self._lives: dict[str, trio.CancelScope] = {}
         self._count = Counter[str]()
+        self.hurried = 0
 
     async def live(self, name: str) -> None:
         """Have a node, and another one as soon as that is killed."""
@@ -173,6 +174,11 @@ class World:
         """Where *topic* stands in the engine of a node; None if that knows nothing of it."""
         there = self.ways[name].broker._engine.topics.get(topic)
         return None if there is None else (there.epoch, there.log.head)
+
+    def hurry(self) -> None:
+        """Have what cut connections carried arrive; to a parent all that is under way does."""
+        self.hurried += 1
+        self.broker.arrive_late()
 
     def split(self) -> None:
         """Have another server lead, too, with all that there is by now, and a node on its side."""
@@ -304,7 +310,7 @@ async def _pass_by(record: Record, world: World, peers: Peers, chance: random.Ra
             continue
         window = topic._window
         # Where the node receives it already, it does not ask.
-        asks = window is not None and not window.is_attached
+        asks, hurried = window is not None and not window.is_attached, world.hurried
         with topic.subscribe(peer.connection) as subscription, trio.move_on_after(0.5):
             # Just before the question is there.
             await trio.sleep(0.95 * world.latency)
@@ -313,6 +319,7 @@ async def _pass_by(record: Record, world: World, peers: Peers, chance: random.Ra
                 await subscription.wait_placed()
             there = world.place(name, "by")
             # In the same life, and on the same side of a broken network.
+            asks = asks and world.hurried == hurried
             if asks and least and there and least[0] == there[0] == topic.epoch:
                 record.reached.add("came back")
                 if topic.head < min(least[1], there[1]):
@@ -336,7 +343,7 @@ async def _be_alone(record: Record, chance: random.Random) -> None:
 async def _break(record: Record, world: World, chance: random.Random) -> None:
     faults: dict[str, Callable[[], object]] = {
         "cut": lambda: world.broker.cut(),
-        "late": lambda: world.broker.arrive_late(),
+        "late": world.hurry,
         "restart": lambda: world.broker.restart(),
         "restart with nothing": lambda: world.broker.restart(lost=None),
         "fail over": lambda: world.broker.fail_over(lost=chance.randrange(8)),
