@@ -25,6 +25,7 @@ from tests.client.support import (
     answer_pings,
     drop,
     hang,
+    kernel_pair,
     leave_unsent,
     open_at,
     open_raw,
@@ -1222,10 +1223,11 @@ async def test_what_was_in_the_way_of_a_connection_is_not_for_ever(
         await leave_unsent(client)
 
 
+@pytest.mark.parametrize("make_pair", [stream_pair, kernel_pair])
 async def test_who_waited_before_the_connection_is_answered_behind_a_full_inbox(
-    autojump_clock: MockClock,
+    make_pair: Any, patient_clock: MockClock
 ) -> None:
-    door = Door()
+    door = Door(make_pair)
     async with open_at(
         door, outbox=Outbox(confirm=True), limits=Limits(inbox_messages=8)
     ) as client:

@@ -111,6 +111,8 @@ async def attend(
                     nap.deadline = due
                 if reading.is_on and link.carrier.pause_if_due():
                     link.carrier.read_alone()
+                    # Of a pause, too, somebody may have to be told.
+                    continue
                 if reading.is_on and link.incoming.is_undecoded:
                     # Twice: whoever was woken by what was decoded runs between the two.
                     await trio.lowlevel.checkpoint()
