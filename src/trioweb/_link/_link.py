@@ -134,7 +134,7 @@ class Link(Waitable):
             fileno = kernel_fileno(stream.transport_stream)
             if fileno is not None:
                 tls, stream = stream.tls, stream.transport_stream
-        wire = wire_to(stream, tls, limits.write_timeout)
+        wire = wire_to(stream, tls, limits.write_timeout, fileno)
         self.form = CLIENT_FORM if is_client else SERVER_FORM
         if compression is not None:
             self.form = WireForm(is_client, compression.compressor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from .._tls import Tls
@@ -11,13 +13,19 @@ from ._stream import StreamWire
 from ._wire import Wire
 
 
-def wire_to(stream: trio.abc.Stream, tls: Tls | None, write_timeout: float) -> Wire:
+def wire_to(
+    stream: trio.abc.Stream,
+    tls: Tls | None,
+    write_timeout: float,
+    fileno: Callable[[], int] | None = None,
+) -> Wire:
     """The fastest way to write to *stream*.
 
     Args:
         tls: what stands between the bytes and *stream*, which then is a kernel's.
+        fileno: what `kernel_fileno` has said of *stream*, so that both are one object.
     """
-    fileno = kernel_fileno(stream)
+    fileno = fileno or kernel_fileno(stream)
     if fileno is None:
         return StreamWire(stream, write_timeout)
     check_sigpipe()
