@@ -6,7 +6,6 @@ What users see of it, on every transport, is in test_conformance.
 from __future__ import annotations
 
 import gc
-import inspect
 import logging
 import socket
 from collections import Counter
@@ -39,7 +38,7 @@ from trioweb._link._carrying import Carrier
 from trioweb._link._incoming import Incoming
 from trioweb._protocol._decoder import WORK_PER_FEED
 from trioweb._reader import open_reader
-from trioweb._wire._kernel import kernel_fileno, kernel_send
+from trioweb._wire._kernel import direct_socket, kernel_socket
 from trioweb.testing import MemoryStream, stream_pair
 
 
@@ -182,15 +181,14 @@ async def test_a_descriptor_is_asked_for_without_a_detour_and_gone_with_its_sock
     """Trio's wrapper is passed by through an attribute of its own: this tells when that goes."""
     stream = unix_ends.our_stream
     assert isinstance(stream, trio.SocketStream)
-    fileno = kernel_fileno(stream)
-    assert inspect.isbuiltin(fileno)
-    assert fileno() == stream.socket.fileno()
-    send = kernel_send(stream)
-    assert inspect.isbuiltin(send)
+    plain = kernel_socket(stream)
+    assert isinstance(plain, socket.socket)
+    assert direct_socket(stream) is plain
+    assert plain.fileno() == stream.socket.fileno()
     stream.socket.close()
-    assert fileno() == -1
+    assert plain.fileno() == -1
     with pytest.raises(OSError, match="Bad file descriptor"):
-        send(b"nobody gets this")
+        plain.send(b"nobody gets this")
 
 
 async def test_a_full_kernel_takes_nothing_of_an_offer(unix_ends: Ends) -> None:

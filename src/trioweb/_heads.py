@@ -8,6 +8,7 @@ characters or bare LFs.  What a request's says is `_requests`' business, and a r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import trio
 
@@ -38,7 +39,13 @@ def addresses(stream: trio.abc.Stream) -> tuple[Address, Address]:
             return str(name[0]), int(name[1])
         return name if isinstance(name, str) else ""
 
-    return address(socket.getpeername), address(socket.getsockname)
+    return address(socket.getpeername), _shared(address(socket.getsockname))
+
+
+@lru_cache(maxsize=64)
+def _shared(local: Address) -> Address:
+    """*local*, as one object for all connections to it, which keep it for as long as they last."""
+    return local
 
 
 async def read_head(

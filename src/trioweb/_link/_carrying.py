@@ -19,7 +19,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._errors import CloseCode
 from .._protocol._closing import Phase
-from .._wire._kernel import kernel_fileno
+from .._wire._kernel import Descriptor, kernel_socket
 from ._contain import describe
 from ._gone import has_arrived, seconds_unconfirmed, wait_gone
 from ._inbox import Pause
@@ -60,7 +60,7 @@ class Carrier:
     Args:
         link: what is read goes to its `incoming`; until `disown`.
         stream: the transport.
-        fileno: how to ask for its descriptor, where it is a kernel's, whatever is on top.
+        socket: what knows its descriptor, where it is a kernel's, whatever is on top.
         spawn: starts a task.
 
     Attributes:
@@ -69,11 +69,11 @@ class Carrier:
     """
 
     __slots__ = (
-        "_fileno",
         "_has_let_go",
         "_link",
         "_reads",
         "_scope",
+        "_socket",
         "_spawn",
         "_stream",
         "on_let_go",
@@ -83,12 +83,12 @@ class Carrier:
         self,
         link: Link,
         stream: trio.abc.Stream,
-        fileno: Callable[[], int] | None,
+        socket: Descriptor | None,
         spawn: Spawn,
     ) -> None:
         self._link = link
         self._stream = stream
-        self._fileno = fileno
+        self._socket = socket
         self._spawn = spawn
         self._reads: Reads | None = None
         self._scope: trio.CancelScope | None = None
@@ -99,8 +99,8 @@ class Carrier:
 
     def has_unread(self) -> bool:
         """Whether something has come that nobody has looked at yet, as far as can be asked."""
-        fileno = self._descriptor()
-        return self._link.incoming.is_undecoded or (fileno is not None and has_arrived(fileno()))
+        below = self._descriptor()
+        return self._link.incoming.is_undecoded or bool(below and has_arrived(below.fileno()))
 
     @property
     def is_blind(self) -> bool:
@@ -112,10 +112,10 @@ class Carrier:
         to confirm; as far as can be asked."""
         return seconds_unconfirmed(self._stream) >= seconds
 
-    def _descriptor(self) -> Callable[[], int] | None:
-        """How to ask for the kernel's descriptor below any TLS, if there is one."""
+    def _descriptor(self) -> Descriptor | None:
+        """What knows the kernel's descriptor below any TLS, if there is one."""
         stream = getattr(self._stream, "transport_stream", self._stream)
-        return self._fileno or kernel_fileno(stream)
+        return self._socket or kernel_socket(stream)
 
     # Who reads, and when.
 
@@ -125,16 +125,16 @@ class Carrier:
         NOTE: With *reads* there is no task to be cancelled while the link is open, so whoever
         starts it sees to it that it is closed.
         """
-        if reads is None or self._fileno is None:
+        if reads is None or self._socket is None:
             self._spawn(self.run)
             return
         self._reads = reads
-        reads.watch(self._link, self._fileno())
+        reads.watch(self._link, self._socket.fileno())
 
     def read_alone(self) -> None:
         """Have `run` read from here on, if something else does."""
-        if self._reads is not None and self._fileno is not None:
-            self._reads.unwatch(self._link, self._fileno())
+        if self._reads is not None and self._socket is not None:
+            self._reads.unwatch(self._link, self._socket.fileno())
             self._reads = None
             self._spawn(self.run)
 
@@ -172,8 +172,8 @@ class Carrier:
     def _resume(self) -> None:
         """Read on after a pause."""
         link = self._link
-        if self._reads is not None and self._fileno is not None:
-            self._reads.watch(link, self._fileno())
+        if self._reads is not None and self._socket is not None:
+            self._reads.watch(link, self._socket.fileno())
         # At once, and not when `run` does: until then every message taken asks again.
         link.inbox.end_pause()
         # The peer could not be heard, which is no fault of its own.
@@ -201,21 +201,21 @@ class Carrier:
         """Whether nothing is left to wait for, where the peer's Close has come and ours is said:
         ours is with the kernel, and the peer's was all that had come."""
         link = self._link
-        if self._reads is None or self._fileno is None or link.incoming.tls is not None:
+        if self._reads is None or self._socket is None or link.incoming.tls is not None:
             return False
         # A client waits for the server to close the transport (section 7.1.1).
         if link.is_client or link.queue.state is not IDLE:
             return False
         try:
-            return not os.read(self._fileno(), 1)
+            return not os.read(self._socket.fileno(), 1)
         except OSError:  # nothing has come, or the peer has gone
             return True
 
     def let_go_at_once(self) -> None:
         """Close the transport without the task that it otherwise takes (section 7.1.1 has a server
         close it first); nothing that may still come was to count."""
-        assert self._reads is not None and self._fileno is not None
-        self._reads.unwatch(self._link, self._fileno())
+        assert self._reads is not None and self._socket is not None
+        self._reads.unwatch(self._link, self._socket.fileno())
         self._reads = None
         self._close_socket()
 
@@ -295,8 +295,8 @@ class Carrier:
         """Notice, while nothing is decoded, that the peer has gone."""
         incoming = link.incoming
         try:
-            if sys.platform == "linux" and (fileno := self._descriptor()) is not None:
-                await wait_gone(fileno(), link.ended_in_pause)
+            if sys.platform == "linux" and (below := self._descriptor()) is not None:
+                await wait_gone(below.fileno(), link.ended_in_pause)
                 link.break_off(END_OF_TRANSPORT)
                 return
             # What is not the kernel's can only be read.

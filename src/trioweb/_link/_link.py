@@ -46,7 +46,7 @@ from .._protocol._replies import Replies
 from .._tls import Tls, TlsStream
 from .._waitable import Waitable
 from .._wire._choice import wire_to
-from .._wire._kernel import kernel_fileno
+from .._wire._kernel import kernel_socket
 from ._carrying import Carrier
 from ._inbox import Inbox
 from ._incoming import Incoming
@@ -129,12 +129,12 @@ class Link(Waitable):
         self.limits = limits
         self.state = OPEN
         tls: Tls | None = None
-        fileno = kernel_fileno(stream)
+        socket = kernel_socket(stream)
         if isinstance(stream, TlsStream):
-            fileno = kernel_fileno(stream.transport_stream)
-            if fileno is not None:
+            socket = kernel_socket(stream.transport_stream)
+            if socket is not None:
                 tls, stream = stream.tls, stream.transport_stream
-        wire = wire_to(stream, tls, limits.write_timeout, fileno)
+        wire = wire_to(stream, tls, limits.write_timeout, socket)
         self.form = CLIENT_FORM if is_client else SERVER_FORM
         if compression is not None:
             self.form = WireForm(is_client, compression.compressor)
@@ -152,7 +152,7 @@ class Link(Waitable):
             replies=replies,
             inflater=None if compression is None else compression.make_inflater(),
         )
-        self.carrier = Carrier(self, stream, fileno, spawn)
+        self.carrier = Carrier(self, stream, socket, spawn)
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ import os
 
 import trio
 
-from .._wire._kernel import kernel_fileno
+from .._wire._kernel import kernel_socket
 
 
 class Eager(trio.abc.Stream):
@@ -27,7 +27,7 @@ class Eager(trio.abc.Stream):
         self._stream = stream
         self._deadline = deadline
         self.has_received = False
-        self._fileno = kernel_fileno(stream)
+        self._socket = kernel_socket(stream)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = await self._receive_some(max_bytes)
@@ -35,10 +35,10 @@ class Eager(trio.abc.Stream):
         return data
 
     async def _receive_some(self, max_bytes: int | None) -> bytes:
-        if self._fileno is not None and max_bytes is not None:
+        if self._socket is not None and max_bytes is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                return os.read(self._fileno(), max_bytes)
+                return os.read(self._socket.fileno(), max_bytes)
             except BlockingIOError:
                 pass
             except OSError as exc:
@@ -49,10 +49,10 @@ class Eager(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         taken = 0
-        if self._fileno is not None:
+        if self._socket is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                taken = os.write(self._fileno(), data)
+                taken = os.write(self._socket.fileno(), data)
             except BlockingIOError:
                 pass
             except OSError as exc:

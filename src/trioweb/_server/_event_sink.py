@@ -22,7 +22,7 @@ from .._protocol._http import Address
 from .._tls import TlsStream
 from .._topics import Publication
 from .._wire._choice import wire_to
-from .._wire._kernel import kernel_fileno
+from .._wire._kernel import kernel_socket
 
 _LINES: Final = re.compile(r"\r\n|\r|\n")
 
@@ -89,7 +89,7 @@ class EventSink:
         self.peer = self.id if peer is None else peer
         self.woken = trio.Event()
         tls = None
-        if isinstance(stream, TlsStream) and kernel_fileno(stream.transport_stream) is not None:
+        if isinstance(stream, TlsStream) and kernel_socket(stream.transport_stream) is not None:
             tls, stream = stream.tls, stream.transport_stream
         self.queue = SendQueue(
             wire_to(stream, tls, limits.write_timeout),

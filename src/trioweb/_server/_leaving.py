@@ -14,7 +14,7 @@ import trio
 
 from .._nursery import open_hidden_nursery, protected_block
 from .._reader import Reader
-from .._wire._kernel import kernel_fileno
+from .._wire._kernel import kernel_socket
 
 _AHEAD_BYTES: Final = 16 * 2**10
 
@@ -76,9 +76,9 @@ async def watch_presence(
             somebody else may read.
     """
     presence = Presence(patience)
-    fileno = kernel_fileno(getattr(stream, "transport_stream", stream))
-    if reader is not None and fileno is not None:
-        number = fileno()
+    socket = kernel_socket(getattr(stream, "transport_stream", stream))
+    if reader is not None and socket is not None:
+        number = socket.fileno()
         reader.watch_end(presence, number)
         try:
             yield presence

@@ -6,20 +6,27 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from ._wire import Account
+from ._wire import Account, Direct
 
 _logger = logging.getLogger("trioweb")
 
 _has_told_of_sigpipe = False
 
 
-def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
-    """How to ask for the descriptor that `os.write` can use for *stream*, if there is one.
+class Descriptor(Protocol):
+    """What knows a descriptor."""
+
+    def fileno(self) -> int: ...
+
+
+# NOTE: The sockets themselves, and not their methods: those would be objects of 72 bytes each for
+# every connection.
+def kernel_socket(stream: trio.abc.Stream) -> Descriptor | None:
+    """What knows the descriptor that `os.write` can use for *stream*, if there is one.
 
     NOTE: Ask at every write.  Once the socket is closed the answer is -1, while a number
     kept would be some other socket's soon.
@@ -31,19 +38,15 @@ def kernel_fileno(stream: trio.abc.Stream) -> Callable[[], int] | None:
         return None
     # Past Trio's wrapper, where that is possible: with many connections none of it is in the
     # processor's caches, and of a delivery that is most of what is not the system call.
-    fileno: Callable[[], int] = getattr(stream.socket, "_sock", stream.socket).fileno
-    return fileno
+    plain: Descriptor = getattr(stream.socket, "_sock", stream.socket)
+    return plain
 
 
-def kernel_send(stream: trio.abc.Stream) -> Callable[[bytes], int] | None:
-    """How to write to *stream*, of which `kernel_fileno` knows the descriptor, in one call; None if
-    it must be asked for its descriptor.
-
-    A closed socket's says so, as -1 does.
-    """
-    plain = getattr(getattr(stream, "socket", None), "_sock", None)
-    send: Callable[[bytes], int] | None = getattr(plain, "send", None)
-    return send
+def direct_socket(stream: trio.abc.Stream) -> Direct | None:
+    """What writes to *stream*, which has a `kernel_socket`, in one call; None if only its
+    descriptor can be written to."""
+    plain: Direct | None = getattr(getattr(stream, "socket", None), "_sock", None)
+    return plain
 
 
 def check_sigpipe() -> None:
@@ -64,22 +67,22 @@ class KernelWire:
     """See `Wire`.
 
     Args:
-        fileno: see `kernel_fileno`.
+        socket: see `kernel_socket`.
         write_timeout: seconds for which the peer may take nothing.
         direct: see `Wire`.
     """
 
-    __slots__ = ("_fileno", "_timeout", "direct")
+    __slots__ = ("_socket", "_timeout", "direct")
 
     is_queued: Final = False
 
     def __init__(
         self,
-        fileno: Callable[[], int],
+        socket: Descriptor,
         write_timeout: float,
-        direct: Callable[[bytes], int] | None = None,
+        direct: Direct | None = None,
     ) -> None:
-        self._fileno = fileno
+        self._socket = socket
         self._timeout = write_timeout
         self.direct = direct
 
@@ -93,14 +96,14 @@ class KernelWire:
 
     def offer(self, data: bytes) -> int:
         try:
-            return os.write(self._fileno(), data)
+            return os.write(self._socket.fileno(), data)
         except BlockingIOError:
             return 0
 
     async def write(self, data: bytes, account: Account) -> None:
         view = memoryview(data)
         while view:
-            fileno = self._fileno()
+            fileno = self._socket.fileno()
             if fileno < 0:
                 raise trio.ClosedResourceError("the transport was closed")
             with trio.move_on_after(self._timeout) as patience:
@@ -108,7 +111,7 @@ class KernelWire:
             # A kernel calls a socket writable when a good part of its buffer is free (Linux: a
             # third), which a slow peer may take longer for; so it is asked in any case.
             try:
-                taken = os.write(self._fileno(), view)
+                taken = os.write(self._socket.fileno(), view)
             except BlockingIOError:
                 if patience.cancelled_caught:
                     raise trio.TooSlowError from None
@@ -123,7 +126,7 @@ class KernelWire:
         has_waited = False
         while True:
             try:
-                data = os.read(self._fileno(), max_bytes)
+                data = os.read(self._socket.fileno(), max_bytes)
             except BlockingIOError:
                 # NOTE: no wait in here, which would keep the error and its traceback for as long
                 # as nothing comes: 0.7 KiB of each connection that idles.
@@ -134,13 +137,13 @@ class KernelWire:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
             try:
-                await trio.lowlevel.wait_readable(self._fileno())
+                await trio.lowlevel.wait_readable(self._socket.fileno())
             except trio.ClosedResourceError:
-                if self._fileno() < 0:
+                if self._socket.fileno() < 0:
                     raise
                 return None
             has_waited = True
 
     def interrupt(self) -> None:
-        if (fileno := self._fileno()) >= 0:
+        if (fileno := self._socket.fileno()) >= 0:
             trio.lowlevel.notify_closing(fileno)

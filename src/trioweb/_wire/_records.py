@@ -6,10 +6,8 @@ ahead of it is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .._tls import RECORD_BYTES, Tls
-from ._kernel import KernelWire
+from ._kernel import Descriptor, KernelWire
 from ._wire import Account
 
 
@@ -18,8 +16,8 @@ class RecordWire(KernelWire):
 
     __slots__ = ("_tls",)
 
-    def __init__(self, fileno: Callable[[], int], write_timeout: float, tls: Tls) -> None:
-        super().__init__(fileno, write_timeout)
+    def __init__(self, socket: Descriptor, write_timeout: float, tls: Tls) -> None:
+        super().__init__(socket, write_timeout)
         self._tls = tls
 
     @property

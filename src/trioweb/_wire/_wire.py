@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 
@@ -20,21 +19,27 @@ class Account(Protocol):
         """
 
 
+class Direct(Protocol):
+    """What can be written to in one call; a closed one raises OSError."""
+
+    def send(self, data: bytes, /) -> int: ...
+
+
 class Wire(Protocol):
     """The way to one peer.
 
     NOTE: `offer` and `write` never overlap: what one has begun is done before the next is called.
 
     Attributes:
-        direct: takes of some bytes what `offer` takes, and raises BlockingIOError where there is no
-            room for any; None where `offer` does more than that.
+        direct: its `send` takes of some bytes what `offer` takes, and raises BlockingIOError where
+            there is no room for any; None where `offer` does more than that.
         is_queued: `offer` never takes anything, because only `write` can tell when there is room.
         backlog: bytes of what `offer` has taken that `write` has yet to write, first of all.
         has_more: there is something that the wire has to say itself, which `write` writes.
     """
 
     @property
-    def direct(self) -> Callable[[bytes], int] | None: ...
+    def direct(self) -> Direct | None: ...
 
     @property
     def is_queued(self) -> bool: ...
