@@ -55,7 +55,7 @@ def test_what_was_counted_remains_and_what_there_was_does_not() -> None:
     assert set(left) == {"opened", "refused", "answered", "closed", "handler_errors", "hub"}
     kept = {"published", "deliveries", "evicted", "skipped", "forgotten", "broker", "store"}
     assert set(left["hub"]) == kept
-    assert set(left["hub"]["broker"]) == {"refused", "restarts", "connects"}
+    assert set(left["hub"]["broker"]) == {"refused", "restarts", "attempts", "connects"}
     known = {
         field.name
         for kind in (ServerStatistics, HubStatistics, BrokerStatistics)
