@@ -268,7 +268,7 @@ async def test_a_page_that_is_late_is_not_taken_for_one_of_the_next_reading(
             hubs[0]._presence.enter("news", f"{number}", Member("", b""))
         await one.enter("last")
         with other.presence_changes() as changes:
-            mirror = hubs[1]._presence._mirrors["news"]  # type: ignore[attr-defined]
+            mirror = hubs[1]._presence._mirrors.get("news")  # type: ignore[attr-defined]
             while len(mirror.members) < 2200:
                 await trio.lowlevel.checkpoint()
                 await trio.sleep(0.0001)

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._errors import HubFull
 from .._waitable import Waitable
 from ._commands import (
     Answer,
@@ -39,10 +38,8 @@ from ._commands import (
     Present,
     Renew,
     Renewed,
-    Unwatch,
-    Watch,
 )
-from ._mirror import Mirror
+from ._mirrors import Mirrors
 from ._presence import DoLater, Follower, Member, PresenceCount, free, size_of_member
 from ._reaper import Reaper
 
@@ -87,7 +84,7 @@ class NodePresence:
         self._retention = retention
         self._do_later = do_later
         self._mine: dict[str, dict[str, _Entered]] = {}
-        self._mirrors: dict[str, Mirror] = {}
+        self._mirrors = Mirrors(retention, do_later)
         # Keys that the engine does not know as they are, by topic and key; those that it refused;
         # and whom else it has to be told of, or may not know.
         self._unsent: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -219,64 +216,15 @@ class NodePresence:
     # Those who follow.
 
     def follow(self, topic: str, follower: Follower) -> None:
-        mirror = self._mirrors.get(topic)
-        if mirror is None:
-            mirror = self._mirrors[topic] = Mirror(self._retention, self._do_later)
-            mirror.followers[follower] = None
-            if not self._use() and self._link is not None:
-                self._watch(self._link, topic, mirror)
-        mirror.followers[follower] = None
+        self._use()
+        self._mirrors.follow(topic, follower)
 
     def unfollow(self, topic: str, follower: Follower) -> None:
-        mirror = self._mirrors.get(topic)
-        if mirror is not None:
-            mirror.followers.pop(follower, None)
-            if not mirror.followers:
-                self._end_mirror(topic, mirror, None)
-
-    def _end_mirror(self, topic: str, mirror: Mirror, error: HubFull | None) -> None:
-        del self._mirrors[topic]
-        mirror.end(error)
-        if self._link is not None:
-            self._link.send(Unwatch(topic), _ignore)
-
-    def _watch(self, link: EngineLink, topic: str, mirror: Mirror) -> None:
-        link.send(Watch(topic), _ignore)
-        mirror.begin()
-        self._read(link, topic, mirror, "0")
-
-    def _read(self, link: EngineLink, topic: str, mirror: Mirror, cursor: str) -> None:
-        link.send(
-            Members(topic, cursor), partial(self._was_read, link, topic, mirror, mirror.reading)
-        )
-
-    @enable_ki_protection
-    def _was_read(
-        self, link: EngineLink, topic: str, mirror: Mirror, reading: int, answer: Answer
-    ) -> None:
-        # Of one that has ended another may have begun.
-        if self._link is not link or self._mirrors.get(topic) is not mirror:
-            return
-        if isinstance(answer, Present):
-            try:
-                cursor = mirror.page(answer, reading)
-            except HubFull as exc:
-                self._end_mirror(topic, mirror, exc)
-            else:
-                if cursor is not None:
-                    self._read(link, topic, mirror, cursor)
+        self._mirrors.unfollow(topic, follower)
 
     def changed(self, change: Changed) -> None:
         """The engine has told of *change*."""
-        mirror = self._mirrors.get(change.topic)
-        if mirror is not None:
-            try:
-                is_hole = mirror.changed(change)
-            except HubFull as exc:
-                self._end_mirror(change.topic, mirror, exc)
-            else:
-                if is_hole and self._link is not None:
-                    self._read(self._link, change.topic, mirror, "0")
+        self._mirrors.changed(change)
 
     # What the engine is told.
 
@@ -305,6 +253,7 @@ class NodePresence:
     def lost(self) -> None:
         """There is none any more."""
         self._link, self._is_synced = None, False
+        self._mirrors.lost()
         for news in tuple(self._questions):
             news.changed()
 
@@ -314,8 +263,7 @@ class NodePresence:
         self._number += 1
         self._lease = f"{self._node}.{self._number}"
         self._renew(link)
-        for topic, mirror in self._mirrors.items():
-            self._watch(link, topic, mirror)
+        self._mirrors.begin(link)
 
     def renew(self) -> None:
         """Time has passed."""
@@ -450,8 +398,7 @@ class NodePresence:
         self._is_closed = True
         for entered in tuple(self._waited_for):
             self._settle(entered)
-        for mirror in tuple(self._mirrors.values()):
-            mirror.end(None)
+        self._mirrors.close()
         self._changed.changed()
         for news in tuple(self._questions):
             news.changed()

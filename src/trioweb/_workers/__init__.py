@@ -4,8 +4,9 @@ The parent is the engine of the hubs in its workers, over a socketpair to each. 
 another broker, it only starts, replaces and ends them.
 """
 
-from ._supervisor import Start, StartFailed, Supervisor, WorkerProcess
+from ._supervisor import Start, StartFailed, Supervisor
 from ._switchboard import Switchboard, open_switchboard
+from ._worker import WorkerProcess
 from ._worker_end import Order, WorkerBroker, WorkerEnd, open_worker
 
 __all__ = [

@@ -15,7 +15,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -25,9 +25,9 @@ from .._metrics import tell_store
 from .._policy import Retry
 from .._topics import StoreStatistics
 from .._waitable import Waitable
-from ._parent_end import ParentEnd
 from ._sums import add_pages, add_statistics, counted_on_page, counted_so_far
 from ._switchboard import Switchboard
+from ._worker import Worker, WorkerProcess
 
 _logger = logging.getLogger("trioweb.workers")
 
@@ -60,87 +60,8 @@ class StartFailed(Exception):
         self.status = status
 
 
-class WorkerProcess(Protocol):
-    """The process of a worker.
-
-    Attributes:
-        stream: leads to it.
-    """
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def stream(self) -> trio.abc.Stream: ...
-
-    async def wait(self) -> int:
-        """Wait for its end; its exit status, or minus the number of a signal."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-
 # Start the process of the worker at the place of that number.
 Start: TypeAlias = Callable[[int], Awaitable[WorkerProcess]]
-
-
-class _Worker:
-    """One worker, as the supervisor has it.
-
-    Attributes:
-        was_heard: all that it said was.
-        status: its exit status, once it has ended.
-        told: the number of the last question for its numbers that it has answered.
-        answers: to what it was asked to do, by the number of the question.
-    """
-
-    def __init__(self, number: int, process: WorkerProcess, supervisor: Supervisor) -> None:
-        self.number = number
-        self.process = process
-        self.end = ParentEnd(process.stream, supervisor.switchboard, self)
-        self.is_serving = False
-        self.is_leaving = trio.Event()
-        self.was_heard = trio.Event()
-        self.status: int | None = None
-        self.since = trio.current_time()
-        self.statistics: dict[str, Any] = {}
-        self.page = ""
-        self.told = 0
-        self.answers: dict[int, Any] = {}
-        self._supervisor = supervisor
-
-    def leave(self, code: int, *, handover: bool) -> None:
-        """Have it end softly."""
-        if not self.is_leaving.is_set():
-            self.is_leaving.set()
-            self._supervisor.changed.changed()
-            self.end.drain(code, handover=handover)
-
-    # What it says; see `Listener`.
-
-    def ready(self) -> None:
-        self.is_serving = True
-        self._supervisor.changed.changed()
-
-    def numbers(self, question: int, statistics: dict[str, Any], page: str) -> None:
-        self.statistics = statistics
-        self.page = page or self.page
-        self.told = max(self.told, question)
-        self._supervisor.changed.changed()
-
-    def asks_all(self, question: int) -> None:
-        self._supervisor.answer(self, question)
-
-    def asks_others(self, question: int, what: str, data: Any) -> None:
-        self._supervisor.have_others_do(self, question, what, data)
-
-    def done(self, question: int, answer: Any) -> None:
-        if self._supervisor.awaits(question):
-            self.answers[question] = answer
-            self._supervisor.changed.changed()
-
-    def __str__(self) -> str:
-        return f"worker {self.number + 1} (process {self.process.pid})"
 
 
 class Supervisor:
@@ -175,8 +96,8 @@ class Supervisor:
         self._grace = grace
         self._retry = retry
         self._random = new_random()
-        self._places: list[_Worker | None] = [None] * count
-        self._workers: dict[_Worker, None] = {}
+        self._places: list[Worker | None] = [None] * count
+        self._workers: dict[Worker, None] = {}
         self.is_stopping = False
         # Renewals that were asked for, and those that are done.
         self._asked = self._renewed = 0
@@ -238,17 +159,17 @@ class Supervisor:
 
     # One worker.
 
-    async def _begin(self, number: int) -> _Worker:
+    async def _begin(self, number: int) -> Worker:
         assert self._nursery is not None
-        worker: _Worker = await self._nursery.start(self._attend, number)
+        worker: Worker = await self._nursery.start(self._attend, number)
         if self.is_stopping:
             worker.leave(CloseCode.SERVICE_RESTART, handover=False)
         return worker
 
-    async def _attend(self, number: int, task_status: trio.TaskStatus[_Worker]) -> None:
+    async def _attend(self, number: int, task_status: trio.TaskStatus[Worker]) -> None:
         """One worker, from its beginning to its end."""
         process = await self._start(number)
-        worker = _Worker(number, process, self)
+        worker = Worker(number, process, self)
         self._workers[worker] = None
         try:
             async with trio.open_nursery() as nursery:
@@ -271,13 +192,13 @@ class Supervisor:
             self.changed.changed()
         self._report(worker)
 
-    async def _hear(self, worker: _Worker) -> None:
+    async def _hear(self, worker: Worker) -> None:
         await worker.end.run()
         worker.was_heard.set()
         await trio.sleep(_DEAF_SECONDS)
         worker.process.kill()
 
-    async def _watch(self, worker: _Worker) -> None:
+    async def _watch(self, worker: Worker) -> None:
         """Kill it if it does not begin, stands still, or does not end."""
         with trio.move_on_after(_READY_SECONDS) as scope:
             while not worker.is_serving and not worker.is_leaving.is_set():
@@ -296,7 +217,7 @@ class Supervisor:
         _logger.error("%s has not ended after %g seconds", worker, self._grace)
         worker.process.kill()
 
-    async def _answers(self, worker: _Worker) -> bool:
+    async def _answers(self, worker: Worker) -> bool:
         """Whether it still tells its numbers when it is asked."""
         self._questions += 1
         number = self._questions
@@ -309,12 +230,12 @@ class Supervisor:
                 return True
         return False
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: Worker) -> None:
         """Keep what it has counted."""
         self._statistics = add_statistics((self._statistics, counted_so_far(worker.statistics)))
         self._page = add_pages((self._page, counted_on_page(worker.page)))
 
-    def _report(self, worker: _Worker) -> None:
+    def _report(self, worker: Worker) -> None:
         status = worker.status
         assert status is not None
         what = f"exit status {status}"
@@ -327,7 +248,7 @@ class Supervisor:
         level = logging.INFO if is_wanted else logging.ERROR
         _logger.log(level, "%s has ended: %s", worker, what)
 
-    async def _wait_serving(self, worker: _Worker) -> bool:
+    async def _wait_serving(self, worker: Worker) -> bool:
         """Wait until it serves; return False if it has ended before."""
         while not worker.is_serving and worker.status is None:
             await self.changed.wait_change()
@@ -393,7 +314,7 @@ class Supervisor:
         """How many workers serve."""
         return sum(worker.is_serving for worker in self._workers)
 
-    def answer(self, worker: _Worker, question: int) -> None:
+    def answer(self, worker: Worker, question: int) -> None:
         """Tell *worker* the statistics of all."""
 
         async def answer() -> None:
@@ -402,7 +323,7 @@ class Supervisor:
         assert self._nursery is not None
         self._nursery.start_soon(answer)
 
-    def have_others_do(self, worker: _Worker, question: int, what: str, data: Any) -> None:
+    def have_others_do(self, worker: Worker, question: int, what: str, data: Any) -> None:
         """Have all workers but *worker* do *what*, and tell it their answers."""
 
         async def answer() -> None:
