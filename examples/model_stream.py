@@ -5,8 +5,8 @@
 Open the address that it prints, ask something, and reload the page while the answer comes; or
 ask and read with curl:
 
-    curl -d 'What is a nursery?' http://127.0.0.1:8000/runs       (it answers with a path)
-    curl -N http://127.0.0.1:8000/runs/PATH
+    curl -d 'What is a nursery?' http://127.0.0.1:8000/runs       (it answers with a path: /runs/…)
+    curl -N http://127.0.0.1:8000PATH
 
 Each run is a topic, and the task that writes its answer lives in the program's own nursery, not
 in a connection's.  So the answer goes on while nobody reads it, any number of peers may read it,
