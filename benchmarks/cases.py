@@ -206,6 +206,13 @@ def _burst(burst: int, size: int, limit: float) -> Case:
     )
 
 
+_LOOK = (
+    "Two thirds of what a message takes that is there already are Trio's look for a cancellation, "
+    "which every call owes: in one process an `async for` over a deque takes 128 ns of CPU, one "
+    "with nothing but that look in it 358, and ours 361. `receive_many` looks once for all."
+)
+
+
 def _client(size: int, *bars: Bar, resilient: bool = False) -> Case:
     ours = "client that would reconnect (open_client)" if resilient else "client"
     return Case(
@@ -218,6 +225,7 @@ def _client(size: int, *bars: Bar, resilient: bool = False) -> Case:
         headline=""
         if resilient or size > 64
         else f"messages of {_size(size)} a client receives in a second",
+        bound="" if resilient or size > 64 else _LOOK,
     )
 
 
@@ -237,6 +245,7 @@ def _receive(size: int, *bars: Bar) -> Case:
         headline=""
         if size > 64
         else f"masked messages of {_size(size)} a server receives in a second",
+        bound="" if size > 64 else _LOOK,
     )
 
 
