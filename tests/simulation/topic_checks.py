@@ -40,6 +40,7 @@ from trioweb import (
     TopicServer,
 )
 from trioweb._topic_client._line import Line
+from trioweb._topics._log import BLOCK_BYTES, BLOCK_MESSAGES
 
 from .topic_wire import WireTap
 
@@ -72,8 +73,10 @@ KINDS: Final = (
     "Closes of the protocol",
 )
 
-# What was offered is one chunk at most, and replies find room or wait for it.
-_MOST_QUEUED: Final = 2 * Limits().send_bytes
+# What was offered is one chunk at most, and replies find room or wait for it.  A chunk is a block
+# of the log, in an encoding that puts an envelope around each publication.
+_ENVELOPE: Final = 100
+_MOST_QUEUED: Final = Limits().send_bytes + BLOCK_BYTES + _ENVELOPE * BLOCK_MESSAGES
 
 
 class Reader:
