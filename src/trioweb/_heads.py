@@ -16,7 +16,7 @@ from ._protocol._http import Address, BadHead
 
 _HEAD_END = b"\r\n\r\n"
 # All that a head may contain; see `_is_clean`.  Where bytes above ASCII may stand, in the values of
-# headers and in reason phrases (RFC 9110 section 5.5, RFC 9112 section 4), h11 sees to.
+# headers and in reason phrases (RFC 9110 section 5.5, RFC 9112 section 4), its parser sees to.
 _CLEAN = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])
 READ_BYTES = 16 * 2**10
 

@@ -14,9 +14,8 @@ import logging
 import os
 import select
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from time import perf_counter
-from types import TracebackType
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -55,15 +54,7 @@ class Reader:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
 
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._epoll.close()
         os.close(self._bell)
 
@@ -187,4 +178,4 @@ def _contain(error: Exception, link: Link) -> None:
 
 def open_reader() -> AbstractContextManager[Reader | None]:
     """A reader where the system can have one; without it every link reads for itself."""
-    return Reader() if sys.platform == "linux" else nullcontext()
+    return closing(Reader()) if sys.platform == "linux" else nullcontext()

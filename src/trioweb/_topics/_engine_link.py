@@ -39,6 +39,10 @@ class EngineLink(Protocol):
         ...
 
 
+def ignore(answer: object) -> None:
+    """Hear an answer that says nothing: the command is done, or it did not matter."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerPolicy:
     """What all brokers with an engine do the same.

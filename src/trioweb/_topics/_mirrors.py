@@ -9,6 +9,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._errors import HubFull
 from ._commands import Answer, Changed, Members, Present, Unwatch, Watch
+from ._engine_link import ignore
 from ._mirror import Mirror
 from ._presence import DoLater, Follower
 
@@ -80,10 +81,10 @@ class Mirrors:
         del self._mirrors[topic]
         mirror.end(error)
         if self._link is not None:
-            self._link.send(Unwatch(topic), _ignore)
+            self._link.send(Unwatch(topic), ignore)
 
     def _watch(self, link: EngineLink, topic: str, mirror: Mirror) -> None:
-        link.send(Watch(topic), _ignore)
+        link.send(Watch(topic), ignore)
         mirror.begin()
         self._read(link, topic, mirror, "0")
 
@@ -107,7 +108,3 @@ class Mirrors:
             else:
                 if cursor is not None:
                     self._read(link, topic, mirror, cursor)
-
-
-def _ignore(answer: Answer) -> None:
-    pass

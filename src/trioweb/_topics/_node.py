@@ -38,7 +38,7 @@ from ._commands import (
     new_publish,
 )
 from ._details import Details
-from ._engine_link import Broker, BrokerStatistics, EngineLink, EngineLost
+from ._engine_link import Broker, BrokerStatistics, EngineLink, EngineLost, ignore
 from ._log import size_of
 from ._node_presence import RENEWAL, NodePresence
 from ._outage import Outage
@@ -197,7 +197,7 @@ class EngineNode:
         del self._windows[window.topic.name]
         window.topic._epoch = ""
         if self._link is not None:
-            self._link.send(Unsubscribe(window.topic.name), _ignore)
+            self._link.send(Unsubscribe(window.topic.name), ignore)
 
     def ask(self, window: Window) -> None:
         """Tell *window* where its topic stands."""
@@ -367,10 +367,6 @@ class EngineNode:
             if receipt is not None:
                 receipt._settle("the hub was closed before the broker had answered")
         self._room.changed()
-
-
-def _ignore(answer: Answer) -> None:
-    pass
 
 
 def _set(event: trio.Event, answer: Answer) -> None:

@@ -39,6 +39,7 @@ from ._commands import (
     Renew,
     Renewed,
 )
+from ._engine_link import ignore
 from ._mirrors import Mirrors
 from ._presence import DoLater, Follower, Member, PresenceCount, free, size_of_member
 from ._reaper import Reaper
@@ -353,7 +354,7 @@ class NodePresence:
     def _synced(self, link: EngineLink) -> None:
         self._is_synced = True
         for lease in self._old_leases:
-            link.send(Expire(lease), _ignore)
+            link.send(Expire(lease), ignore)
         if self._old_leases:
             self._old_leases.clear()
             self._renew(link)  # which tells whom they have left behind
@@ -402,10 +403,6 @@ class NodePresence:
         self._changed.changed()
         for news in tuple(self._questions):
             news.changed()
-
-
-def _ignore(answer: Answer) -> None:
-    pass
 
 
 def _emptying(table: dict[tuple[str, str], None]) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ from .._topics._commands import (
     Refusal,
     Subscribe,
 )
-from .._topics._engine_link import EngineLost
+from .._topics._engine_link import EngineLost, ignore
 from .._waitable import Waitable
 from ._entries import read_push
 from ._greeting import read_engines
@@ -99,7 +99,7 @@ class RedisLink:
         if isinstance(command, Ping):
             # Who has another list of engines may have been let in since.
             question: tuple[Any, ...] = b"HGETALL", self._names.engines
-            self._put(command, (hiredis.pack_command(question), self._agreed, 0), _ignore)
+            self._put(command, (hiredis.pack_command(question), self._agreed, 0), ignore)
         self._put(command, self._words.say(command), answered)
 
     def _put(self, command: Command, said: Said, answered: Callable[[Answer], None]) -> None:
@@ -207,7 +207,7 @@ class RedisLink:
             if kind not in (b"subscribe", b"unsubscribe") or (
                 isinstance(self._asked[0][0], Subscribe)
             ):
-                return _ignore, None
+                return ignore, None
         command, read, answered, weight = self._asked.popleft()
         if weight:
             self._owed -= weight
@@ -230,7 +230,3 @@ class RedisLink:
         if names.is_of_presence(channel):
             return read_change(names.topic(channel), data)
         return read_push(names, channel, data)
-
-
-def _ignore(answer: object) -> None:
-    pass
