@@ -38,15 +38,10 @@ from trioweb import (
     Unsent,
     Unsubscribed,
 )
-from trioweb._errors import (
-    CloseCode,
-    FrameError,
-    is_wire_code,
-    shown_url,
-    single_cause,
-    without_cancelled,
-    without_secrets,
-)
+from trioweb._close_codes import CloseCode, is_wire_code
+from trioweb._error_groups import single_cause, without_cancelled
+from trioweb._errors import FrameError
+from trioweb._redaction import shown_url, without_secrets
 
 _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     ConnectionClosed: (TriowebError,),

@@ -37,7 +37,8 @@ from tests.support import (
     split_frame,
 )
 from trioweb import Deflate
-from trioweb._errors import CloseCode, FrameError
+from trioweb._close_codes import CloseCode
+from trioweb._errors import FrameError
 from trioweb._protocol import _decoder, _frames, _frames_python
 from trioweb._protocol._decoder import WORK_PER_FEED, Decoder
 from trioweb._protocol._deflate import Compressor, Inflater

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trioweb._errors import shown_url
 from trioweb._protocol._url import parse_url
+from trioweb._redaction import shown_url
 
 URLS: Mapping[str, tuple[str, tuple[bool, str, int, str, str]]] = {
     "the least": ("ws://host", (False, "host", 80, "host", "/")),

@@ -18,16 +18,15 @@ from ._client import (
     open_connection,
     open_connections,
 )
+from ._close_codes import CloseCode
 from ._connection import Connection
 from ._errors import (
     BrokerFull,
-    CloseCode,
     ClosedByPeer,
     ClosedLocally,
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
-    Dismiss,
     Gap,
     GaveUp,
     HandshakeFailed,
@@ -38,12 +37,9 @@ from ._errors import (
     OpenFailed,
     OutboxFull,
     ProxyRefused,
-    Refuse,
     Refused,
-    Reject,
     StoreError,
     TriowebError,
-    TryAgain,
     Unpublished,
     Unsent,
     Unsubscribed,
@@ -54,6 +50,7 @@ from ._metrics import metrics
 from ._observer import Observer
 from ._policy import Deflate, Heartbeat, Limits, Outbox, Retain, Retry
 from ._protocol._http import Headers, Request, Response
+from ._refusals import Dismiss, Refuse, Reject, TryAgain
 from ._server import Accept, Server, ServerStatistics, event_stream, serve, serve_listeners
 from ._topics import (
     Broker,

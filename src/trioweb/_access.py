@@ -15,10 +15,10 @@ from typing import Final
 import trio
 
 from ._centrifuge._codes import ErrorCode
-from ._errors import Dismiss, Refuse, Reject
 from ._keys import TOKEN_COOKIE, Pace, bearer_of, is_one_of, token_of
 from ._policy import Retain
 from ._protocol._http import Request
+from ._refusals import Dismiss, Refuse, Reject
 from ._topic_server._rules import ConnectRequest, TopicRules, Welcome, rules_by_name
 from ._topic_server._tokens import Tokens
 from ._topics import Publisher

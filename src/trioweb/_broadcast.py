@@ -21,12 +21,14 @@ from ._access import FOR_EVER, Access, Caller, Permit
 from ._centrifuge import SUBPROTOCOLS, USUAL_PATH
 from ._centrifuge._codes import DisconnectCode
 from ._chance import random_bytes
+from ._close_codes import CloseCode
 from ._connection import Connection
-from ._errors import BrokerFull, CloseCode, HubFull, Reject, Unpublished
+from ._errors import BrokerFull, HubFull, Unpublished
 from ._pages import page_headers, read_page
 from ._policy import Retain
 from ._posting import publish_posted
 from ._protocol._http import Request, Response
+from ._refusals import Reject
 from ._server import Accept, Server, event_stream
 from ._server._answering import ALLOW
 from ._server._events import wants_events

@@ -13,8 +13,9 @@ from typing import Any
 import trio
 from trio.lowlevel import in_trio_run
 
+from ._close_codes import CloseCode
 from ._effort import A_TURN, EFFORT
-from ._errors import CloseCode, ConnectionClosed
+from ._errors import ConnectionClosed
 from ._link import OPEN, Link, LinkStatistics, State
 from ._logs import log
 from ._policy import Message

@@ -1,4 +1,4 @@
-"""Every exception of trioweb, and the close codes of RFC 6455 section 7.4.
+"""Every exception of trioweb: their tree, and those of them that trioweb itself raises.
 
     TriowebError
     ├── ConnectionClosed            .code .reason; one of the three below
@@ -30,72 +30,19 @@
     └── BadMessage                  no message of the Centrifuge protocol; never leaves
 
 The class says whose fault it is, so that a program that already handles Trio's two resource
-errors handles these too.  Nothing here performs I/O; Trio is imported for its base classes.
+errors handles these too.  Those that are raised *by* callables of programs stand in `_refusals`.
+Nothing here performs I/O; Trio is imported for its base classes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Iterable, Sequence
 
 import trio
 
-from ._arguments import check_headers, check_kind
+from ._close_codes import CloseCode
 from ._policy import Message
-
-# So much of a response's body stands in the text of an error.
-_WORDS_BYTES = 200
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
-_URL_START = re.compile(r"([a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
-
-
-def without_secrets(text: str) -> str:
-    """*text* with each URL in it as `shown_url` has it."""
-    return _URL.sub(lambda url: shown_url(url[0]), text)
-
-
-def shown_url(url: str) -> str:
-    """*url*, absolute or not, as an error may show it: without user, password and query.
-
-    It may be a bad one: a password with a "/" or "?" in it, which ends a host for everybody else.
-    """
-    match = _URL_START.match(url)
-    start = match[0] if match else ""
-    rest = url[len(start) :]
-    user, at, host = rest.rpartition("@")
-    if at and (start or not user.startswith("/")):
-        rest = "…" if "?" in user or "#" in user else f"…@{host}"
-    path, mark, _ = rest.partition("?")
-    return f"{start}{path}{'?…' if mark else ''}"
-
-
-class CloseCode(IntEnum):
-    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    PROTOCOL_ERROR = 1002
-    UNSUPPORTED_DATA = 1003
-    NO_STATUS = 1005
-    ABNORMAL = 1006
-    INVALID_PAYLOAD = 1007
-    POLICY_VIOLATION = 1008
-    MESSAGE_TOO_BIG = 1009
-    MANDATORY_EXTENSION = 1010
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012
-    TRY_AGAIN_LATER = 1013
-    BAD_GATEWAY = 1014
-
-
-# RFC 6455 section 7.4.1: 1004, 1005, 1006 and 1015 must not appear on the wire.
-_ON_THE_WIRE = frozenset({*range(1000, 1004), *range(1007, 1015)})
-
-
-def is_wire_code(code: int) -> bool:
-    """Whether *code* may stand in a Close frame (RFC 6455 section 7.4)."""
-    return code in _ON_THE_WIRE or 3000 <= code <= 4999
+from ._redaction import first_words, shown_url, without_secrets
 
 
 class TriowebError(Exception):
@@ -205,103 +152,6 @@ class HandshakeRejected(OpenFailed):
         """The first value of the header *name*, whatever its case, or None."""
         name = name.lower()
         return next((value for key, value in self.headers if key.lower() == name), None)
-
-
-class TryAgain(TriowebError):
-    """Raise this from `url`, `headers`, `subprotocols`, `dial` or `on_open` of a client to say
-    that this attempt has failed and another may succeed.
-
-    For what the client cannot know to be passing: a snapshot that is too old, a server that says
-    in its own words that it is busy.  The attempt counts as any other that failed: `Retry` says
-    when the next one comes, and `Retry.worth` is asked.
-    """
-
-
-def first_words(body: bytes) -> str:
-    """What a person can read at the start of a response's *body*, on one line; "" for a page."""
-    text = " ".join(body[:_WORDS_BYTES].decode("utf-8", "replace").split())
-    if text.startswith("<") or not text.isprintable():
-        return ""
-    return text + ("…" if len(body) > _WORDS_BYTES else "")
-
-
-class Reject(TriowebError):
-    """Raise this from `admit` to refuse a request before it is upgraded.
-
-    Args:
-        status: an HTTP status from 300 to 599.
-        body: what a person reads; text is sent as UTF-8.
-        headers: further (name, value) pairs, for instance ("Retry-After", "5"), or a mapping.
-
-    Raises:
-        TypeError, ValueError: it could not be sent.
-    """
-
-    def __init__(
-        self,
-        status: int = 403,
-        body: str | bytes = b"",
-        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
-    ) -> None:
-        check_kind("Reject", "status", status, int)
-        if not 300 <= status <= 599:
-            raise ValueError(f"Reject(status={status!r}): must be an HTTP status from 300 to 599")
-        check_kind("Reject", "body", body, str, bytes, bytearray)
-        super().__init__(status)
-        self.status = status
-        self.body = body.encode() if isinstance(body, str) else bytes(body)
-        self.headers = check_headers("Reject", headers)
-
-
-class Refuse(TriowebError):
-    """Raise this from a callable of a topic server to refuse what the client has asked for.
-
-    Args:
-        code: from 100 to 1999; 400 to 1999 are for applications, what is below is the protocol's.
-        message: for people; by default the code's own.
-        temporary: whether the client is to try again by itself.
-
-    Raises:
-        TypeError, ValueError: it could not be told.
-    """
-
-    def __init__(self, code: int, message: str = "", temporary: bool = False) -> None:
-        check_kind("Refuse", "code", code, int)
-        if not 100 <= code <= 1999:
-            raise ValueError(f"Refuse(code={code!r}): must be from 100 to 1999")
-        check_kind("Refuse", "message", message, str)
-        super().__init__(code, message, temporary)
-        self.code = int(code)
-        self.message = message
-        self.temporary = bool(temporary)
-
-    def __str__(self) -> str:
-        return f"refused ({self.code}{', ' + repr(self.message) if self.message else ''})"
-
-
-class Dismiss(TriowebError):
-    """Raise this from a callable of a topic server to end the client's connection.
-
-    Args:
-        code: from 3000 to 4999; 4000 to 4999 are for applications.  A client comes back after 3000
-            to 3499 and 4000 to 4499, and stays away after the others.
-        reason: for people; by default the code's own.
-
-    Raises:
-        TypeError, ValueError: it could not be told.
-    """
-
-    def __init__(self, code: int, reason: str = "") -> None:
-        check_kind("Dismiss", "code", code, int)
-        if not 3000 <= code <= 4999:
-            raise ValueError(f"Dismiss(code={code!r}): must be from 3000 to 4999")
-        check_kind("Dismiss", "reason", reason, str)
-        super().__init__(code, reason)
-        self.code = int(code)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"dismissed ({self.code}{', ' + repr(self.reason) if self.reason else ''})"
 
 
 class Refused(TriowebError):
@@ -521,42 +371,3 @@ class BadMessage(TriowebError):
 
     Its text says what is wrong, without repeating what was sent.  Users never see it.
     """
-
-
-def without_cancelled(error: BaseException) -> BaseException | None:
-    """*error* without what says no more than that it was cancelled; None if that is all."""
-    if not isinstance(error, BaseExceptionGroup):
-        return None if isinstance(error, trio.Cancelled) else error
-    return error.split(trio.Cancelled)[1] if error.subgroup(trio.Cancelled) else error
-
-
-def leaving_code(error: BaseException) -> CloseCode:
-    """What a peer is told when *error* leaves the block of its connection: that this program
-    goes, where that is all (a cancellation, Ctrl-C, `sys.exit`), or that it failed."""
-    own = leaves(without_cancelled(error))
-    is_going = not own or any(isinstance(leaf, KeyboardInterrupt | SystemExit) for leaf in own)
-    return CloseCode.GOING_AWAY if is_going else CloseCode.INTERNAL_ERROR
-
-
-def single_cause(error: BaseException) -> BaseException:
-    """*error*, or what it says if it is a group that has but one thing to say."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
-
-
-def leaves(error: BaseException | None) -> list[BaseException]:
-    """The errors that *error* is made of: those within a group, else itself; none of None."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [] if error is None else [error]
-    return [leaf for part in error.exceptions for leaf in leaves(part)]
-
-
-def causes(error: Exception) -> list[Exception]:
-    """What *error* has to say: a nursery makes a group even of a single error."""
-    return [leaf for leaf in leaves(error) if isinstance(leaf, Exception)]
-
-
-def is_os_error(error: Exception) -> bool:
-    """Whether *error*, of a callable of the user's, says that the network failed, and no more."""
-    return all(isinstance(cause, OSError) for cause in causes(error))

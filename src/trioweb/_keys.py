@@ -13,8 +13,8 @@ from typing import Final
 
 import trio
 
-from ._errors import Reject
 from ._protocol._http import Address, Request
+from ._refusals import Reject
 
 MIN_KEY_CHARS: Final = 16
 # A page has it from whoever signs its users in, as an HttpOnly cookie: no script can read that.

@@ -22,7 +22,8 @@ from typing import Generic, ParamSpec, TypeVar
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._errors import ConnectionClosed, leaves, without_cancelled
+from ._error_groups import leaves, without_cancelled
+from ._errors import ConnectionClosed
 
 _logger = logging.getLogger("trioweb")
 

@@ -12,9 +12,10 @@ from typing import Final, NoReturn
 
 import trio
 
-from ._errors import BrokerFull, HubFull, Reject, Unpublished
+from ._errors import BrokerFull, HubFull, Unpublished
 from ._policy import Message
 from ._protocol._http import Request, Response
+from ._refusals import Reject
 from ._topics import Kind, Publisher, Topic
 from ._topics._details import describe
 

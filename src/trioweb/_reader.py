@@ -20,7 +20,7 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
-from ._errors import CloseCode
+from ._close_codes import CloseCode
 from ._link import END_OF_TRANSPORT, OPEN, Link, describe
 from ._link._gone import has_gone
 from ._logs import log

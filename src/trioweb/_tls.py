@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trio
 
-from ._errors import causes
+from ._error_groups import causes
 
 # RFC 8446 section 5.1: what one record holds.
 RECORD_BYTES: Final = 16 * 2**10

@@ -20,7 +20,6 @@ from .._arguments import check_kind
 from .._centrifuge import SUBPROTOCOLS
 from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._connection import Connection
-from .._errors import Dismiss, Refuse, Reject
 from .._keys import Pace, bearer_of, is_one_of
 from .._logs import log
 from .._metrics import metrics
@@ -28,6 +27,7 @@ from .._nursery import open_hidden_nursery, protected_block
 from .._pages import page_headers, read_page
 from .._policy import Retain
 from .._protocol._http import Request, Response, format_address
+from .._refusals import Dismiss, Refuse, Reject
 from .._server import Accept, Server
 from .._server._answering import ALLOW
 from .._topic_server import (

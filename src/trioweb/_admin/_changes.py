@@ -15,11 +15,12 @@ import msgspec
 import trio
 
 from .._centrifuge._codes import ErrorCode
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode, Refuse
 from .._logs import log
 from .._protocol._frames import check_close
 from .._protocol._http import brief, format_address
+from .._refusals import Refuse
 from .._server._origins import Origins
 from .._topic_server import Member, TopicRules
 from ._lists import Row, Turns

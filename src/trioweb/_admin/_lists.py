@@ -15,8 +15,8 @@ import trio
 from .._centrifuge._codes import ErrorCode
 from .._connection import Connection
 from .._effort import A_TURN
-from .._errors import Refuse
 from .._protocol._http import format_address
+from .._refusals import Refuse
 from .._topics import Hub, Publication, Topic
 
 _T = TypeVar("_T")

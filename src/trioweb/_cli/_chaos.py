@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from .._chance import random_bytes
-from .._errors import single_cause
+from .._error_groups import single_cause
 from .._protocol._http import format_address
 from .._server._listening import open_listeners
 from ..testing import Chunk, Conditions, Cut, Delay, Drop, Fault, Network, Plan, RuleFailed

@@ -28,13 +28,8 @@ from .._client import (
     Waiting,
     open_client,
 )
-from .._errors import (
-    CloseCode,
-    ClosedByPeer,
-    GaveUp,
-    TriowebError,
-    Unsent,
-)
+from .._close_codes import CloseCode
+from .._errors import ClosedByPeer, GaveUp, TriowebError, Unsent
 from .._policy import Deflate, Limits, Message, Outbox, Retry
 from .._protocol._url import parse_url
 from ._follow import follow

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode, ClosedLocally, Gap, TriowebError, single_cause
+from .._error_groups import single_cause
+from .._errors import ClosedLocally, Gap, TriowebError
 from .._observer import Observer
 from ._input import Input
 from ._report import Json, Report, Words

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from .._errors import single_cause
+from .._error_groups import single_cause
 from .._protocol._speedups import LANGUAGE
 from . import _chaos_options, _connect_options, _serve_options, _top_options
 from ._connect import connect

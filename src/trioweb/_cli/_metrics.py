@@ -13,10 +13,10 @@ from typing import Any, Final
 import trio
 
 from .._connection import Connection
-from .._errors import Reject
 from .._nursery import protected_block
 from .._policy import Limits
 from .._protocol._http import Request, Response
+from .._refusals import Reject
 from .._server import Server, serve_listeners
 from .._server._listening import open_listeners
 from ._terminal import UsageError

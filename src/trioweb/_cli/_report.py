@@ -8,15 +8,8 @@ from base64 import b64encode
 from typing import Any, Final, Protocol
 
 from .._client import Opened, Undelivered, Waiting
-from .._errors import (
-    CloseCode,
-    ConnectFailed,
-    ConnectionClosed,
-    ConnectionLost,
-    Gap,
-    GaveUp,
-    Unsent,
-)
+from .._close_codes import CloseCode
+from .._errors import ConnectFailed, ConnectionClosed, ConnectionLost, Gap, GaveUp, Unsent
 from .._policy import Message
 from .._topics import Position
 from ._terminal import Notices, escape, write

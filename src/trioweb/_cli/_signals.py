@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from .._errors import CloseCode
+from .._close_codes import CloseCode
 
 SIGHUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
 # What each signal tells the peers: come back soon, or this server goes.

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from .._errors import ClosedByPeer, Gap, GaveUp, TriowebError, single_cause
+from .._error_groups import single_cause
+from .._errors import ClosedByPeer, Gap, GaveUp, TriowebError
 from .._policy import Retry
 from . import _secrets as secrets
 from ._connect import client_ssl_context

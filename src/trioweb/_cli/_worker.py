@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from .._errors import CloseCode
+from .._close_codes import CloseCode
 from .._metrics import metrics
 from .._server import Server
 from .._topics._engine_link import EngineLost

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, overload
 import trio
 from trio.lowlevel import in_trio_run
 
-from .._errors import CloseCode
+from .._close_codes import CloseCode
 from .._link import State
 from .._policy import Message
 from .._protocol._frames import check_close, encode_payload

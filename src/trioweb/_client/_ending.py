@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Protocol
 
-from .._errors import CloseCode, ClosedLocally, GaveUp, TriowebError, Unsent
+from .._close_codes import CloseCode
+from .._errors import ClosedLocally, GaveUp, TriowebError, Unsent
 from .._policy import Message
 
 

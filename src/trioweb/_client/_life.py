@@ -7,7 +7,9 @@ from random import Random
 
 import trio
 
-from .._errors import CloseCode, TriowebError, leaving_code, single_cause
+from .._close_codes import CloseCode
+from .._error_groups import leaving_code, single_cause
+from .._errors import TriowebError
 from .._link import Spawn, State
 from .._policy import Heartbeat, Outbox
 from ._ending import Ending, Event, Phase

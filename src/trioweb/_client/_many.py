@@ -12,8 +12,9 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_kind
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode, ClosedLocally
+from .._errors import ClosedLocally
 from .._heartbeat import Monitor
 from .._link import Link, Spawn
 from .._nursery import open_hidden_nursery, protected_block

@@ -12,14 +12,16 @@ from typing import Final, TypeAlias
 import trio
 
 from .._arguments import check_kind
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode, leaving_code, shown_url, without_cancelled
+from .._error_groups import leaving_code, without_cancelled
 from .._heartbeat import Lookout, Terms
 from .._link import Link
 from .._nursery import open_hidden_nursery, protected_block
 from .._offers import check_request_headers, check_subprotocols
 from .._policy import Deflate, Heartbeat, Limits
 from .._protocol._url import Target, parse_url
+from .._redaction import shown_url
 from ._attending import Reading, attend
 from ._opener import DEFAULT_REDIRECTS, Dial, Opener, has_header
 from ._proxy import ENVIRONMENT

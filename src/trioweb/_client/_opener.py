@@ -17,13 +17,8 @@ import trio
 from .._arguments import check_headers, check_kind, check_passes_on
 from .._callbacks import awaitable
 from .._connection import Connection
-from .._errors import (
-    ConnectFailed,
-    HandshakeFailed,
-    HandshakeRejected,
-    OpenFailed,
-    is_os_error,
-)
+from .._error_groups import is_os_error
+from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, OpenFailed
 from .._handshake import Switch, connect
 from .._heads import addresses
 from .._heartbeat import heartbeat_replies

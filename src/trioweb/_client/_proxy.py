@@ -18,8 +18,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from .._arguments import wrong
-from .._errors import shown_url
 from .._protocol._url import Target
+from .._redaction import shown_url
 
 ENVIRONMENT: Final = "environment"
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}

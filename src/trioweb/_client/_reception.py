@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import trio
 
-from .._errors import CloseCode, ClosedLocally
+from .._close_codes import CloseCode
+from .._errors import ClosedLocally
 from .._link import Link
 from .._logs import log
 from .._waitable import check_thread

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urldefrag, urljoin
 
-from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed, shown_url
+from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed
 from .._protocol._url import Target, parse_url
+from .._redaction import shown_url
 
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}

@@ -18,14 +18,10 @@ import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._callbacks import awaitable
+from .._close_codes import CloseCode
 from .._connection import Connection, is_own_end
-from .._errors import (
-    CloseCode,
-    ClosedLocally,
-    ConnectFailed,
-    causes,
-    single_cause,
-)
+from .._error_groups import causes, single_cause
+from .._errors import ClosedLocally, ConnectFailed
 from .._heartbeat import Lookout, Terms
 from .._link import Link, Spawn
 from .._logs import log

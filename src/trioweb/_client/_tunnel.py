@@ -11,8 +11,9 @@ from typing import Any
 
 import trio
 
-from .._errors import ConnectFailed, ProxyRefused, first_words
+from .._errors import ConnectFailed, ProxyRefused
 from .._protocol._http import BadHead
+from .._redaction import first_words
 from ._proxy import Proxy
 
 # RFC 1928 section 6: the one reply that will be the same the next time.

@@ -13,18 +13,18 @@ from typing import Any, Final
 
 import trio
 
+from .._close_codes import CloseCode
+from .._error_groups import causes
 from .._errors import (
-    CloseCode,
     ConnectFailed,
     ConnectionClosed,
     GaveUp,
     HandshakeRejected,
     ProxyRefused,
     TriowebError,
-    TryAgain,
-    causes,
-    without_secrets,
 )
+from .._redaction import without_secrets
+from .._refusals import TryAgain
 
 # RFC 9110: 408 and 425 ask for another try, RFC 6585: 429 for a later one.
 _PASSING_STATUSES: Final = frozenset({408, 425, 429})

@@ -21,7 +21,8 @@ from typing import Final, TypeVar
 
 import trio
 
-from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed, leaves
+from .._error_groups import leaves
+from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed
 from .._policy import Deflate
 from .._protocol._deflate import OFFER, Agreement, read_answer
 from .._protocol._http import Headers

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._errors import CloseCode
+from .._close_codes import CloseCode
 from .._protocol._closing import Phase
 from .._wire._kernel import Descriptor, kernel_socket
 from ._contain import describe

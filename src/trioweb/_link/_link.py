@@ -30,14 +30,8 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._chance import random_name
-from .._errors import (
-    CloseCode,
-    ClosedByPeer,
-    ClosedLocally,
-    ConnectionClosed,
-    ConnectionLost,
-    FrameError,
-)
+from .._close_codes import CloseCode
+from .._errors import ClosedByPeer, ClosedLocally, ConnectionClosed, ConnectionLost, FrameError
 from .._policy import Limits
 from .._protocol._closing import STEPS, Cause, Event, Phase
 from .._protocol._deflate import Agreement

@@ -17,7 +17,8 @@ from itertools import islice, repeat
 from operator import length_hint
 from typing import Final
 
-from .._errors import CloseCode, FrameError
+from .._close_codes import CloseCode
+from .._errors import FrameError
 from .._policy import Message
 from ._deflate import Inflater
 from ._frames import BINARY, CLOSE, CONTINUATION, FIN, MASKED, MAX_CONTROL_BYTES, RSV1, TEXT

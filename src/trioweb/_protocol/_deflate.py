@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from .._errors import CloseCode, FrameError
+from .._close_codes import CloseCode
+from .._errors import FrameError
 from .._policy import Deflate
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from .._chance import random_bytes
-from .._errors import CloseCode, FrameError, is_wire_code
+from .._close_codes import CloseCode, is_wire_code
+from .._errors import FrameError
 from .._policy import Message
 from ._deflate import Compressor
 from ._speedups import mask

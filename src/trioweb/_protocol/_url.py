@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .._arguments import shown
-from .._errors import shown_url
+from .._redaction import shown_url
 
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 # With a Unix socket's path in place of a host, as others write it, too.

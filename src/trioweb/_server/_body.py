@@ -11,11 +11,11 @@ from typing import Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._errors import Reject
 from .._policy import bound
 from .._protocol._bodies import BadBody, BodyDecoder
 from .._protocol._http import Request
 from .._protocol._requests import body_length, expects_continue
+from .._refusals import Reject
 
 _READ_BYTES: Final = 64 * 2**10
 # A peer sends it at least so fast, on the average; a slow phone does several times that.

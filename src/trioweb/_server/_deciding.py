@@ -11,10 +11,11 @@ from trio.lowlevel import disable_ki_protection
 
 from .._arguments import shown
 from .._callbacks import awaitable
-from .._errors import HubFull, Reject
+from .._errors import HubFull
 from .._handshake import is_upgrade
 from .._logs import log
 from .._protocol._http import BadHead, Request, Response, format_address
+from .._refusals import Reject
 from ._admission import Accept, Refused, choose_subprotocol
 from ._counts import Counts
 from ._drain import Stop

@@ -15,7 +15,8 @@ from typing import Final
 import trio
 
 from .._chance import random_name
-from .._errors import CloseCode, ConnectionLost
+from .._close_codes import CloseCode
+from .._errors import ConnectionLost
 from .._link import SendQueue, Spawn
 from .._policy import Limits, Message
 from .._protocol._http import Address

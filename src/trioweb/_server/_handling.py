@@ -8,8 +8,8 @@ from typing import Final
 from trio.lowlevel import disable_ki_protection
 
 from .._callbacks import awaitable
+from .._close_codes import CloseCode
 from .._connection import Connection, is_own_end
-from .._errors import CloseCode
 from .._heartbeat import Monitor
 from .._logs import log
 from .._observer import tell

@@ -16,8 +16,8 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._arguments import check_kind
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode
 from .._heads import addresses
 from .._heartbeat import Monitor
 from .._link import State

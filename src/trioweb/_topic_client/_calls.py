@@ -15,8 +15,9 @@ from .._centrifuge._replies import Call
 from .._centrifuge._schema import AnswerRequest, Error
 from .._centrifuge._values import payload_of
 from .._connection import is_own_end
-from .._errors import Refuse, single_cause
+from .._error_groups import single_cause
 from .._logs import log
+from .._refusals import Refuse
 from ._items import value_of
 from ._line import Line
 

@@ -18,10 +18,11 @@ from .._centrifuge import _schema as wire
 from .._centrifuge._commands import Command, Request
 from .._centrifuge._replies import Push, Reply, Result
 from .._connection import Connection
-from .._errors import BadMessage, ConnectionClosed, Refused, TryAgain
+from .._errors import BadMessage, ConnectionClosed, Refused
 from .._link import State
 from .._policy import Message
 from .._protocol._frames import encode_message
+from .._refusals import TryAgain
 from ._token import renewal
 
 # The protocol's clients give a ping ten seconds beyond its interval.  The last of them is for a

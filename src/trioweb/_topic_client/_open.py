@@ -16,7 +16,8 @@ from .._client import Dial, is_worth_retry, open_client
 from .._client._opener import DEFAULT_REDIRECTS
 from .._client._proxy import ENVIRONMENT
 from .._client._supervisor import HeadersArgument, SubprotocolsArgument, UrlArgument
-from .._errors import CloseCode, ClosedLocally, ConnectionClosed
+from .._close_codes import CloseCode
+from .._errors import ClosedLocally, ConnectionClosed
 from .._nursery import open_hidden_nursery, protected_block
 from .._observer import Observer
 from .._policy import Deflate, Heartbeat, Limits, Retry

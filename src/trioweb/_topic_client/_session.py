@@ -21,18 +21,12 @@ from .._centrifuge._codes import DisconnectCode, ErrorCode, is_retried
 from .._centrifuge._replies import Call, Push, ServerMessage, Subscribe
 from .._centrifuge._values import optional_payload_of
 from .._client import Client, Lost, Opened, is_worth_retry
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import (
-    CloseCode,
-    ClosedLocally,
-    ConnectionClosed,
-    GaveUp,
-    Refused,
-    TriowebError,
-    TryAgain,
-)
+from .._errors import ClosedLocally, ConnectionClosed, GaveUp, Refused, TriowebError
 from .._logs import log
 from .._policy import Retry
+from .._refusals import TryAgain
 from .._waitable import Waitable
 from ._calls import ClientCall, begin
 from ._following import Following

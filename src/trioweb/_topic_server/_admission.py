@@ -12,7 +12,7 @@ from trio.lowlevel import enable_ki_protection
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._values import optional_payload_of
-from .._errors import Dismiss, Refuse
+from .._refusals import Dismiss, Refuse
 from .._topics import Position
 from ._data import info_bytes, value_of
 from ._rules import (

@@ -11,8 +11,10 @@ from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._replies import Reply
 from .._centrifuge._schema import Error
 from .._connection import is_own_end
-from .._errors import BrokerFull, Dismiss, HubFull, Refuse, Unpublished, single_cause
+from .._error_groups import single_cause
+from .._errors import BrokerFull, HubFull, Unpublished
 from .._logs import log
+from .._refusals import Dismiss, Refuse
 
 if TYPE_CHECKING:
     from ._member import Member

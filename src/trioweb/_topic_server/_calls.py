@@ -16,7 +16,7 @@ from .._centrifuge._codes import ErrorCode
 from .._centrifuge._replies import Reply
 from .._centrifuge._schema import RPCRequest, RPCResult
 from .._centrifuge._values import payload_of
-from .._errors import Refuse
+from .._refusals import Refuse
 from ._answers import error_reply, failure_of
 from ._data import value_of
 

@@ -15,8 +15,8 @@ from .._centrifuge._codes import ErrorCode
 from .._centrifuge._schema import ClientInfo
 from .._centrifuge._table import Payload
 from .._centrifuge._values import to_json
-from .._errors import Refuse
 from .._policy import Message
+from .._refusals import Refuse
 from .._topics import Kind, Publication, Publisher
 
 _decoder: Final = msgspec.json.Decoder()

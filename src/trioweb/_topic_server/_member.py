@@ -27,8 +27,8 @@ from .._centrifuge._schema import SubscribeRequest
 from .._centrifuge._values import payload_of
 from .._chance import random_bytes
 from .._connection import Connection
-from .._errors import Dismiss
 from .._protocol._frames import encode_message
+from .._refusals import Dismiss
 from .._topics import Subscription, Topic
 from ._calls import Calls
 from ._due import Due

@@ -12,7 +12,8 @@ from .._centrifuge._codes import ErrorCode
 from .._centrifuge._replies import Call, Push, Reply
 from .._centrifuge._schema import AnswerRequest
 from .._centrifuge._values import payload_of
-from .._errors import Refuse, Refused
+from .._errors import Refused
+from .._refusals import Refuse
 from ._data import value_of
 
 if TYPE_CHECKING:

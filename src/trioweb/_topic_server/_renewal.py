@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._replies import Result
-from .._errors import Dismiss, Refuse
+from .._refusals import Dismiss, Refuse
 from ._rules import Granted, Welcome, check_answer
 from ._seat import told_ttl
 

@@ -16,7 +16,8 @@ import trio
 from .._centrifuge import _schema as wire
 from .._centrifuge._codes import ErrorCode
 from .._centrifuge._replies import Result
-from .._errors import BrokerFull, Refuse
+from .._errors import BrokerFull
+from .._refusals import Refuse
 from .._topics import Publisher
 from .._topics._publishing import PublishDetails
 from ._admission import rules_of

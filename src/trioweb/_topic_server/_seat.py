@@ -10,7 +10,7 @@ from .._centrifuge._codes import ErrorCode
 from .._centrifuge._schema import Publication as WirePublication
 from .._centrifuge._schema import SubscribeRequest, SubscribeResult
 from .._centrifuge._values import optional_payload_of
-from .._errors import Refuse
+from .._refusals import Refuse
 from .._topics import Position, Slow, Subscription, Topic
 from .._topics._presence import Member as Present
 from ._data import info_bytes

@@ -27,8 +27,10 @@ from .._centrifuge._schema import (
     SubscribeRequest,
 )
 from .._effort import A_TURN, EFFORT
-from .._errors import BadMessage, ClosedLocally, Dismiss, Refuse, single_cause
+from .._error_groups import single_cause
+from .._errors import BadMessage, ClosedLocally
 from .._policy import Message
+from .._refusals import Dismiss, Refuse
 from ._admission import admit, begin, prepare_subscription
 from ._answers import error_reply, failure_of
 from ._calls import Calls

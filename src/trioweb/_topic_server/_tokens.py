@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from .._arguments import check_kind, wrong
 from .._centrifuge._codes import DisconnectCode, ErrorCode
-from .._errors import Dismiss, Refuse
+from .._refusals import Dismiss, Refuse
 from ._rules import Granted, Welcome
 
 Key: TypeAlias = str | bytes

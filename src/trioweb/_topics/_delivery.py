@@ -17,8 +17,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode
 from .._logs import log
 from .._observer import tell
 from .._protocol._http import format_address

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from .._close_codes import CloseCode
 from .._connection import Connection
-from .._errors import CloseCode
 from .._protocol._frames import check_close
 from .._waitable import check_thread
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from .._chance import new_random
-from .._errors import CloseCode
+from .._close_codes import CloseCode
 from .._metrics import tell_store
 from .._policy import Retry
 from .._topics import StoreStatistics

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from .._errors import CloseCode
+from .._close_codes import CloseCode
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import BrokerPolicy
 from .._topics._commands import Answer, Command, Pushed

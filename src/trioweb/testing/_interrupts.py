@@ -26,7 +26,7 @@ from typing import Any, Final
 import trio
 import trio.testing
 
-from .._errors import leaves
+from .._error_groups import leaves
 from ._scheduling import deterministic
 
 # What runs for longer, by the clock of the run, will not end any more.
