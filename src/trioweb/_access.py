@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from ._centrifuge._codes import ErrorCode
+from ._dataclass import dataclass
 from ._keys import TOKEN_COOKIE, Pace, bearer_of, is_one_of, token_of
 from ._policy import Retain
 from ._protocol._http import Request

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -23,6 +23,7 @@ from ._centrifuge._codes import DisconnectCode
 from ._chance import random_bytes
 from ._close_codes import CloseCode
 from ._connection import Connection
+from ._dataclass import dataclass
 from ._errors import BrokerFull, HubFull, Unpublished
 from ._pages import page_headers, read_page
 from ._policy import Retain

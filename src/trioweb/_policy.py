@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal, TypeAlias
 
 from ._arguments import check_kind, check_sync
+from ._dataclass import dataclass
 
 # What users send and receive.
 Message: TypeAlias = str | bytes

@@ -7,11 +7,11 @@ published.  `Idempotency-Key` makes it once: whoever got no answer sends it agai
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import trio
 
+from ._dataclass import dataclass
 from ._errors import BrokerFull, HubFull, Unpublished
 from ._policy import Message
 from ._protocol._http import Request, Response

@@ -7,13 +7,13 @@ millisecond.  What is told of each is made for those alone that are listed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import trio
 
 from .._centrifuge._codes import ErrorCode
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._effort import A_TURN
 from .._protocol._http import format_address
 from .._refusals import Refuse

@@ -6,7 +6,6 @@ number's limits are in its type, for JSON as for Protobuf.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
 from operator import attrgetter
@@ -14,6 +13,8 @@ from types import UnionType
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from msgspec import Meta, Raw, Struct, UnsetType, structs
+
+from .._dataclass import dataclass
 
 # Each entry of a map or list costs some hundred bytes, however few the peer has sent for it.  A
 # connection has 128 subscriptions by default, and a browser sends a handful of headers.

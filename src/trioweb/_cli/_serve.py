@@ -9,13 +9,13 @@ import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from .._access import Access, open_rules
 from .._broadcast import Broadcast
+from .._dataclass import dataclass
 from .._errors import StoreError
 from .._metrics import metrics
 from .._policy import Limits, Message, Retain

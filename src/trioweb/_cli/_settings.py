@@ -13,11 +13,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final, NoReturn
 
+from .._dataclass import dataclass
 from ._files import read_toml
 from ._numbers import Number
 from ._terminal import UsageError

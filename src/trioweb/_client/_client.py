@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any, Final, Literal, overload
 
 import trio
 from trio.lowlevel import in_trio_run
 
 from .._close_codes import CloseCode
+from .._dataclass import dataclass
 from .._link import State
 from .._policy import Message
 from .._protocol._frames import check_close, encode_payload

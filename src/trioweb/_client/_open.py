@@ -6,7 +6,7 @@ import math
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 import trio
@@ -14,6 +14,7 @@ import trio
 from .._arguments import check_kind
 from .._close_codes import CloseCode
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._error_groups import leaving_code, without_cancelled
 from .._heartbeat import Lookout, Terms
 from .._link import Link

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -17,6 +16,7 @@ import trio
 from .._arguments import check_headers, check_kind, check_passes_on
 from .._callbacks import awaitable
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._error_groups import is_os_error
 from .._errors import ConnectFailed, HandshakeFailed, HandshakeRejected, OpenFailed
 from .._handshake import Switch, connect

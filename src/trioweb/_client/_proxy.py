@@ -12,12 +12,13 @@ import ipaddress
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.util import find_spec
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from .._arguments import wrong
+from .._dataclass import dataclass
 from .._protocol._url import Target
 from .._redaction import shown_url
 

@@ -9,10 +9,11 @@ TCP nothing is followed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urldefrag, urljoin
 
+from .._dataclass import dataclass
 from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed
 from .._protocol._url import Target, parse_url
 from .._redaction import shown_url

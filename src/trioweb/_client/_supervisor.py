@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from time import time
 from typing import Final, TypeAlias, TypeVar, cast
@@ -20,6 +19,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from .._callbacks import awaitable
 from .._close_codes import CloseCode
 from .._connection import Connection, is_own_end
+from .._dataclass import dataclass
 from .._error_groups import causes, single_cause
 from .._errors import ClosedLocally, ConnectFailed
 from .._heartbeat import Lookout, Terms

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
 
+from .._dataclass import dataclass
 from .._error_groups import leaves
 from .._errors import HandshakeFailed, HandshakeRejected, OpenFailed
 from .._policy import Deflate

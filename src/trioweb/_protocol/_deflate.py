@@ -17,10 +17,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .._close_codes import CloseCode
+from .._dataclass import dataclass
 from .._errors import FrameError
 from .._policy import Deflate
 

@@ -6,11 +6,11 @@ handshake) is the link's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from .._chance import random_bytes
 from .._close_codes import CloseCode, is_wire_code
+from .._dataclass import dataclass
 from .._errors import FrameError
 from .._policy import Message
 from ._deflate import Compressor

@@ -7,12 +7,12 @@ WebSockets.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 from .._arguments import check_headers, check_kind, wrong
+from .._dataclass import dataclass
 
 # (host, port) for IP; the path, possibly empty, for Unix sockets; "" where there is none.
 Address: TypeAlias = tuple[str, int] | str

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .._arguments import shown
+from .._dataclass import dataclass
 from .._redaction import shown_url
 
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from .._arguments import check_kind
+from .._dataclass import dataclass
 from .._offers import check_request_headers, check_subprotocols
 from .._protocol._http import Request, Response
 

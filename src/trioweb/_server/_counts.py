@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from .._dataclass import dataclass
 from .._histogram import SECONDS, Histogram
 from .._link import Link
 from .._topics import HubStatistics

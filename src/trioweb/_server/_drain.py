@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import trio
 
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._topics import Hub, Subscription
 
 # Those who lag are looked at so often: the hub, which may have thousands of them and a lot to write

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from .._chance import random_name
 from .._close_codes import CloseCode
+from .._dataclass import dataclass
 from .._errors import ConnectionLost
 from .._link import SendQueue, Spawn
 from .._policy import Limits, Message

@@ -11,10 +11,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._protocol._http import Address, Request
 
 _Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from .._arguments import check_async, check_kind, check_texts
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._heartbeat import heartbeat_replies
 from .._observer import Observer
 from .._offers import check_subprotocols

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from .._centrifuge import Codec
 from .._centrifuge import _schema as wire
 from .._centrifuge._table import Payload
+from .._dataclass import dataclass
 from .._errors import Gap, Unsubscribed
 from .._topics import Position
 

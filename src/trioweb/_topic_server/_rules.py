@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from .._arguments import check_kind, check_sync, check_texts, wrong
+from .._dataclass import dataclass
 from .._policy import Retain, check_positive
 from .._topics import Position
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +12,7 @@ from .._arguments import check_kind
 from .._centrifuge import CODECS, SUBPROTOCOLS, Codec
 from .._centrifuge._codes import DisconnectCode
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._topics import Hub, Topic
 from ._data import message_of_program
 from ._member import Member

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from .._arguments import check_kind
+from .._dataclass import dataclass
 from .._policy import Message, check_message
 
 Kind: TypeAlias = Literal["text", "json", "bytes"]

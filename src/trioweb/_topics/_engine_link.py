@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from .._dataclass import dataclass
 from .._policy import Outbox, Retry
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 from weakref import WeakValueDictionary
@@ -13,6 +12,7 @@ import trio
 
 from .._arguments import check_kind, is_count
 from .._connection import Connection
+from .._dataclass import dataclass
 from .._nursery import open_hidden_nursery, protected_block
 from .._observer import Observer
 from .._policy import Retain

@@ -6,11 +6,11 @@ Pure: knows of no topic.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 from .._arguments import is_count
+from .._dataclass import dataclass
 
 
 class Position(NamedTuple):

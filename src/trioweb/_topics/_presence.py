@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from .._arguments import check_kind
+from .._dataclass import dataclass
 from .._policy import check_message
 
 if TYPE_CHECKING:

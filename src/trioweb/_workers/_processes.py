@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import trio
 
+from .._dataclass import dataclass
 from .._server._inherited import adopt_listener
 
 

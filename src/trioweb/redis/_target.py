@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from .._dataclass import dataclass
 
 _PORT: Final = 6379
 

@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final
 
 from ..._chance import random_bytes
+from ..._dataclass import dataclass
 from ..._errors import StoreError
 from .._subscription import logger
 from ._database import Database, Foreign
