@@ -26,7 +26,6 @@ from tests.support import (
     start_connection,
 )
 from trioweb import ClosedLocally, Connection, ConnectionLost, Limits, Request, State
-from trioweb._connection import is_own_end
 from trioweb._link import Link
 from trioweb.testing import stream_pair
 
@@ -384,11 +383,11 @@ async def test_only_errors_of_a_connections_own_end_are_its_own(ends: Ends) -> N
     ours = ends.ours()
     lost = ConnectionLost(1006)
     # Some other connection's, as long as this one is open.
-    assert not is_own_end(lost, ours)
+    assert not ours.link.is_own_end(lost)
     ends.theirs()
     await ours.aclose()
     local = ClosedLocally(1000)
-    assert is_own_end(local, ours)
-    assert is_own_end(ExceptionGroup("", [local, ExceptionGroup("", [lost])]), ours)
-    assert not is_own_end(ExceptionGroup("", [local, ValueError()]), ours)
-    assert not is_own_end(ValueError(), ours)
+    assert ours.link.is_own_end(local)
+    assert ours.link.is_own_end(ExceptionGroup("", [local, ExceptionGroup("", [lost])]))
+    assert not ours.link.is_own_end(ExceptionGroup("", [local, ValueError()]))
+    assert not ours.link.is_own_end(ValueError())

@@ -15,7 +15,6 @@ from trio.lowlevel import in_trio_run
 
 from ._close_codes import CloseCode
 from ._effort import A_TURN, EFFORT
-from ._errors import ConnectionClosed
 from ._link import OPEN, Link, LinkStatistics, State
 from ._logs import log
 from ._policy import Message
@@ -262,8 +261,7 @@ class Connection(trio.abc.AsyncResource):
         point always; others run whenever it waits, which it does at least once for each
         120 KiB that the peer sent, and before it takes more when about a millisecond went
         into publishing to topics.
-        Concurrency: several tasks may receive; each message goes to one of them, and wakes no
-        other.
+        Concurrency: several tasks may receive; each message goes to one, and wakes no other.
         """
         return self._next(None)
 
@@ -398,24 +396,5 @@ class Connection(trio.abc.AsyncResource):
         await trio.lowlevel.checkpoint()
         while link.state is not State.CLOSED:
             if link.inbox.messages and not self._is_handed_over:
-                link.incoming.discarded += len(link.inbox.messages)
-                link.inbox.messages.clear()
-                link.inbox.taken()
+                link.incoming.discarded += link.inbox.drop()
             await link.wait_change()
-
-
-def is_own_end(error: BaseException, connection: Connection) -> bool:
-    """Whether *error* says no more than that *connection* is over.
-
-    That is how a handler usually ends, and no fault of its own.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_own_end(child, connection) for child in error.exceptions)
-    if not isinstance(error, ConnectionClosed):
-        return False
-    try:
-        # Not the state: what failed in writing may still be read from.
-        connection.link.check_writable()
-    except ConnectionClosed:
-        return True
-    return False

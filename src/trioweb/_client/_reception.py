@@ -231,11 +231,9 @@ class Reception:
         """Count what waits for a stream to have room, and drop it."""
         if self._session is not None:
             link = self._session[1]
-            self.received += len(link.inbox.messages)
-            self.discarded += len(link.inbox.messages)
-            link.inbox.messages.clear()
-            if link.inbox.pause is not None:
-                link.inbox.taken()
+            count = link.inbox.drop()
+            self.received += count
+            self.discarded += count
         self._holds_up = False
 
     def _room(self) -> float:

@@ -18,7 +18,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from .._callbacks import awaitable
 from .._close_codes import CloseCode
-from .._connection import Connection, is_own_end
+from .._connection import Connection
 from .._dataclass import dataclass
 from .._error_groups import causes, single_cause
 from .._errors import ClosedLocally, ConnectFailed
@@ -310,7 +310,7 @@ class Supervisor:
                     nursery.cancel_scope.cancel()
                 return True, None
         except Exception as exc:
-            if is_own_end(exc, connection):
+            if connection.link.is_own_end(exc):
                 # Of which the link knows best: behind what cannot be written to any more, there
                 # may be a Close that says why.
                 return False, None

@@ -103,6 +103,13 @@ class Inbox(Takers):
         if self.pause is not None and self.has_room and not self.is_too_fast:
             self.pause.go_on()
 
+    def drop(self) -> int:
+        """Drop what is there, as nobody will receive it; return how many messages that was."""
+        count = len(self.messages)
+        self.messages.clear()
+        self.taken()
+        return count
+
     @property
     def is_full(self) -> bool:
         """Whether it is at one of its bounds, so that reading stops."""

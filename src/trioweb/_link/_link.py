@@ -31,6 +31,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .._chance import random_name
 from .._close_codes import CloseCode
+from .._error_groups import leaves
 from .._errors import ClosedByPeer, ClosedLocally, ConnectionClosed, ConnectionLost, FrameError
 from .._policy import Limits
 from .._protocol._closing import STEPS, Cause, Event, Phase
@@ -186,6 +187,16 @@ class Link(Waitable):
         if self._end is None:
             return ConnectionLost(CloseCode.ABNORMAL, self.queue.broken or "")
         return _ERRORS[self._end.cause](self._end.code, self._end.reason)
+
+    def is_own_end(self, error: BaseException) -> bool:
+        """Whether *error* says no more than that this connection is over.
+
+        That is how a handler usually ends, and no fault of its own.
+        """
+        # Not by the state: what failed in writing may still be read from.
+        return not self.queue.is_open and all(
+            isinstance(leaf, ConnectionClosed) for leaf in leaves(error)
+        )
 
     def check_writable(self) -> None:
         """Raise unless frames can still be sent.

@@ -9,7 +9,7 @@ from trio.lowlevel import disable_ki_protection
 
 from .._callbacks import awaitable
 from .._close_codes import CloseCode
-from .._connection import Connection, is_own_end
+from .._connection import Connection
 from .._heartbeat import Monitor
 from .._logs import log
 from .._observer import tell
@@ -83,7 +83,7 @@ class Handling:
 
     def _contain(self, error: Exception, connection: Connection) -> CloseCode:
         """Log a handler's *error*; return what to close its connection with."""
-        if is_own_end(error, connection):
+        if connection.link.is_own_end(error):
             return CloseCode.NORMAL
         self._counts.handler_errors += 1
         text = "error in the handler of %r"

@@ -14,7 +14,6 @@ from .._centrifuge._commands import Command
 from .._centrifuge._replies import Call
 from .._centrifuge._schema import AnswerRequest, Error
 from .._centrifuge._values import payload_of
-from .._connection import is_own_end
 from .._error_groups import single_cause
 from .._logs import log
 from .._refusals import Refuse
@@ -48,7 +47,7 @@ async def _run(
             answered = await _answer(line, call, calls)
             await line.connection.send(line.codec.encode(Command.of(0, answered)))
     except Exception as exc:
-        if not is_own_end(exc, line.connection):
+        if not line.connection.link.is_own_end(exc):
             raise
     finally:
         line.work.discard(scope)

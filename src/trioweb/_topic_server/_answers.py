@@ -10,7 +10,6 @@ import trio
 from .._centrifuge._codes import DisconnectCode, ErrorCode
 from .._centrifuge._replies import Reply
 from .._centrifuge._schema import Error
-from .._connection import is_own_end
 from .._error_groups import single_cause
 from .._errors import BrokerFull, HubFull, Unpublished
 from .._logs import log
@@ -46,7 +45,7 @@ def failure_of(error: Exception, member: Member) -> Refuse | None:
             return None
         case HubFull() | BrokerFull() | Unpublished():
             return Refuse(ErrorCode.INTERNAL, temporary=True)
-        case _ if is_own_end(error, member.connection):
+        case _ if member.connection.link.is_own_end(error):
             return None
         case trio.ClosedResourceError() if member._server.is_closed:
             member._end(DisconnectCode.SHUTDOWN)
