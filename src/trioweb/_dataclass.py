@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from dataclasses import dataclass as dataclass
 else:
 
@@ -57,13 +57,14 @@ class _Late:
 
     __slots__ = ("_name", "_write")
 
-    def __init__(self, name: str, write: Callable[[], None]) -> None:
+    def __init__(self, name: str, write: Callable[[], Mapping[str, Any]]) -> None:
         self._name = name
         self._write = write
 
-    def __get__(self, instance: object, owner: type[Any]) -> Any:
-        self._write()
-        return getattr(owner if instance is None else instance, self._name)
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        written = self._write()[self._name]
+        # Not by the name again, which may be another's in a subclass.
+        return written.__get__(instance, owner) if hasattr(written, "__get__") else written
 
 
 def _late(plain: type[Any], *, frozen: bool, **options: bool) -> type[Any]:
@@ -77,12 +78,14 @@ def _late(plain: type[Any], *, frozen: bool, **options: bool) -> type[Any]:
     late = _WRITTEN | _WRITTEN_IF_FROZEN if frozen else _WRITTEN
     late = late - namespace.keys()
 
-    def write() -> None:
+    def write() -> Mapping[str, Any]:
         # Of a class of its own each time: two threads may ask at once, and an interrupt may come.
         again = type(plain.__name__, plain.__bases__, dict(namespace))
         made: type[Any] = dataclasses.dataclass(frozen=frozen, **options)(again)
-        for name in late:
-            setattr(cls, name, vars(made)[name])
+        written = {name: vars(made)[name] for name in late}
+        for name, value in written.items():
+            setattr(cls, name, value)
+        return written
 
     shown = {name: value for name, value in namespace.items() if name not in fields}
     shown |= {name: _Late(name, write) for name in late}
