@@ -14,14 +14,15 @@ import trio.testing
 
 from trioweb import _engine_presence as engine_presence
 from trioweb import open_hub
-from trioweb._topics import _mirror, _node_presence, _pump
+from trioweb._topics import _mirror, _node_presence, _presence_updates, _pump
 from trioweb._topics._presence import Member
 from trioweb.testing import MemoryBroker
 
 _MEMBERS = 4000
 # Of the slowest turn; of each member there are some.
 _MOST_LINES = 3500
-_HERE = {each.__name__ for each in (engine_presence, _mirror, _node_presence)}
+_KNOWING = (engine_presence, _mirror, _node_presence, _presence_updates)
+_HERE = {each.__name__ for each in _KNOWING}
 
 
 class Lines(trio.abc.Instrument):

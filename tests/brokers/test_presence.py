@@ -419,7 +419,8 @@ async def test_a_stalled_engine_is_owed_no_more_than_there_are_members(
             one.leave(f"{number}")
         presence = hubs[0]._presence
         assert isinstance(presence, NodePresence)
-        assert presence._under_way <= 256 and len(presence._unsent) <= 256
+        updates = presence._updates
+        assert updates._under_way <= 256 and len(updates._unsent) <= 256
         broker.resume()
         await trio.sleep(2)
         assert set(await other.members()) == {"a"}

@@ -5,18 +5,11 @@ own there.  Under a new one, and under one that had run out or was forgotten, al
 the lease before had, and this one has not, is nobody's then.  So whatever has happened to the
 engine, to the connection or to this process is made good in the same way, and nothing has to be
 remembered of those who left while nobody could be told.
-
-    enter, leave ──▶ unsent ──▶ under way (so many) ──▶ confirmed
-                        ▲            │ refused, until the lease is renewed
-                        └────────────┘
-
-There may be hundreds of thousands, so the engine is told of all of them in a round, some at a time.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,24 +17,12 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .._waitable import Waitable
-from ._commands import (
-    Answer,
-    Changed,
-    Command,
-    Count,
-    Counted,
-    Done,
-    Enter,
-    Expire,
-    Leave,
-    Members,
-    Present,
-    Renew,
-    Renewed,
-)
+from ._commands import Answer, Changed, Command, Enter, Expire, Leave, Renew, Renewed
 from ._engine_link import ignore
 from ._mirrors import Mirrors
-from ._presence import DoLater, Follower, Member, PresenceCount, free, size_of_member
+from ._presence import DoLater, Follower, Member, PresenceCount, size_of_member
+from ._presence_questions import PresenceQuestions
+from ._presence_updates import Place, PresenceUpdates
 from ._reaper import Reaper
 
 if TYPE_CHECKING:
@@ -52,11 +33,8 @@ if TYPE_CHECKING:
 LEASE: Final = 15.0
 # Two of these may be lost.
 RENEWAL: Final = 5.0
-# Commands under way; more would only wait in another place, where nobody counts them.
-_WINDOW: Final = 256
-# Commands that are sent, or members that leave, before others may run: ten microseconds each.
+# Members that leave before others may run: ten microseconds each.
 _AT_ONCE: Final = 32
-_COST: Final = 40 * _AT_ONCE
 
 
 class _Entered:
@@ -83,17 +61,10 @@ class NodePresence:
     def __init__(self, node: str, retention: Retention, do_later: DoLater) -> None:
         self._node = node
         self._retention = retention
-        self._do_later = do_later
         self._mine: dict[str, dict[str, _Entered]] = {}
         self._mirrors = Mirrors(retention, do_later)
-        # Keys that the engine does not know as they are, by topic and key; those that it refused;
-        # and whom else it has to be told of, or may not know.
-        self._unsent: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._refused: dict[tuple[str, str], None] = {}
-        self._rounds: deque[Iterator[tuple[str, str]]] = deque()
-        # Whether more will be sent, without an answer first.
-        self._is_sending = False
-        self._under_way = 0
+        self._updates = PresenceUpdates(self._describe, self._all_told, do_later)
+        self._questions = PresenceQuestions()
         self._is_used = self._has_entered = self._is_closed = False
         self._link: EngineLink | None = None
         # Whether all has been entered on this link.
@@ -102,9 +73,8 @@ class NodePresence:
         self._number = 0
         self._old_leases: list[str] = []
         self._reaper: Reaper | None = None
-        # What is told to those who wait until all is known, and to those who wait for an answer.
+        # What is told to those who wait until all is known.
         self._changed = Waitable()
-        self._questions: dict[Waitable, None] = {}
         self._waited_for: dict[_Entered, None] = {}
 
     # Those who are here.
@@ -116,7 +86,7 @@ class NodePresence:
             return
         self._retention.take(size_of_member(key, member))
         # It may have left just now.
-        is_known = (topic, key) in self._unsent or (topic, key) in self._refused
+        is_known = (topic, key) in self._updates
         if old is not None:
             self._drop(key, old)
             is_known = old.is_known
@@ -127,8 +97,7 @@ class NodePresence:
     async def wait_entered(self, topic: str, key: str) -> None:
         # What another has entered in its place, or has left, is that one's to wait for.
         while (entered := self._mine.get(topic, {}).get(key)) and not entered.is_confirmed:
-            if self._is_closed:
-                raise trio.ClosedResourceError("the hub is closed")
+            self._check_open()
             if entered.news is None:
                 entered.news = Waitable()
                 self._waited_for[entered] = None
@@ -144,7 +113,7 @@ class NodePresence:
             if old.is_known:
                 self._send_soon(topic, key)
             else:
-                self._unsent.pop((topic, key), None)
+                self._updates.drop((topic, key))
 
     def _drop(self, key: str, entered: _Entered) -> None:
         self._retention.give(size_of_member(key, entered.member))
@@ -164,23 +133,15 @@ class NodePresence:
 
     async def members(self, topic: str) -> dict[str, Member]:
         while True:
-            link = await self._wait_synced()
-            found: dict[str, Member] = {}
-            cursor = "0"
-            # What one connection has begun to tell, another engine may not know how to go on with.
-            while (answer := await self._ask(link, Members(topic, cursor))) is not None:
-                assert isinstance(answer, Present)
-                found.update((key, Member(user, info)) for key, user, info in answer.members)
-                cursor = answer.cursor
-                if cursor == "0":
-                    return found
+            members = await self._questions.members(await self._wait_synced(), topic)
+            if members is not None:
+                return members
 
     async def count(self, topic: str) -> PresenceCount:
         while True:
-            answer = await self._ask(await self._wait_synced(), Count(topic))
-            if answer is not None:
-                assert isinstance(answer, Counted)
-                return PresenceCount(answer.members, answer.users)
+            count = await self._questions.count(await self._wait_synced(), topic)
+            if count is not None:
+                return count
 
     async def _wait_synced(self) -> EngineLink:
         """Wait until the engine knows whom this node has."""
@@ -190,25 +151,6 @@ class NodePresence:
             await self._changed.wait_change()
         self._check_open()
         return self._link
-
-    async def _ask(self, link: EngineLink, command: Command) -> Answer | None:
-        """The answer to *command*; None if *link* is lost before."""
-        answers: list[Answer] = []
-        news = Waitable()
-
-        def answered(answer: Answer) -> None:
-            answers.append(answer)
-            news.changed()
-
-        link.send(command, answered)
-        self._questions[news] = None
-        try:
-            while not answers and self._link is link:
-                self._check_open()
-                await news.wait_change()
-        finally:
-            del self._questions[news]
-        return answers[0] if answers else None
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -241,11 +183,8 @@ class NodePresence:
     def connected(self, link: EngineLink) -> None:
         """There is a connection to the engine, and nothing of the one before is done any more."""
         self._link = link
-        self._under_way = 0
-        free(self._unsent, self._do_later)
-        free(self._refused, self._do_later)
-        self._unsent, self._refused = OrderedDict(), {}
-        self._rounds.clear()
+        self._updates.connected(link)
+        self._questions.connected(link)
         # When it is done it is told of more, if there is any.
         self._reaper = Reaper(link, partial(self._renew, link))
         if self._is_used:
@@ -254,9 +193,9 @@ class NodePresence:
     def lost(self) -> None:
         """There is none any more."""
         self._link, self._is_synced = None, False
+        self._updates.lost()
         self._mirrors.lost()
-        for news in tuple(self._questions):
-            news.changed()
+        self._questions.lost()
 
     def _begin(self, link: EngineLink) -> None:
         if self._lease:
@@ -269,9 +208,7 @@ class NodePresence:
     def renew(self) -> None:
         """Time has passed."""
         if self._link is not None and self._is_used:
-            if self._refused:
-                self._rounds.append(_emptying(self._refused))
-                self._refused = {}
+            self._updates.retry()
             self._renew(self._link)
 
     def _renew(self, link: EngineLink) -> None:
@@ -282,13 +219,12 @@ class NodePresence:
         if self._link is not link or not isinstance(answer, Renewed):
             return  # if it was refused, perhaps not the next time
         if answer.is_new:
-            self._rounds.clear()
-            self._rounds.append(self._all())
+            self._updates.tell_anew(self._all())
         assert self._reaper is not None
         self._reaper.begin(answer.expired, answer.topics)
-        self._pump()
+        self._updates.send()
 
-    def _all(self) -> Iterator[tuple[str, str]]:
+    def _all(self) -> Iterator[Place]:
         """All who are here; others may come and leave meanwhile."""
         for topic in tuple(self._mine):
             for key in tuple(self._mine.get(topic, ())):
@@ -296,60 +232,28 @@ class NodePresence:
 
     def _send_soon(self, topic: str, key: str) -> None:
         """*key* has come or gone."""
-        self._unsent[topic, key] = None
-        self._refused.pop((topic, key), None)
+        self._updates.add((topic, key))
         if not self._use():
-            self._pump()
+            self._updates.send()
 
-    def _pump(self) -> None:
-        """Send what there is room for, some of it at once; once there is nothing left, all is
-        known."""
-        if self._send_some() and not self._is_sending:
-            self._is_sending = True
-            self._do_later(self._send_more())
-
-    def _send_more(self) -> Iterator[int]:
-        while self._send_some():
-            yield _COST
-        self._is_sending = False
-
-    def _send_some(self) -> bool:
-        """Return whether there may be more to send."""
-        link = self._link
-        if link is None:
-            return False
-        for _ in range(_AT_ONCE):
-            if self._under_way == _WINDOW:
-                return False
-            place = self._next()
-            if place is None:
-                if not self._is_synced and not self._under_way:
-                    self._synced(link)
-                return False
-            self._send(link, *place)
-        return True
-
-    def _next(self) -> tuple[str, str] | None:
-        """Whom to tell the engine of next."""
-        while self._rounds:
-            place = next(self._rounds[0], None)
-            if place is not None:
-                self._unsent.pop(place, None)
-                return place
-            self._rounds.popleft()
-        return self._unsent.popitem(last=False)[0] if self._unsent else None
-
-    def _send(self, link: EngineLink, topic: str, key: str) -> None:
+    def _describe(self, topic: str, key: str) -> tuple[Command, Callable[[], None] | None]:
+        """What tells the engine how *key* stands in *topic*, for the updates."""
         here = self._mine.get(topic, {})
         entered = here.get(key)
-        command: Command
         if entered is None:
-            command = Leave(topic, self._lease, key, not here)
-        else:
-            command = Enter(topic, self._lease, key, *entered.member)
-            entered.is_known = True
-        self._under_way += 1
-        link.send(command, partial(self._answered, link, topic, key, entered))
+            return Leave(topic, self._lease, key, not here), None
+        entered.is_known = True
+        return Enter(topic, self._lease, key, *entered.member), partial(self._confirm, entered)
+
+    def _confirm(self, entered: _Entered) -> None:
+        entered.is_confirmed = True
+        self._settle(entered)
+
+    def _all_told(self) -> None:
+        """The engine knows whom this node has, for the updates."""
+        if not self._is_synced and self._link is not None:
+            self._synced(self._link)
+        self._changed.changed()
 
     def _synced(self, link: EngineLink) -> None:
         self._is_synced = True
@@ -358,27 +262,6 @@ class NodePresence:
         if self._old_leases:
             self._old_leases.clear()
             self._renew(link)  # which tells whom they have left behind
-        self._changed.changed()
-
-    @enable_ki_protection
-    def _answered(
-        self, link: EngineLink, topic: str, key: str, entered: _Entered | None, answer: Answer
-    ) -> None:
-        if self._link is not link:
-            return
-        self._under_way -= 1
-        if not isinstance(answer, Done):
-            self._refused[topic, key] = None
-        elif entered is not None:
-            entered.is_confirmed = True
-            self._settle(entered)
-        self._pump()
-        if self._is_all_told:
-            self._changed.changed()
-
-    @property
-    def _is_all_told(self) -> bool:
-        return not self._unsent and not self._rounds and not self._under_way
 
     # The end.
 
@@ -390,10 +273,10 @@ class NodePresence:
             self.leave(topic, key)
             if number % _AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-        while not (self._is_all_told and self._is_synced):
+        while not (self._updates.is_all_told and self._is_synced):
             await self._changed.wait_change()
         if self._link is not None:
-            await self._ask(self._link, Expire(self._lease))
+            await self._questions.ask(self._link, Expire(self._lease))
 
     def close(self) -> None:
         self._is_closed = True
@@ -401,10 +284,4 @@ class NodePresence:
             self._settle(entered)
         self._mirrors.close()
         self._changed.changed()
-        for news in tuple(self._questions):
-            news.changed()
-
-
-def _emptying(table: dict[tuple[str, str], None]) -> Iterator[tuple[str, str]]:
-    while table:
-        yield table.popitem()[0]
+        self._questions.close()
