@@ -273,7 +273,11 @@ class NotReceiving(TriowebError):
 
 class HubFull(TriowebError):
     """The hub is at a bound, and holds nothing that could go: topics that are used, and the newest
-    publication of each; or what its store has not committed yet."""
+    publication of each; or what its store has not committed yet.
+
+    Attributes:
+        limit: the bound, with its unit: "10000 topics".
+    """
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
@@ -304,6 +308,9 @@ class BrokerFull(TriowebError, trio.WouldBlock):
     """So much waits for the broker that no more is taken; nothing was published.
 
     `Topic.publish_confirmed` waits for room instead.
+
+    Attributes:
+        limit: what waits, with its units: "10000 publications, 65536 bytes".
     """
 
     def __init__(self, limit: str) -> None:

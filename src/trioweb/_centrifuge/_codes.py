@@ -118,19 +118,9 @@ def reconnects(code: int) -> bool:
     return not (3500 <= code < 4000 or 4500 <= code < 5000)
 
 
-def is_applications_error(code: int) -> bool:
-    """Whether an application may refuse something with *code*: 400 to 1999."""
-    return 400 <= code < 2000
-
-
 def is_applications_unsubscribe(code: int) -> bool:
     """Whether an application may unsubscribe with *code*: 2000 to 2999, but 2500 to 2599."""
     return 2000 <= code < 2500 or 2600 <= code < 3000
-
-
-def is_applications_disconnect(code: int) -> bool:
-    """Whether an application may close a connection with *code*: 4000 to 4999."""
-    return 4000 <= code < 5000
 
 
 def close_reason(code: int, reason: str = "") -> str:
