@@ -9,13 +9,13 @@ from typing import Final
 
 # So much of a response's body stands in the text of an error.
 _WORDS_BYTES: Final = 200
-_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
-_URL_START: Final = re.compile(r"([a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
+_URL: Final = r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\"]+"
+_URL_START: Final = r"(?i)([a-z][a-z0-9+.-]*:)?//"
 
 
 def without_secrets(text: str) -> str:
     """*text* with each URL in it as `shown_url` has it."""
-    return _URL.sub(lambda url: shown_url(url[0]), text)
+    return re.sub(_URL, lambda url: shown_url(url[0]), text)
 
 
 def shown_url(url: str) -> str:
@@ -23,7 +23,7 @@ def shown_url(url: str) -> str:
 
     It may be a bad one: a password with a "/" or "?" in it, which ends a host for everybody else.
     """
-    match = _URL_START.match(url)
+    match = re.match(_URL_START, url)
     start = match[0] if match else ""
     rest = url[len(start) :]
     user, at, host = rest.rpartition("@")

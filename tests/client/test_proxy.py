@@ -181,7 +181,7 @@ async def test_bad_proxy_of_the_environment_is_told_with_its_name(
 async def test_socks_without_its_extra_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trioweb._client._proxy.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for opening in OPENINGS:
         with pytest.raises(
             ImportError, match=r"needs python-socks: pip install 'trioweb\[proxy\]'"

@@ -13,7 +13,6 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import field
-from importlib.util import find_spec
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -88,6 +87,8 @@ def parse_proxy(owner: str, url: object) -> Proxy:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     proxy = Proxy(parts.scheme, host, port or _PORTS[parts.scheme], user, password)
     if proxy.is_socks:
+        from importlib.util import find_spec
+
         # RFC 1929: a byte has their lengths.
         good = [0 < len(each) < 256 and each.isascii() for each in (user, password)]
         if (user or password) and not all(good):

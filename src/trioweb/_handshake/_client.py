@@ -31,7 +31,7 @@ from ._switch import EXTENSIONS, accept_token, encode_switch
 
 _T = TypeVar("_T")
 
-_KEY_LINE: Final = re.compile(rb"\r\nSec-WebSocket-Key:\s*(\S+)", re.IGNORECASE)
+_KEY_LINE: Final = rb"(?i)\r\nSec-WebSocket-Key:\s*(\S+)"
 # wsproto puts Host through the IDNA of 2003, which knows neither all of today's names nor ports,
 # so this is the one that trio-websocket sees.
 _ANY_HOST: Final = "-"
@@ -112,7 +112,7 @@ async def connect(
         status, answer_headers, rest = await read_response(transport, max_head_bytes)
         if status != 101:
             raise HandshakeRejected(status, answer_headers.items_all(), rest)
-        key = _KEY_LINE.search(request)
+        key = re.search(_KEY_LINE, request)
         assert key is not None, "trio-websocket sends one"
         subprotocol = _check_switch(answer_headers, accept_token(key[1]), subprotocols)
         agreement = _check_extensions(answer_headers, compression)

@@ -12,8 +12,8 @@ from typing import Final
 
 # RFC 9112 section 7.1.1 has "bad" blanks before an extension, which hardly anybody sends, and which
 # not everybody takes.
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_CHUNK: Final = rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?"
+_TRAILER: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*"
 _END_OF_LINE: Final = b"\r\n"
 # What a line needs is a few bytes.  What stands there besides is paid for by nobody's limit of a
 # body's size (CVE-2023-39326 in Go), so it has one of its own, for all lines of a body together.
@@ -90,7 +90,7 @@ class BodyDecoder:
         line = self._take_line()
         if line is None:
             return b""
-        match = _CHUNK.fullmatch(line)
+        match = re.fullmatch(_CHUNK, line)
         if match is None:
             raise BadBody("not the length of a chunk")
         self._left = int(match[1], 16)
@@ -101,7 +101,7 @@ class BodyDecoder:
         line = self._take_line()
         if line is None:
             return b""
-        if line and not _TRAILER.fullmatch(line):
+        if line and not re.fullmatch(_TRAILER, line):
             raise BadBody("not a trailer")
         self.is_complete = not line
         return None

@@ -7,7 +7,7 @@ WebSockets.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
+from functools import cache
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
@@ -21,7 +21,7 @@ Address: TypeAlias = tuple[str, int] | str
 ENCODING = "latin-1"
 BLANKS = " \t"
 # RFC 9110 sections 15.3.5 and 15.4.5: these have no body, nor headers that would describe it.
-_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+_BODILESS = frozenset({204, 304})
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 # So much of what a peer sent is repeated in a log; it may be a whole head.
 _BRIEF_CHARS = 200
@@ -266,12 +266,19 @@ class Response:
             from email.utils import formatdate
 
             pairs.append(("Date", formatdate(sent_at, usegmt=True)))
-        reason = HTTPStatus(self.status).phrase if self.status in _STATUSES else ""
-        lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in pairs)]
+        lines = [
+            f"HTTP/1.1 {self.status} {_reason_of(self.status)}",
+            *(f"{name}: {value}" for name, value in pairs),
+        ]
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-_STATUSES = frozenset(HTTPStatus)
+@cache
+def _reason_of(status: int) -> str:
+    # Here, since a program that accepts all its connections needs none.
+    from http import HTTPStatus
+
+    return next((each.phrase for each in HTTPStatus if each == status), "")
 
 
 def brief(text: str) -> str:

@@ -21,12 +21,10 @@ _HEAD_END: Final = b"\r\n\r\n"
 # RFC 9112 section 3.  Of the target only that much is sure which all its forms have.
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])")
 # No body is longer than 64 bits can say.
-_LENGTH: Final = re.compile(r"[0-9]{1,20}")
+_LENGTH: Final = r"[0-9]{1,20}"
 # RFC 9112 section 3.2.2: what clients ask proxies for, and servers must take, too; but neither a
 # user and a password (RFC 9110 section 4.2.4) nor a fragment.
-_ABSOLUTE: Final = re.compile(
-    r"(?:https?|wss?)://(?P<authority>[^/?#@]+)(?P<resource>(?:[/?][^#]*)?)", re.IGNORECASE
-)
+_ABSOLUTE: Final = r"(?i)(?:https?|wss?)://(?P<authority>[^/?#@]+)(?P<resource>(?:[/?][^#]*)?)"
 
 
 def parse_request(
@@ -71,7 +69,7 @@ def parse_request(
     # RFC 9112 section 3.2.4: it is for the server as a whole.
     is_for_all = method == "OPTIONS" and target == "*"
     if not target.startswith("/") and not is_for_all:
-        match = _ABSOLUTE.fullmatch(target)
+        match = re.fullmatch(_ABSOLUTE, target)
         if match is None:
             raise BadHead(400, "request target must be a path, or a URL of this host")
         # RFC 9112 section 3.2.2: what the Host field says is ignored then.
@@ -106,7 +104,7 @@ def _check_length(headers: list[tuple[str, str]], names: list[str], version: str
         return [value for name, value in headers if name == wanted] if wanted in names else []
 
     lengths, codings = values("content-length"), values("transfer-encoding")
-    if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
+    if len(lengths) > 1 or (lengths and not re.fullmatch(_LENGTH, lengths[0])):
         raise BadHead(400, "Content-Length must be one number")
     if codings and [coding.lower() for coding in codings] != ["chunked"]:
         raise BadHead(501, "no Transfer-Encoding but chunked is understood")

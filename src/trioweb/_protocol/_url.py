@@ -20,7 +20,7 @@ _LOCAL_NAME: Final = "localhost"
 # What may stand in Host, port included.
 HOST: Final = re.compile(r"[0-9A-Za-z_.:%\[\]\-~!$&'()*+,;=]+")
 # The name of a link of this machine, on which an IPv6 address is meant.
-_ZONE: Final = re.compile(r"%[0-9A-Za-z._~-]+")
+_ZONE: Final = r"%[0-9A-Za-z._~-]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def parse_url(url: str) -> Target:
     bracketed = f"[{host}]" if ":" in host else host
     if not HOST.fullmatch(bracketed):
         raise ValueError(complaint + f"{host!r} is not a host name")
-    if zone and not _ZONE.fullmatch(zone):
+    if zone and not re.fullmatch(_ZONE, zone):
         raise ValueError(complaint + f"{zone!r} is not a zone, such as %25eth0 (RFC 6874)")
     headers: tuple[tuple[str, str], ...] = ()
     if parts.username is not None:

@@ -6,7 +6,6 @@ When a stream begins and ends, `_events` says.
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64encode
 from typing import Final
@@ -25,7 +24,7 @@ from .._topics import Publication
 from .._wire._choice import wire_to
 from .._wire._kernel import kernel_socket
 
-_LINES: Final = re.compile(r"\r\n|\r|\n")
+_LINES: Final = r"\r\n|\r|\n"
 
 
 def retry_line(seconds: float) -> str:
@@ -37,7 +36,7 @@ def block(position: str, data: str | None = None, event: str | None = None) -> s
     """An event, or without *data* what only tells where the stream is."""
     lines = [] if event is None else [f"event: {event}"]
     if data is not None:
-        lines += [f"data: {line}" for line in _LINES.split(data)]
+        lines += [f"data: {line}" for line in re.split(_LINES, data)]
     return "\n".join([*lines, f"id: {position}", "", ""])
 
 
@@ -55,8 +54,7 @@ class EventForm:
         return self.frame(block(position, b64encode(message).decode("ascii"), "binary"))
 
     def gap(self, offset: int, skipped: int) -> bytes:
-        data = json.dumps({"skipped": skipped})
-        return self.frame(block(f"{self.epoch}:{offset}", data, "gap"))
+        return self.frame(block(f"{self.epoch}:{offset}", f'{{"skipped": {skipped}}}', "gap"))
 
     def frame(self, text: str | bytes) -> bytes:
         data = text.encode() if isinstance(text, str) else text

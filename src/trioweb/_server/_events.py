@@ -42,7 +42,7 @@ _RETRY_SECONDS: Final = (1.0, 5.0)
 # Those who lag at the end are looked at so often.
 _LOOK_SECONDS: Final = 0.05
 
-_POSITION: Final = re.compile(r"(?P<epoch>[^:\r\n\0]{1,64}):(?P<offset>[0-9]{1,18})")
+_POSITION: Final = r"(?P<epoch>[^:\r\n\0]{1,64}):(?P<offset>[0-9]{1,18})"
 # What comes back with anything else has the topic up to nobody knows where.
 _NOWHERE: Final = ("", 0)
 _COMMENT: Final = b":\n\n"
@@ -139,7 +139,7 @@ def event_stream(
 def _since(given: str | None) -> tuple[str, int] | None:
     if not given:
         return None
-    match = _POSITION.fullmatch(given)
+    match = re.fullmatch(_POSITION, given)
     return (match["epoch"], int(match["offset"])) if match else _NOWHERE
 
 

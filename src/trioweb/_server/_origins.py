@@ -16,7 +16,7 @@ from .._protocol._http import Request
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 # As browsers write it, RFC 6454 section 6.2.
-_ORIGIN: Final = re.compile(
+_ORIGIN: Final = (
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._~-]+|\[(?P<ipv6>[0-9a-f:.]+)\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?|file://|null"
 )
@@ -87,7 +87,7 @@ def _is_of(origin: str, host: str) -> bool:
 
 
 def _is_origin(text: str) -> bool:
-    match = _ORIGIN.fullmatch(text)
+    match = re.fullmatch(_ORIGIN, text)
     if match is None:
         return False
     if match["port"] and (

@@ -23,7 +23,7 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 # What stands for peers without an IP address, as those of a Unix socket are.
 _UNIX: Final = "unix"
 # Most proxies send an address alone, some (Azure's) its port along with it.
-_FORWARDED: Final = re.compile(
+_FORWARDED: Final = (
     r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?|(?P<bare>[0-9A-Fa-f:.]+)"
 )
 
@@ -126,7 +126,7 @@ def _host(remote: Address) -> str:
 
 def _parse(text: str) -> tuple[str, int] | None:
     """An element of X-Forwarded-For, with port 0 if it has none; None if it is malformed."""
-    match = _FORWARDED.fullmatch(text)
+    match = re.fullmatch(_FORWARDED, text)
     if match is None:
         return None
     ip = _ip((match["host"] or match["bare"]).strip("[]"))

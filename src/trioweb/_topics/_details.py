@@ -6,16 +6,19 @@ Pure: knows of no log.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import field
+from functools import cache
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .._arguments import check_kind
 from .._dataclass import dataclass
 from .._policy import Message, check_message
+
+if TYPE_CHECKING:
+    from json import JSONDecoder
 
 Kind: TypeAlias = Literal["text", "json", "bytes"]
 _KINDS: Final = ("text", "json", "bytes")
@@ -23,7 +26,6 @@ _KINDS: Final = ("text", "json", "bytes")
 # Of a key: a long one takes memory for as long as its publication does, and buys nothing.
 _MAX_KEY: Final = 255
 _JSON_SPACE: Final = " \t\n\r"
-_decoder: Final = json.JSONDecoder()
 # What a publication with details takes more than one without: a place in the entry, the details,
 # their mapping's view; and for a key its place in a table, as measured in CPython 3.11.
 _DETAILS_BYTES: Final = 8 + 72 + 64
@@ -144,12 +146,20 @@ def details_of(
     return Details(is_json, is_string, key, kept, publisher, size)
 
 
+@cache
+def _decoder() -> JSONDecoder:
+    # Here, since few publish JSON that is a string.
+    from json import JSONDecoder
+
+    return JSONDecoder()
+
+
 def _text_of(text: str) -> tuple[str, Kind]:
     """What the JSON string *text* says, and the kind that this is."""
     value: str
     # In half the time of `json.loads`.
     stripped = text.strip(_JSON_SPACE)
-    value, end = _decoder.raw_decode(stripped)
+    value, end = _decoder().raw_decode(stripped)
     if end < len(stripped):
         raise ValueError("publish(kind='json'): something stands behind the string")
     try:
