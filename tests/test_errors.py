@@ -38,10 +38,8 @@ from trioweb import (
     Unsent,
     Unsubscribed,
 )
-from trioweb._close_codes import CloseCode, is_wire_code
-from trioweb._error_groups import single_cause, without_cancelled
+from trioweb._close_codes import CloseCode
 from trioweb._errors import FrameError
-from trioweb._redaction import shown_url, without_secrets
 
 _TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     ConnectionClosed: (TriowebError,),
@@ -198,38 +196,6 @@ def test_gave_up_tells_of_the_last_error_and_how_many_there_were() -> None:
     assert (again.attempts, str(again.last)) == (3, "no route")
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("for url 'wss://ada:pw@host:1/a?token=x&y=z#f'", "for url 'wss://…@host:1/a?…'"),
-        ("https://host/?a=1 and HTTP://u@h/", "https://host/?… and HTTP://…@h/"),
-        ("what? no: a@b", "what? no: a@b"),
-        ("ws://host/path", "ws://host/path"),
-    ],
-)
-def test_without_secrets_keeps_what_is_none(text: str, told: str) -> None:
-    assert without_secrets(text) == told
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("ws://host/path", "ws://host/path"),
-        ("ws://a:b@c@host/p", "ws://…@host/p"),
-        ("ws://a:b/c@host/p", "ws://…@host/p"),
-        ("ws://a:b?c@host/p?q", "ws://…"),
-        ("ws://host/p?mail=a@b", "ws://…"),
-        ("a:b@host", "…@host"),
-        ("//a:b@host/?q", "//…@host/?…"),
-        ("/@ada/x?q", "/@ada/x?…"),
-        ("?q", "?…"),
-        ("", ""),
-    ],
-)
-def test_shown_url_shows_no_password_and_no_query(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
-
-
 def test_gave_up_shows_no_token_of_the_last_error() -> None:
     assert "s3cret" not in str(GaveUp(1, OSError("no answer of https://host/?key=s3cret")))
     assert str(GaveUp(1, trio.TooSlowError())).endswith("TooSlowError")
@@ -257,69 +223,3 @@ def test_handshake_rejected_gives_the_first_header_of_a_name() -> None:
     for name in ("retry-after", "Retry-After", "RETRY-AFTER"):
         assert error.header(name) == "5"
     assert error.header("b") is None
-
-
-@pytest.mark.parametrize("status", [100, 101, 200, 299, 600, -1])
-def test_reject_refuses_a_status_that_is_no_refusal(status: int) -> None:
-    with pytest.raises(ValueError, match=rf"Reject\(status={status}\): must be .* 300 to 599"):
-        Reject(status)
-    for good in (300, 599):
-        assert Reject(good).status == good
-
-
-def test_reject_encodes_text_at_once() -> None:
-    """So that what cannot be sent is found out where it was written."""
-    assert Reject(403, "grüße").body == "grüße".encode()
-    assert Reject(403, bytearray(b"x")).body == b"x"  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="surrogate"):
-        Reject(403, "\ud800")
-
-
-def test_is_wire_code_knows_the_registry() -> None:
-    """RFC 6455 section 7.4: what is reserved must not be sent."""
-    for code in CloseCode:
-        assert is_wire_code(code) is (code not in (CloseCode.NO_STATUS, CloseCode.ABNORMAL))
-    assert [code for code in range(6000) if is_wire_code(code)] == [
-        *range(1000, 1004),
-        *range(1007, 1015),
-        *range(3000, 5000),
-    ]
-
-
-def test_single_cause_unwraps_groups_that_have_but_one_thing_to_say() -> None:
-    leaf = ValueError("leaf")
-    assert single_cause(leaf) is leaf
-    assert single_cause(ExceptionGroup("outer", [ExceptionGroup("inner", [leaf])])) is leaf
-    assert single_cause(BaseExceptionGroup("outer", [KeyboardInterrupt()])).__class__ is (
-        KeyboardInterrupt
-    )
-    pair = ExceptionGroup("pair", [leaf, leaf])
-    assert single_cause(ExceptionGroup("outer", [pair])) is pair
-
-
-async def test_without_cancelled_leaves_what_says_more() -> None:
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        with pytest.raises(trio.Cancelled) as caught:
-            await trio.lowlevel.checkpoint()
-    cancelled, error = caught.value, ValueError("kept")
-    assert without_cancelled(cancelled) is None
-    assert without_cancelled(BaseExceptionGroup("all", [cancelled])) is None
-    mixed = without_cancelled(BaseExceptionGroup("mixed", [cancelled, error]))
-    assert isinstance(mixed, ExceptionGroup)
-    assert mixed.exceptions == (error,)
-    group = ExceptionGroup("group", [error])
-    assert without_cancelled(group) is group
-    assert without_cancelled(error) is error
-
-
-@pytest.mark.parametrize("code", [99, 2000])
-def test_refuse_takes_only_codes_of_errors(code: int) -> None:
-    with pytest.raises(ValueError, match=str(code)):
-        Refuse(code)
-
-
-@pytest.mark.parametrize("code", [2999, 5000])
-def test_dismiss_takes_only_codes_of_the_protocol_and_of_applications(code: int) -> None:
-    with pytest.raises(ValueError, match=str(code)):
-        Dismiss(code)

@@ -5,6 +5,9 @@ own there.  Under a new one, and under one that had run out or was forgotten, al
 the lease before had, and this one has not, is nobody's then.  So whatever has happened to the
 engine, to the connection or to this process is made good in the same way, and nothing has to be
 remembered of those who left while nobody could be told.
+
+Whom the engine has still to be told of stands in `_presence_updates`, and who waits for an answer
+of its in `_presence_questions`; what others have entered is known to the mirrors alone.
 """
 
 from __future__ import annotations

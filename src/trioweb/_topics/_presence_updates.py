@@ -7,6 +7,8 @@
 What is said of a key is asked for when its turn has come.  So an engine that stalls is owed one
 command for each key, however often that comes and goes.  There may be hundreds of thousands, so the
 engine is told of all of them in a round, some at a time.
+
+Knows neither members nor leases.
 """
 
 from __future__ import annotations
