@@ -8,7 +8,8 @@ that nothing is missing: when it has no record of the topic, when another proces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 from ._chance import random_name
@@ -39,12 +40,15 @@ from ._topics._commands import (
 from ._topics._details import NOTHING
 from ._topics._log import Log
 from ._topics._position import Position, new_position
+from ._topics._sizes import Sizes
 
 # What a publication takes beside its place in a log: its id, and that one's place in a table.
 _ID_BYTES: Final = 192
 # A log may have so much more than retention keeps, as a power of two of its parts: to look at each
 # publication costs more than to publish it.
 _SLACK: Final = 4
+# Topics from which a node is taken away at a time, in half a millisecond.
+_FORGOTTEN_AT_ONCE: Final = 4096
 
 
 class Keeping(Protocol):
@@ -60,8 +64,8 @@ class Keeping(Protocol):
         """The engine has no memory any more for the topic *name*, whose nodes have published these
         last."""
 
-    def forget_node(self, node: str) -> None:
-        """*node* will publish nothing any more."""
+    def numbers(self) -> Iterable[dict[str, int]]:
+        """Those of each topic of which `leave` told, as it is now, however long that takes."""
 
 
 class _Topic:
@@ -75,7 +79,7 @@ class _Topic:
         counted: bytes of memory that the engine has counted for it.
     """
 
-    __slots__ = ("begin", "counted", "epoch", "ids", "log", "numbers", "run")
+    __slots__ = ("_size_number", "begin", "counted", "epoch", "ids", "log", "numbers", "run")
 
     def __init__(self, retain: Retain, run: str) -> None:
         self.run = run
@@ -83,6 +87,7 @@ class _Topic:
         self.ids: dict[int, str] = {}
         self.numbers: dict[str, int] = {}
         self.counted = 0
+        self._size_number: int | None = None
         self.begin_life()
 
     @property
@@ -141,6 +146,7 @@ class Engine:
         self.refusal: str | None = None
         self.topics: dict[str, _Topic] = {}
         self.size = 0
+        self._sizes: Sizes[_Topic] = Sizes()
         self.presence = PresenceEngine(clock, changed)
         self._clock = clock
         self._durable = durable
@@ -216,6 +222,8 @@ class Engine:
         size = topic.size
         self.size += size - topic.counted
         topic.counted = size
+        log = topic.log
+        self._sizes.put(topic, size if log.head > log.first else None)
 
     def publish(self, node: str, command: Publish) -> Answer:
         """What `execute` does that is asked for most."""
@@ -298,22 +306,28 @@ class Engine:
         topic = self.topics.pop(name, None)
         if topic is not None:
             self.size -= topic.counted
+            self._sizes.put(topic, None)
             if self._keeping is not None:
                 self._keeping.leave(name, topic.numbers)
 
-    def forget_node(self, node: str) -> None:
-        """*node* will publish nothing any more, and has nobody in a topic."""
+    def forget_node(self, node: str) -> Iterator[None]:
+        """*node* will publish nothing any more, and has nobody in a topic.
+
+        Yields from time to time, so that the caller can let others run.
+        """
         self.presence.expire_node(node)
-        for topic in self.topics.values():
-            topic.numbers.pop(node, None)
-        if self._keeping is not None:
-            self._keeping.forget_node(node)
+        known = [*self.topics.values()]
+        kept = () if self._keeping is None else self._keeping.numbers()
+        for count, numbers in enumerate(chain((topic.numbers for topic in known), kept), 1):
+            numbers.pop(node, None)
+            if not count % _FORGOTTEN_AT_ONCE:
+                yield
 
     def shrink(self, size: int) -> bool:
-        """Drop the oldest publications of the largest log, of *size* bytes if it has as many
-        besides its newest; return whether there were any."""
-        topic = max(self.topics.values(), key=_size_but_newest, default=None)
-        if topic is None or topic.log.first >= topic.log.head:
+        """Drop the oldest publications of one of the largest logs, of *size* bytes if it has as
+        many besides its newest; return whether there were any."""
+        topic = self._sizes.largest()
+        if topic is None:
             return False
         self._drop(topic, topic.log.first_without(size, keep=1))
         return True
@@ -333,6 +347,7 @@ class Engine:
     def flush(self) -> None:
         """Nothing is known any more."""
         self.topics.clear()
+        self._sizes = Sizes()
         self.size = 0
         self.presence.clear()
 
@@ -342,11 +357,6 @@ class Engine:
         topic.log = Log(topic.log.retain, topic.log.head)
         topic.ids.clear()
         self._count(topic)
-
-
-def _size_but_newest(topic: _Topic) -> int:
-    """What `Engine.shrink` may drop of it."""
-    return topic.log.size if topic.log.first < topic.log.head else 0
 
 
 def _has(topic: _Topic, offset: int, id: str) -> bool:

@@ -10,12 +10,17 @@ import pytest
 import trio
 import trio.testing
 
+from tests.brokers.test_bulk import counted
 from tests.topics.support import Peers, open_peers
-from trioweb import BrokerPolicy, open_hub
+from trioweb import BrokerPolicy, Retain, open_hub
+from trioweb._topics._commands import Publish, Subscribe, Watch, entry_of
+from trioweb._topics._details import NOTHING
 from trioweb._topics._engine_link import EngineLost
 from trioweb._workers import Switchboard, WorkerEnd, open_worker
-from trioweb._workers._parent_end import ParentEnd
-from trioweb._workers._words import PUBLISHED, PUSH, Words
+from trioweb._workers._parent_end import _LEFT_AT_ONCE, ParentEnd
+from trioweb._workers._pipe import Pipe
+from trioweb._workers._switchboard import Reader
+from trioweb._workers._words import HELLO, PUBLISHED, PUSH, WELCOME, Words, say_command
 from trioweb._workers._worker_end import _WorkerLink
 from trioweb.testing import MemoryStream, stream_pair
 
@@ -269,3 +274,54 @@ async def test_what_a_worker_asks_for_waits_while_it_does_not_take_the_answers(
             hub.topic("a").publish("y")
         assert 900_000 < most < 1_300_000
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_worker_had_in_very_many_topics_goes_while_others_run(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work in each turn, when a session ends and when a worker goes."""
+    topics = [f"{number}" for number in range(4 * _LEFT_AT_ONCE)]
+    switchboard = Switchboard(max_topics=len(topics), max_bytes=64 * 2**20)
+    here, there = stream_pair()
+    worker, parent = Pipe(here), ParentEnd(there, switchboard, Listener())
+    heard: list[Words] = []
+    nursery.start_soon(worker.run, heard.append)
+    nursery.start_soon(parent.run)
+    with counted() as work:
+        leave, unwatch = switchboard.leave, switchboard.unwatch
+
+        def count_leave(reader: Reader, topic: str) -> None:
+            work.done += 1
+            leave(reader, topic)
+
+        def count_unwatch(reader: Reader, topic: str) -> None:
+            work.done += 1
+            unwatch(reader, topic)
+
+        monkeypatch.setattr(switchboard, "leave", count_leave)
+        monkeypatch.setattr(switchboard, "unwatch", count_unwatch)
+        for session in (1, 2):
+            worker.send((HELLO, session, "node"))
+            await trio.sleep(1)
+            assert heard[-1] == (WELCOME, session)
+            assert not switchboard._readers and not switchboard._watchers
+            assert not any(words[0] == PUSH for words in heard)
+            for topic in topics:
+                worker.send(say_command(Subscribe(topic, Retain(), "", 0, "")))
+                worker.send(say_command(Watch(topic)))
+            await trio.sleep(1)
+            assert len(switchboard._readers) == len(switchboard._watchers) == len(topics)
+            if session == 1:
+                # What is published between two sessions is not for the next one.
+                parent._lose()
+                entry = entry_of("other:1", b"", None, NOTHING)
+                publish = Publish(topics[0], Retain(), 1, entry, False)
+                switchboard.execute(parent, "other", publish)
+                switchboard.hand_out()
+        for topic in topics:
+            switchboard.engine.topics[topic].numbers["node"] = 1
+        await here.aclose()
+        await trio.sleep(1)
+    assert not switchboard._readers and not switchboard._watchers
+    assert all("node" not in topic.numbers for topic in switchboard.engine.topics.values())
+    assert work.most == 2 * _LEFT_AT_ONCE

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 import pytest
 
 from trioweb import Position, Retain
+from trioweb import _engine as engine
 from trioweb._protocol._frames import SERVER_FORM, encode_message
 from trioweb._topics._commands import (
     Answer,
@@ -103,10 +107,10 @@ async def test_the_largest_log_is_shortened_not_the_one_that_is_published_to() -
         desk.publish("large", 1000)
     desk.publish("small", 1000)
     first = desk.ask("small").epoch
-    for _ in range(20):
+    for _ in range(10):
         desk.publish("small", 1000)
     small, large = desk.ask("small"), desk.ask("large")
-    assert (small.epoch, small.oldest, small.head) == (first, 1, 21)
+    assert (small.epoch, small.oldest, small.head) == (first, 1, 11)
     assert large.oldest > 1 and large.head == 40
 
 
@@ -176,12 +180,55 @@ async def test_a_node_that_has_gone_leaves_nothing_behind() -> None:
     switchboard.hand_out()
     assert len(one.pushed) == 1
     switchboard.leave(one, "a")
-    switchboard.engine.forget_node("one")
+    for _ in switchboard.engine.forget_node("one"):
+        pass
     [topic] = switchboard.engine.topics.values()
     assert topic.numbers == {"other": 1}
     other.publish("a")
     switchboard.hand_out()
     assert len(one.pushed) == 1
+
+
+async def test_a_node_that_has_gone_is_taken_out_of_so_many_topics_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "_FORGOTTEN_AT_ONCE", 10)
+    switchboard = Switchboard(max_topics=100, max_bytes=2**20)
+    desk = Desk(switchboard)
+    for number in range(35):
+        desk.publish(f"{number}")
+    assert len([*switchboard.engine.forget_node("node")]) == 3
+    assert not any(topic.numbers for topic in switchboard.engine.topics.values())
+
+
+async def test_a_log_to_be_shortened_is_found_without_a_look_at_all() -> None:
+    """Work for each publication at the bound, counted in calls, whatever the number of topics."""
+
+    def count(topics: int) -> int:
+        calls = 0
+
+        def profile(_frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        switchboard = Switchboard(max_topics=topics, max_bytes=2000 * topics)
+        desk = Desk(switchboard)
+        for number in range(topics):
+            desk.read(f"{number}")
+        number = 0
+        while switchboard.engine.size + 1000 < 2000 * topics:
+            number += 1
+            desk.publish(f"{number % topics}")
+        sys.setprofile(profile)
+        try:
+            for number in range(20):
+                desk.publish(f"{number}")
+        finally:
+            sys.setprofile(None)
+        assert switchboard.engine.size <= 2000 * topics
+        return calls
+
+    assert count(1000) < 1.5 * count(100)
 
 
 async def test_what_is_published_behind_each_other_is_told_together_and_in_order() -> None:

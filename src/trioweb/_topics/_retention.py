@@ -19,6 +19,7 @@ from .._errors import HubFull
 from ._life import begin, forget, trim_bytes
 from ._log import OVERHEAD_BYTES
 from ._shape import Shapes
+from ._sizes import Sizes
 
 if TYPE_CHECKING:
     from ._topic import Topic
@@ -38,8 +39,6 @@ _POSITION_BYTES: Final = 250
 _MEMBERS_PART: Final = 2
 # So many publications are freed at a time, each about as costly as one of the units of `_shape`.
 _BURIED_AT_ONCE: Final = 512
-# Topics by the size of their logs, as powers of two of so many bytes.
-_SIZE_BITS: Final = 12
 
 
 class Retention:
@@ -68,7 +67,7 @@ class Retention:
         # The publications of logs that have gone.
         self._remains: list[list[list[Any]]] = []
         self._idle: OrderedDict[Topic, None] = OrderedDict()  # longest idle first
-        self._by_size: list[dict[Topic, None]] = [{} for _ in range(64)]
+        self._sizes: Sizes[Topic] = Sizes()
         # (until when, epoch, head) of topics that have gone, in the order in which they went.
         self._positions: OrderedDict[str, tuple[float, str, int]] = OrderedDict()
         self._positions_size = 0
@@ -147,7 +146,7 @@ class Retention:
             self._forget_others(topic, size)
         spare = self.max_bytes // _SPARE_PART
         while (excess := self._excess(size)) > 0:
-            largest = self._largest() if size <= self.max_bytes else None
+            largest = self._sizes.largest() if size <= self.max_bytes else None
             if largest is not None:
                 trim_bytes(largest, excess + spare, keep=1)
             elif topic is not None and topic._log.size >= excess:
@@ -175,30 +174,13 @@ class Retention:
     def _excess(self, size: int) -> int:
         return self.size + self.shapes.size + size - self.max_bytes
 
-    def _largest(self) -> Topic | None:
-        """One of the topics with the largest logs, within a factor of two, that have more than
-        their newest publication."""
-        for topics in reversed(self._by_size):
-            if topics:
-                return next(iter(topics))
-        return None
-
     def resized(self, topic: Topic, size: int, count: int) -> None:
         """The log of *topic* has *count* publications more, which take *size* bytes; less if
         they are negative."""
         self.size += size
         self.messages += count
         log = topic._log
-        number = (log.size >> _SIZE_BITS).bit_length() if log.head > log.first else None
-        if number != topic._size_number:
-            self._leave_size(topic)
-            if number is not None:
-                self._by_size[number][topic] = None
-            topic._size_number = number
-
-    def _leave_size(self, topic: Topic) -> None:
-        if topic._size_number is not None:
-            del self._by_size[topic._size_number][topic]
+        self._sizes.put(topic, log.size if log.head > log.first else None)
 
     def used(self, topic: Topic) -> None:
         """*topic*, which nobody else uses, was published to: it is the last to be called idle."""
@@ -214,7 +196,7 @@ class Retention:
     def forget(self, topic: Topic) -> None:
         """Drop *topic* and its log, but not yet its position."""
         self._idle.pop(topic, None)
-        self._leave_size(topic)
+        self._sizes.put(topic, None)
         del self.topics[topic.name]
         self.size -= topic._log.size
         self.messages -= topic.retained

@@ -7,7 +7,7 @@ once, before anything is done with the topic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -74,9 +74,8 @@ class KeptTopics:
         topic.numbers = numbers
         self._store.index.leave(topic)
 
-    def forget_node(self, node: str) -> None:
-        for topic in self._store.index:
-            topic.numbers.pop(node, None)
+    def numbers(self) -> Iterable[dict[str, int]]:
+        return (topic.numbers for topic in [*self._store.index])
 
     # A journal that is full.
 

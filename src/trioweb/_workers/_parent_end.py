@@ -44,6 +44,8 @@ _READ_BYTES: Final = 64 * 2**10
 # What may wait for it of what others have published, beside answers: a burst that a busy worker
 # takes within seconds.
 MAX_PUSHED: Final = 16 * 2**20
+# Topics that it leaves at a time, in half a millisecond.
+_LEFT_AT_ONCE: Final = 256
 
 
 class Listener(Protocol):
@@ -105,9 +107,12 @@ class ParentEnd:
         try:
             await self._pipe.run(self.receive, self.hand_out)
         finally:
-            self._leave()
-            if self._switchboard is not None and self._node:
-                self._switchboard.engine.forget_node(self._node)
+            self._session = 0
+            with trio.CancelScope(shield=True):
+                await self._leave()
+                if self._switchboard is not None and self._node:
+                    for _ in self._switchboard.engine.forget_node(self._node):
+                        await trio.lowlevel.checkpoint()
 
     # Orders.
 
@@ -142,7 +147,9 @@ class ParentEnd:
             if self._session:
                 return self._execute(words)
         elif code == HELLO:
-            self._leave()
+            self._session = self._count = 0
+            if self._topics or self._watched:
+                return self._leave
             _, self._session, self._node = words
             self._bound = self._pipe.waiting + self._max_pushed
             self._pipe.send((WELCOME, self._session))
@@ -212,25 +219,32 @@ class ParentEnd:
 
     def push(self, data: bytes) -> None:
         """See `Reader`."""
-        if self._pipe.waiting + len(data) > self._bound:
+        if not self._session:
+            pass  # it has yet to leave
+        elif self._pipe.waiting + len(data) > self._bound:
             self._lose()
         else:
             self._pipe.send_packed(data)
 
     def _lose(self) -> None:
         """End the session of a worker that does not keep up."""
-        number = self._session
-        self._leave()
+        number, self._session, self._count = self._session, 0, 0
         self.losses += 1
         self._pipe.take_unsent()
         self._pipe.send((LOST, number, "the parent had more for this worker than it took"))
 
-    def _leave(self) -> None:
-        self._session = self._count = 0
-        if self._switchboard is not None:
-            for topic in self._topics:
-                self._switchboard.leave(self, topic)
-            for topic in self._watched:
-                self._switchboard.unwatch(self, topic)
-        self._topics.clear()
-        self._watched.clear()
+    async def _leave(self) -> None:
+        """Read and watch nothing any more.  A worker may have had very many topics, which others do
+        not wait for."""
+        while self._topics or self._watched:
+            self._leave_some()
+            await trio.lowlevel.checkpoint()
+
+    @enable_ki_protection
+    def _leave_some(self) -> None:
+        switchboard = self._switchboard
+        assert switchboard is not None, "without one it reads nothing"
+        for _ in range(min(_LEFT_AT_ONCE, len(self._topics))):
+            switchboard.leave(self, self._topics.pop())
+        for _ in range(min(_LEFT_AT_ONCE, len(self._watched))):
+            switchboard.unwatch(self, self._watched.pop())
