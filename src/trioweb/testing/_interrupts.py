@@ -275,10 +275,11 @@ def _judge(error: BaseException) -> str:
 
 @contextmanager
 def _frozen() -> Iterator[None]:
-    """Let the collector pass over what is there already, which takes most of its time."""
-    if gc.get_freeze_count():
-        yield
-        return
+    """Let the collector pass over what is there already, which takes most of its time.
+
+    Also where something is frozen before: Python 3.12 begins with some hundreds of its own objects.
+    What a program had frozen itself is looked at again afterwards, which costs time alone.
+    """
     gc.collect()
     gc.freeze()
     try:
