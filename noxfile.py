@@ -39,6 +39,7 @@ BETWEEN = ("3.12",)
 # What sessions of their own run: minutes of programs, pages and other people's libraries, which
 # depend on no Python and reach no other lines.
 ELSEWHERE = ("--ignore=tests/docs", "--ignore=tests/examples", "--ignore=tests/interop")
+OTHERS = "--others"
 
 
 def group(name: str) -> list[str]:
@@ -59,10 +60,16 @@ def folder(session: nox.Session) -> Path:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on every installed Python, but for those that have a session of their own."""
+    """Run the tests on every installed Python, but for those that have a session of their own.
+
+    With `-- --others` not on the Python that runs nox, where `coverage` runs the same.
+    """
+    arguments = [argument for argument in session.posargs if argument != OTHERS]
+    if session.python == THIS_PYTHON and OTHERS in session.posargs:
+        session.skip("`coverage` runs these")
     session.install(".", *group("tests"))
     is_between = session.python in BETWEEN and session.python != THIS_PYTHON
-    session.run("pytest", *(IN_MEMORY if is_between else QUICK), *ELSEWHERE, *session.posargs)
+    session.run("pytest", *(IN_MEMORY if is_between else QUICK), *ELSEWHERE, *arguments)
 
 
 @nox.session
@@ -83,7 +90,8 @@ def oldest_pytest(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run `tests` on this Python; which lines and branches do they reach (htmlcov/index.html)?"""
-    session.install("-e", ".", *group("tests"))
+    # As `tests` has it: what is installed is compiled once, and not by each process of a test.
+    session.install(".", *group("tests"))
     session.env["COVERAGE_FILE"] = str(folder(session) / ".coverage")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *QUICK, *ELSEWHERE, *session.posargs)
