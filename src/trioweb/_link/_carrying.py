@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,8 +19,9 @@ from trio.lowlevel import enable_ki_protection
 from .._close_codes import CloseCode
 from .._protocol._closing import Phase
 from .._wire._kernel import Descriptor, kernel_socket
+from ._ahead import AHEAD_BYTES, hold_rest, watch_end
 from ._contain import describe
-from ._gone import has_arrived, seconds_unconfirmed, wait_gone
+from ._gone import END_OF_TRANSPORT, has_arrived, seconds_unconfirmed
 from ._inbox import Pause
 from ._owner import Spawn
 from ._state import IDLE, OPEN
@@ -32,18 +32,11 @@ if TYPE_CHECKING:
 # Large, as each read costs a turn of Trio's; but from 128 KiB on, glibc would map and unmap
 # memory for each read, however little came.
 _READ_BYTES: Final = 120 * 2**10
-# While nothing is decoded, so much is read ahead from what is not a kernel's, to see its end.
-_AHEAD_BYTES: Final = 16 * 2**10
-# When a link breaks off, what the transport still has is read, which is no more than a kernel
-# keeps; and what may be on its way has so long to come, as has the answer to a ping.
-_LAST_READ_SECONDS: Final = 0.2
-_REST_BYTES: Final = 8 * 2**20
 # Once both Closes are said, a server waits for the peer to end TCP, too, but not for long: a peer
 # that keeps it open would hold up a drain for all of its grace.  Section 7.1.1 lets a server close
 # first, and at once.  The second is for what the peer sent before it had our Close: unread, it
 # would make the kernel answer with an RST, which can overtake that.  A client waits for the server.
 _AGREED_SECONDS: Final = 1.0
-END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
 
 
 class Reads(Protocol):
@@ -105,7 +98,7 @@ class Carrier:
     @property
     def is_blind(self) -> bool:
         """Whether nothing tells, in a pause, that the peer has gone, unless it is written to."""
-        return self._descriptor() is not None or self._link.incoming.held_bytes >= _AHEAD_BYTES
+        return self._descriptor() is not None or self._link.incoming.held_bytes >= AHEAD_BYTES
 
     def is_unconfirmed_for(self, seconds: float) -> bool:
         """Whether the peer's machine has confirmed nothing for so long, though there is something
@@ -288,47 +281,14 @@ class Carrier:
             return
         with trio.CancelScope() as link.inbox.pause.scope:
             if not self._has_let_go:
-                await self._watch(link)
+                await watch_end(link, self._stream, self._descriptor())
             await trio.sleep_forever()
-
-    async def _watch(self, link: Link) -> None:
-        """Notice, while nothing is decoded, that the peer has gone."""
-        incoming = link.incoming
-        try:
-            if sys.platform == "linux" and (below := self._descriptor()) is not None:
-                await wait_gone(below.fileno(), link.ended_in_pause)
-                link.break_off(END_OF_TRANSPORT)
-                return
-            # What is not the kernel's can only be read.
-            while (room := _AHEAD_BYTES - incoming.held().size) > 0 and incoming.held().end is None:
-                if data := bytes(await self._stream.receive_some(room)):
-                    incoming.hold(data)
-                else:
-                    incoming.hold_end(END_OF_TRANSPORT)
-                    link.ended_in_pause()
-                    # The first write after its end only makes a peer that has gone say so.
-                    await trio.sleep(_LAST_READ_SECONDS)
-                    link.pulse.ping()
-        except Exception as exc:
-            link.break_off(describe(exc, link))
 
     async def _let_go(self, link: Link) -> None:
         """Keep what the transport still has, and close it, as it cannot be written to."""
-        incoming = link.incoming
-        assert link.queue.broken is not None
-        try:
-            with trio.move_on_after(_LAST_READ_SECONDS):
-                while incoming.held().end is None and incoming.held().size < _REST_BYTES:
-                    await trio.lowlevel.checkpoint()
-                    if data := await link.queue.wire.receive(_READ_BYTES):
-                        incoming.hold(data)
-                    else:
-                        break
-        except Exception as exc:
-            incoming.hold_end(describe(exc, link))
-        incoming.hold_end(link.queue.broken)
+        await hold_rest(link, _READ_BYTES)
         await self._close_transport()
-        if incoming.has_only_end():
+        if link.incoming.has_only_end():
             link.inbox.end_pause()
         link.queue.call_close_hooks()
         link.changed()

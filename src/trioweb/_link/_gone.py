@@ -19,6 +19,9 @@ import trio
 _TCP_INFO: Final = struct.Struct("@24xI28xI")
 _TCP_INFO_BYTES: Final = 60
 
+# What is said of a peer that has gone.
+END_OF_TRANSPORT: Final = "the peer ended the transport without a Close"
+
 
 def has_arrived(fileno: int) -> bool:
     """Whether something is there to be read, the end included."""
