@@ -244,7 +244,7 @@ class TopicChecks:
         """What each member holds, and how often publications are encoded."""
         limits = server.limits
         for member in server.members:
-            topics, calls = len(member._seats), len(member._calls or ())
+            topics, calls = len(member._seats), len(member._calls._scopes) if member._calls else 0
             queued = member.connection.buffered_amount
             if topics > limits.max_topics or calls > limits.max_calls or queued > _MOST_QUEUED:
                 self.fail(11, f"{member!r}: {topics} topics, {calls} calls, {queued} bytes queued")

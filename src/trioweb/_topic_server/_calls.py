@@ -36,9 +36,6 @@ class Calls:
         # Made when somebody waits for one to end.
         self._ended: trio.Event | None = None
 
-    def __len__(self) -> int:
-        return len(self._scopes)
-
     def __contains__(self, id: int) -> bool:
         return id in self._scopes
 
@@ -70,6 +67,7 @@ class Calls:
         if member._is_over:
             scope.cancel()
         self._scopes[id] = scope
+        member._server._calls_at_work += 1
         member._server._spawn(self._run, id, scope, function, data)
 
     def cancel(self, id: int) -> None:
@@ -98,6 +96,7 @@ class Calls:
             failure_of(exc, member)
         finally:
             del self._scopes[id]
+            member._server._calls_at_work -= 1
             if self._ended is not None:
                 self._ended.set()
                 self._ended = None

@@ -43,14 +43,14 @@ class Room:
 
     Attributes:
         topic: theirs.
-        size: how many they are.
+        members: those who are subscribed to it.
     """
 
-    __slots__ = ("_change_encoders", "_encoders", "size", "topic")
+    __slots__ = ("_change_encoders", "_encoders", "members", "topic")
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
-        self.size = 0
+        self.members: dict[Member, None] = {}
         # One function for each encoding, since a topic encodes once for all who share one.
         self._encoders: dict[Codec, Encode] = {}
         self._change_encoders: dict[Codec, Encode] = {}

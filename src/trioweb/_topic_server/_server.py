@@ -93,6 +93,9 @@ class TopicServer:
         self._spawn = nursery.start_soon
         self._find_rules = rules
         self._calls = calls
+        # Of all members.
+        self._subscriptions = 0
+        self._calls_at_work = 0
         self._members: dict[str, Member] = {}
         self._rooms: dict[str, Room] = {}
         self._presence = hub._presence
@@ -167,18 +170,15 @@ class TopicServer:
         Who is in the topic wherever a broker joins this hub with others is `Topic.members`' to say,
         if its rules let clients see who is there; their keys are `Member.client`.
         """
-        return tuple(
-            member
-            for member in self._members.values()
-            if (seat := member._seats.get(topic)) is not None and seat.subscription is not None
-        )
+        room = self._rooms.get(topic)
+        return () if room is None else tuple(room.members)
 
     def statistics(self) -> TopicServerStatistics:
         """What there is now, and what has happened so far."""
         return TopicServerStatistics(
             members=len(self._members),
-            subscriptions=sum(room.size for room in self._rooms.values()),
-            calls=sum(len(member._calls or ()) for member in self._members.values()),
+            subscriptions=self._subscriptions,
+            calls=self._calls_at_work,
             unannounced=self._announcer.unannounced,
         )
 
@@ -207,16 +207,18 @@ class TopicServer:
     def _room(self, name: str, rules: TopicRules) -> Room:
         return self._rooms.get(name) or Room(self._topic(name, rules))
 
-    def _enter(self, room: Room) -> None:
-        """A member has subscribed to the topic of *room*."""
+    def _enter(self, room: Room, member: Member) -> None:
+        """*member* has subscribed to the topic of *room*."""
         self._rooms[room.topic.name] = room
-        room.size += 1
+        room.members[member] = None
+        self._subscriptions += 1
 
-    def _leave(self, name: str) -> None:
-        """A member has left the topic."""
+    def _leave(self, name: str, member: Member) -> None:
+        """*member* has left the topic."""
         room = self._rooms[name]
-        room.size -= 1
-        if not room.size:
+        del room.members[member]
+        self._subscriptions -= 1
+        if not room.members:
             del self._rooms[name]
 
     def _close(self) -> None:
