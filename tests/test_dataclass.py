@@ -56,7 +56,7 @@ def _attributes(kind: type) -> set[str]:
 def test_late_class_has_what_another_has_before_and_after(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
     assert _attributes(ours) == _attributes(theirs)
-    assert ours(x=1)
+    assert ours(x=1) == ours(x=1)
     assert _attributes(ours) == _attributes(theirs)
     assert not any(isinstance(value, _dataclass._Late) for value in vars(ours).values())
 
@@ -165,6 +165,7 @@ def test_late_class_is_written_by_two_threads_at_once(monkeypatch: pytest.Monkey
         thread.start()
     for thread in threads:
         thread.join(timeout=20)
+    monkeypatch.undo()
     assert seen == [kind(1), kind(1)]
 
 
@@ -191,6 +192,14 @@ def test_slots_of_every_data_class_are_its_fields() -> None:
     assert len(kinds) > 60
     for kind in kinds:
         assert kind.__slots__ == tuple(each.name for each in dataclasses.fields(kind)), kind
+
+
+def test_late_class_that_is_only_made_has_no_methods_to_compare_and_show() -> None:
+    kind = _made(late, FROZEN)
+    assert kind(x=1).moved().x == 2
+    left = {name for name, value in vars(kind).items() if isinstance(value, _dataclass._Late)}
+    assert {"__eq__", "__hash__", "__repr__"} <= left
+    assert "__init__" not in left
 
 
 def test_late_class_is_pickled() -> None:

@@ -68,10 +68,12 @@ def test_import_does_little_work() -> None:
 def test_import_writes_only_data_classes_of_which_it_makes_objects() -> None:
     """Those of defaults and constants: an ordinary data class would be written, too."""
     policies = {"Limits", "Heartbeat", "Retry", "Retain", "Outbox"}
-    assert set(_imported()["written"]) <= {*policies, "Accept", "Details", "WireForm"}
+    assert set(_imported()["written"]) <= {*policies, "Details"}
 
 
 def test_import_compiles_only_regular_expressions_that_each_handshake_needs() -> None:
-    """The others are given to functions of `re`, which keeps what it has compiled."""
+    """The others are given to functions of `re`, which keeps what it has compiled.
+
+    They are 8, and one more of Python 3.13's own."""
     compiled = _imported()["compiled"]
-    assert len(compiled) <= 8, compiled
+    assert len(compiled) <= 10, compiled

@@ -33,23 +33,13 @@ else:
         return decorate
 
 
-_WRITTEN = {
-    "__dataclass_fields__",
-    "__dataclass_params__",
-    "__eq__",
-    "__init__",
-    "__match_args__",
-    "__repr__",
-}
+# What an object is made with, and the rest: of most classes none is ever compared or shown.
+_TO_MAKE = {"__dataclass_fields__", "__init__", "__match_args__"}
+_TO_MAKE_FROZEN = {"__delattr__", "__getstate__", "__setattr__", "__setstate__"}
+_REST = {"__dataclass_params__", "__eq__", "__repr__"}
+_REST_FROZEN = {"__hash__"}
 if sys.version_info >= (3, 13):
-    _WRITTEN.add("__replace__")
-_WRITTEN_IF_FROZEN = {
-    "__delattr__",
-    "__getstate__",
-    "__hash__",
-    "__setattr__",
-    "__setstate__",
-}
+    _REST.add("__replace__")
 
 
 class _Late:
@@ -75,19 +65,22 @@ def _late(plain: type[Any], *, frozen: bool, **options: bool) -> type[Any]:
     }
     namespace["__qualname__"] = plain.__qualname__
     fields = tuple(plain.__annotations__)
-    late = _WRITTEN | _WRITTEN_IF_FROZEN if frozen else _WRITTEN
-    late = late - namespace.keys()
 
-    def write() -> Mapping[str, Any]:
-        # Of a class of its own each time: two threads may ask at once, and an interrupt may come.
-        again = type(plain.__name__, plain.__bases__, dict(namespace))
-        made: type[Any] = dataclasses.dataclass(frozen=frozen, **options)(again)
-        written = {name: vars(made)[name] for name in late}
-        for name, value in written.items():
-            setattr(cls, name, value)
-        return written
+    def written(names: set[str], **fewer: bool) -> dict[str, _Late]:
+        def write() -> dict[str, Any]:
+            # Of a class of its own each time: two threads may ask at once, and an interrupt come.
+            again = type(plain.__name__, plain.__bases__, dict(namespace))
+            made: type[Any] = dataclasses.dataclass(frozen=frozen, **options, **fewer)(again)
+            values = {name: vars(made)[name] for name in late}
+            for name, value in values.items():
+                setattr(cls, name, value)
+            return values
+
+        late = names - namespace.keys()
+        return {name: _Late(name, write) for name in late}
 
     shown = {name: value for name, value in namespace.items() if name not in fields}
-    shown |= {name: _Late(name, write) for name in late}
+    shown |= written(_TO_MAKE | _TO_MAKE_FROZEN if frozen else _TO_MAKE, eq=False, repr=False)
+    shown |= written(_REST | _REST_FROZEN if frozen else _REST)
     cls = type(plain.__name__, plain.__bases__, {**shown, "__slots__": fields})
     return cls

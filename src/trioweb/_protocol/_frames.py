@@ -6,11 +6,10 @@ handshake) is the link's business.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from .._chance import random_bytes
 from .._close_codes import CloseCode, is_wire_code
-from .._dataclass import dataclass
 from .._errors import FrameError
 from .._policy import Message
 from ._deflate import Compressor
@@ -50,8 +49,7 @@ def encode_frame(opcode: int, payload: bytes, *, masked: bool, fin: bool = True)
     return head + key + mask(payload, key)
 
 
-@dataclass(frozen=True, slots=True)
-class WireForm:
+class WireForm(NamedTuple):
     """How messages look on a wire.  Equal forms make equal frames, but for the mask.
 
     Args:

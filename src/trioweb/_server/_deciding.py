@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from trio.lowlevel import disable_ki_protection
 
@@ -27,7 +27,6 @@ _logger = logging.getLogger("trioweb.server")
 T = TypeVar("T")
 
 # What an upgrade gets unless `admit` says otherwise.
-_ACCEPT: Final = Accept()
 
 
 class Judge:
@@ -135,10 +134,10 @@ class Judge:
     async def _admit(self, request: Request) -> Accept:
         """What the application's `admit` says, which lets in with None or Accept alone."""
         if self._settings.admit is None:
-            return _ACCEPT
+            return Accept()
         accepted = await awaitable("admit(request)", self._settings.admit(request))
         if accepted is None:
-            return _ACCEPT
+            return Accept()
         if not isinstance(accepted, Accept):
             raise TypeError(
                 "admit must return an Accept or None to let the peer in, or raise Reject; it "
