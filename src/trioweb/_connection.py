@@ -176,8 +176,8 @@ class Connection(trio.abc.AsyncResource):
         return self.link.statistics()
 
     def trace(self, on: bool = True) -> None:
-        """Have each frame of this connection logged from now on, or no more: at DEBUG, under
-        `trioweb.frames`, with the first 60 bytes of what it carries.
+        """Have each frame of this connection logged from now on, or if not *on* no more: at
+        DEBUG, under `trioweb.frames`, with the first 60 bytes of what it carries.
 
         Connections that are not traced pay nothing for it.  One that is gets slower: a record for
         each frame, and no more than 16 frames at a time, so that it holds nobody else up; of what a

@@ -113,7 +113,7 @@ class Client:
             NotReceiving: there will be none until more of what has arrived is received, and
                 nothing was for `Heartbeat.timeout`.
 
-        Checkpoint: always.
+        Cancellation: nothing is lost.  Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
         try:

@@ -51,6 +51,11 @@ async def serve_listeners(
     See `serve` for the arguments.  The listeners are closed when this ends.  With *ssl_context*
     TLS is put on top of what they accept, which is several times cheaper for each message than
     a `trio.SSLListener`.
+
+    Raises:
+        TypeError, ValueError: an argument cannot work; nothing was begun.
+
+    Returns, Cancellation: as `serve`.
     """
     settings = settle(
         handler,

@@ -80,7 +80,7 @@ class TopicClient:
         Raises:
             GaveUp, ClosedLocally: there will be none.
 
-        Checkpoint: always.
+        Cancellation: nothing is lost.  Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
         await self._session.line_for()
@@ -150,6 +150,8 @@ class TopicClient:
             GaveUp, ClosedLocally: there will be no connection.
             TypeError, ValueError: an argument cannot work.
             What *token* raises, unless that is passing: then it is asked again.
+
+        Cancellation: unsubscribes, as leaving the block does.
         """
         check_kind("subscription", "topic", topic, str)
         check_kind("subscription", "events", events, bool)
@@ -242,6 +244,10 @@ class TopicClient:
         Args:
             max_messages: so many wait to be read; further ones push out the oldest, which Lagged
                 tells.
+
+        Raises:
+            ValueError: *max_messages* is no number from 1 on.
+            GaveUp, ClosedLocally: the client is over.
         """
         if not is_count(max_messages, least=1):
             raise ValueError(f"messages(max_messages={max_messages!r}): must be 1 or more")

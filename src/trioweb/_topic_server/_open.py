@@ -63,6 +63,9 @@ async def open_topic_server(
     A callback raises Refuse to say no, and Dismiss to end the connection.  Any other error is
     logged, and the client told to try again later (100).  What it does ends with the connection.
 
+    Yields:
+        The TopicServer.
+
     Leaving the block closes the connections of all members with 3001, and they come back to
     another server.
 

@@ -120,7 +120,8 @@ class TopicServer:
         Raises:
             ConnectionClosed: likewise.
 
-        Cancellation: whatever the program does for this peer is cancelled.
+        Cancellation: whatever the program does for this peer is cancelled.  Checkpoint: always,
+        unless the connection is over before.
         """
         link = connection.link
         if self.is_closed:

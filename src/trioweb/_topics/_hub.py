@@ -186,7 +186,7 @@ class Hub:
         """Wait until everything published has been written to every subscriber, or until nothing
         is delivered any more: the hub was closed or cancelled.
 
-        Checkpoint: always.
+        Cancellation: nothing is lost.  Checkpoint: always.
         """
         await trio.lowlevel.checkpoint()
         pump = self._pump
@@ -266,6 +266,9 @@ async def open_hub(
             and `HubStatistics.store` say.  *max_topics*, *max_bytes* and *linger* hold for what is
             stored as for what is in memory.  One hub at a time can have it.  Not together with
             *broker*, which keeps topics itself.
+
+    Yields:
+        The Hub.
 
     Leaving the block ends every subscription (the connections stay open).  With a broker, it waits
     for the answers to what was published, but not for long; leaving it by an exception does not.

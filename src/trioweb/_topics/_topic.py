@@ -333,8 +333,9 @@ class Topic:
 
         Raises:
             ValueError: as for `subscribe`.
+            trio.ClosedResourceError: the hub is closed.
 
-        Checkpoint: always.
+        Cancellation: nothing is lost.  Checkpoint: always.
         """
         check_place(since, history)
         await trio.lowlevel.checkpoint()
@@ -358,6 +359,9 @@ class Topic:
 
     def recovery(self, since: Since | None, history: int = 0) -> Recovery:
         """What `subscribe` with the same arguments would start with.
+
+        Args:
+            since, history: as for `subscribe`.
 
         Raises:
             ValueError: as for `subscribe`.

@@ -275,8 +275,11 @@ class MemoryBroker:
         self._is_down = False
 
     def refuse(self, reason: str | None) -> None:
-        """Refuse publications for this reason, as an engine that is out of memory; None: take
-        them."""
+        """Refuse publications and members, as an engine that is out of memory.
+
+        Args:
+            reason: what publishers are told; None: everything is taken again.
+        """
         self._engine.refusal = reason
 
     def evict_record(self, topic: str) -> None:

@@ -31,7 +31,7 @@ async def wait_until(condition: Callable[[], object], *, within: float = 60) -> 
     Raises:
         AssertionError: it did not hold in time.
 
-    Checkpoint: always.
+    Cancellation: nothing is lost.  Checkpoint: always.
     """
     check_sync("wait_until", "condition()", condition)
     check_kind("wait_until", "within", within, int, float)
@@ -68,6 +68,10 @@ async def open_pair(
     Args:
         network: where; a new one without it.
         client, server: the names of the hosts.
+
+    Yields:
+        The Connections.  Leaving the block closes the client's with 1000, or as leaving that of
+        `open_connection` does, and ends the server.
     """
     network = network or Network()
     ends: dict[str, Connection] = {}

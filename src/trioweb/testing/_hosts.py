@@ -172,7 +172,9 @@ class Host:
     async def run(self, program: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
         """Run *program* as this host's own: a crash cancels it, a restart starts it anew.
 
-        Returns when the program does.
+        Returns when the program does, and raises what it raises.
+
+        Cancellation: cancels the program, which is not started anew.
         """
         while True:
             await self._wait_runnable("run")

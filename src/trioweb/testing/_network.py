@@ -83,7 +83,11 @@ class Network:
         self._handshakes: dict[Flight[None], None] = {}
 
     def host(self, name: str) -> Host:
-        """Return the host of this *name*, a new one at first use."""
+        """Return the host of this *name*, a new one at first use.
+
+        Raises:
+            TypeError, ValueError: *name* cannot be one.
+        """
         check_kind("Network.host", "name", name, str)
         if not name:
             raise ValueError("a host's name must not be empty")
@@ -107,7 +111,10 @@ class Network:
         raise socket.gaierror(socket.EAI_NONAME, f"no such host on this network: {name!r}")
 
     async def connect(self, a: str, b: str) -> tuple[NetworkStream, NetworkStream]:
-        """Connect host *a* to host *b* and return both ends."""
+        """Connect host *a* to host *b* and return both ends, that of *a* first.
+
+        Raises, Cancellation, Checkpoint: as `Host.dial`.
+        """
         async with self.host(b).listen() as listener:
             ours = await self.host(a).dial(b, listener.port)
             return ours, await listener.accept()

@@ -42,7 +42,16 @@ class RawPeer:
 
     @classmethod
     async def accept(cls, stream: trio.abc.Stream) -> RawPeer:
-        """Accept a client's opening handshake; `head` is what it asked."""
+        """Accept a client's opening handshake; `head` is what it asked.
+
+        Args:
+            stream: the peer's from here on.
+
+        Raises:
+            EOFError: the stream has ended before.
+
+        Cancellation: leaves a stream that can only be closed.  Checkpoint: always.
+        """
         peer = cls(stream, masked=False)
         await peer.receive_head()
         key = next(
@@ -60,7 +69,15 @@ class RawPeer:
     async def connect(
         cls, stream: trio.abc.Stream, path: str = "/", host: str = "server"
     ) -> RawPeer:
-        """Open a WebSocket as a client; `head` is the server's answer, whatever it is."""
+        """Open a WebSocket as a client; `head` is the server's answer, whatever it is.
+
+        Args:
+            stream: the peer's from here on.
+            path: the target of the request, with its query if there is one.
+            host: what the header Host says.
+
+        Raises, Cancellation, Checkpoint: as `accept`.
+        """
         peer = cls(stream, masked=True)
         key = base64.b64encode(random_bytes(16)).decode()
         await peer.send(
@@ -72,13 +89,24 @@ class RawPeer:
         return peer
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes as they are.
+
+        Cancellation: some of them may have been sent.  Checkpoint: always.
+        """
         await self.stream.send_all(data)
 
     async def send_frame(
         self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0
     ) -> None:
-        """Send one frame, masked if this is a client; the values need not make sense."""
+        """Send one frame, masked if this is a client; the values need not make sense.
+
+        Args:
+            opcode: from 0 to 15.
+            fin: whether the message ends with it.
+            rsv: the three reserved bits, from 0 to 7.
+
+        Cancellation, Checkpoint: as `send`.
+        """
         frame = encode_frame(opcode, payload, masked=self._masked, fin=fin)
         await self.send(bytes((frame[0] | rsv << 4,)) + frame[1:])
 
@@ -94,6 +122,9 @@ class RawPeer:
 
         Raises:
             EOFError: the stream has ended, if in the middle of a frame.
+
+        Cancellation: what had come of the frame is lost.  Checkpoint: a frame that has come
+        already is taken without one.
         """
         first, second = await self._exactly(2)
         size = second & 127
@@ -113,7 +144,13 @@ class RawPeer:
         )
 
     async def receive_eof(self) -> None:
-        """Assert that nothing more comes but the end."""
+        """Assert that nothing more comes but the end.
+
+        Raises:
+            AssertionError: something did; the message shows it.
+
+        Cancellation: nothing is lost.  Checkpoint: always.
+        """
         try:
             await self._receive()
         except EOFError:

@@ -198,7 +198,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._wake()
 
     async def aclose(self) -> None:
-        """Close both directions.  Never waits for the peer; closes even when cancelled."""
+        """Close both directions.  Never waits for the peer; closes even when cancelled.
+
+        Checkpoint: always.
+        """
         self.close()
         await trio.lowlevel.checkpoint()
 
