@@ -10,12 +10,13 @@ import errno
 import math
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal, TypeVarTuple, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVarTuple, final
 
 import trio
 
+from .._arguments import check_kind, wrong
 from ._ends import Addresses, NetworkStream
 from ._faults import ActiveFault, Fault, Kind
 from ._sockets import installed
@@ -267,3 +268,19 @@ class Host:
                 await self.network.wait_change(math.inf)
             else:
                 return listener
+
+
+# One host or several, by name or as `Network.host` returned them.
+Who: TypeAlias = str | Host | Iterable[str | Host]
+
+
+def names_of(kind: str, who: Who) -> tuple[str, ...]:
+    """The names of the hosts that *who* is, for a fault of this *kind*."""
+    if isinstance(who, (str, Host)):
+        who = (who,)
+    if not isinstance(who, Iterable):
+        raise wrong(kind, "hosts", "a host, its name, or several of them", who)
+    found = tuple(who)
+    for each in found:
+        check_kind(kind, "each of hosts", each, str, Host)
+    return tuple(each.name if isinstance(each, Host) else each for each in found)

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import trio
 
-from .._arguments import check_kind, wrong
+from .._arguments import check_kind
 from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, Kind, Plan
 from ._flight import Flight
-from ._hosts import Host
+from ._hosts import Host, Who, names_of
 from ._lines import Line
 from ._rules import Rule
 from ._streams import check_max_bytes
 from ._trace import Trace
-
-# One host or several, by name or as `Network.host` returned them.
-Who: TypeAlias = str | Host | Iterable[str | Host]
 
 _UNCHANGED: Final = Conditions()
 
@@ -321,8 +317,8 @@ class Network:
         return self.apply(
             Fault(
                 kind,
-                _names(kind, hosts),
-                None if others is None else _names(kind, others),
+                names_of(kind, hosts),
+                None if others is None else names_of(kind, others),
                 one_way=one_way,
                 duration=duration,
                 conditions=conditions,
@@ -388,14 +384,3 @@ class Network:
         fault = active.fault
         others = "everybody" if fault.others is None else " ".join(fault.others)
         self.trace.note(" ".join(fault.hosts), "" if fault.is_of_hosts else others, event)
-
-
-def _names(kind: str, who: Who) -> tuple[str, ...]:
-    if isinstance(who, (str, Host)):
-        who = (who,)
-    if not isinstance(who, Iterable):
-        raise wrong(kind, "hosts", "a host, its name, or several of them", who)
-    found = tuple(who)
-    for each in found:
-        check_kind(kind, "each of hosts", each, str, Host)
-    return tuple(each.name if isinstance(each, Host) else each for each in found)
