@@ -277,9 +277,12 @@ def _judge(error: BaseException) -> str:
 def _frozen() -> Iterator[None]:
     """Let the collector pass over what is there already, which takes most of its time.
 
-    Also where something is frozen before: Python 3.12 begins with some hundreds of its own objects.
-    What a program had frozen itself is looked at again afterwards, which costs time alone.
+    Unless a program has done so: then the larger part is frozen.  Python 3.12 begins with some
+    hundreds of its own objects.
     """
+    if gc.get_freeze_count() > len(gc.get_objects()):
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:
