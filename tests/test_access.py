@@ -235,7 +235,9 @@ async def test_rules_and_token_decide_at_every_door(door: str, topic: str, kind:
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_token_may_come_in_a_cookie_and_not_in_the_query(door: str) -> None:
+async def test_token_may_come_in_a_cookie_and_not_in_the_query(
+    door: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house() as there:
         good = signed()
         if door != "protocol":
@@ -254,7 +256,9 @@ async def test_without_tokens_all_is_open_but_for_posts(door: str) -> None:
 
 
 @pytest.mark.parametrize("secret", [None, SECRET])
-async def test_api_key_publishes_where_others_may_not(secret: str | None) -> None:
+async def test_api_key_publishes_where_others_may_not(
+    secret: str | None, autojump_clock: trio.testing.MockClock
+) -> None:
     async with house(secret=secret, keys=[KEY.encode()]) as there:
         key = {"Authorization": f"Bearer {KEY}"}
         for topic in "talk:x", "news:x", "hidden:x":
@@ -365,7 +369,9 @@ async def test_numbers_are_for_who_has_a_token_and_health_is_for_all() -> None:
         assert await there.get("/stats", f"Authorization: Bearer {KEY}") == 200
 
 
-async def test_token_stands_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_stands_in_no_log(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
     caplog.set_level(logging.DEBUG)
     forged = signed("another secret of the same length")
     async with house() as there:
@@ -419,7 +425,9 @@ async def test_token_of_a_member_counts_that_is_newer_than_its_cookie() -> None:
         assert list(told["connect"]["subs"]) == ["talk:y"]
 
 
-async def test_keys_are_replaced_for_all_doors_at_once() -> None:
+async def test_keys_are_replaced_for_all_doors_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with house() as there:
         assert there.access.tokens is not None
         there.access.tokens.replace_keys([other := "another secret of the same length"])

@@ -67,7 +67,7 @@ class End:
 
 
 @pytest.fixture
-def end(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> End:
+def end(nursery: trio.Nursery) -> End:
     return End(nursery)
 
 
@@ -113,7 +113,9 @@ async def test_each_step_leads_from_each_state_where_the_picture_says(
     assert queue.writable is (queue.is_open and step != "stand in line")
 
 
-async def test_queue_that_is_full_has_no_room_until_all_of_it_is_written(end: End) -> None:
+async def test_queue_that_is_full_has_no_room_until_all_of_it_is_written(
+    end: End, autojump_clock: trio.testing.MockClock
+) -> None:
     queue = end.queue
     queue.put(bytes(SEND_BYTES))
     assert (queue.writable, queue.state) == (True, DRAINING)
@@ -128,7 +130,9 @@ async def test_queue_that_is_full_has_no_room_until_all_of_it_is_written(end: En
     assert queue.buffered_amount == 0
 
 
-async def test_what_was_put_before_it_was_shut_is_written_and_nothing_else(end: End) -> None:
+async def test_what_was_put_before_it_was_shut_is_written_and_nothing_else(
+    end: End, autojump_clock: trio.testing.MockClock
+) -> None:
     queue = end.queue
     queue.put(bytes(300))
     queue.shut()
@@ -142,7 +146,9 @@ async def test_what_was_put_before_it_was_shut_is_written_and_nothing_else(end: 
     assert not queue.takes_message
 
 
-async def test_breaking_off_loses_what_was_queued_and_tells_the_owner_once(end: End) -> None:
+async def test_breaking_off_loses_what_was_queued_and_tells_the_owner_once(
+    end: End, autojump_clock: trio.testing.MockClock
+) -> None:
     queue = end.queue
     queue.put(bytes(300))
     queue.break_off("first")
@@ -157,7 +163,9 @@ async def test_breaking_off_loses_what_was_queued_and_tells_the_owner_once(end: 
     assert end.calls == ["closed"]
 
 
-async def test_peer_that_takes_nothing_stalls_it_and_is_no_sign_of_life(end: End) -> None:
+async def test_peer_that_takes_nothing_stalls_it_and_is_no_sign_of_life(
+    end: End, autojump_clock: trio.testing.MockClock
+) -> None:
     end.queue.put(bytes(300))
     await end.queue.wait_flushed()
     assert end.queue.broken == "write timeout"
@@ -174,7 +182,7 @@ async def test_queue_without_an_owner_ends_in_silence(end: End) -> None:
 
 
 async def test_senders_write_in_turn_and_are_told_of_the_end(
-    end: End, nursery: trio.Nursery
+    end: End, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     written: list[tuple[int, bool]] = []
 
