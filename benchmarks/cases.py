@@ -133,8 +133,9 @@ _BESIDE_THE_WRITE = (
     "takes 1.15 to 1.22 of that loop. 0.06 of it is the call of each queue, 0.03 the look at each "
     "subscription, 0.04 the count of what was written, and 0.06 what a publication costs once: its "
     "place in the log, and the passes of Trio's loop to the hub's task and back, which no cache "
-    "holds after 500 writes. Between two processes, beside other work, the same ratio goes from "
-    "1.0 to 1.6."
+    "holds after 500 writes. What Python can do at all, tried apart, takes 1.11 to 1.14: a loop "
+    "with the `send` of each socket at hand, which looks at nobody and only notes each cursor. "
+    "Between two processes, beside other work, the same ratio goes from 1.0 to 1.6."
 )
 
 
@@ -426,7 +427,11 @@ CASES = {
         "takes 5.2 and 3.7 µs where the bare loop packs for 3.2, to hear where it stands 3.9 and "
         "3.4 where that reads for 1.0, and kernel and Trio take 2 of both. What is left is Python "
         "that knows which topic is whose. While thousands are attached at once, the collector goes "
-        "through all topics now and then, which is up to 5 µs of each.",
+        "through all topics now and then, which is up to 5 µs of each. A delivery is the same "
+        "with a broker and without; the publication takes some 340 µs more, as no cache holds "
+        "anything of the way to the Redis and back after 500 writes, and its deliveries share "
+        "that: in one process the ratio is 1.24 to 1.31 with 100 subscribers, 1.07 to 1.10 with "
+        "500, and 1.02 to 1.03 with 2,000.",
     ),
     "hub-memory": Case(
         "A hub of 1,000 topics, filled three times over with publications of 64 bytes",
