@@ -340,9 +340,10 @@ CASES = {
         tuple(STATEMENTS),
         (_ours("≤", 60, "import beyond Trio"),),
         took=5,
-        bound="Two fifths of it (23 of 56 ms, with no other process about) make the 40 frozen data "
-        "classes of options, events and statistics, whose methods Python writes and compiles at "
-        "each start; the rest are 120 modules of our own, a third of a millisecond each.",
+        bound="It is 137 modules of our own: a quarter is finding and reading them, and a tenth "
+        "collects garbage meanwhile; data classes are written when they are first used.  With "
+        "nothing else on the machine it takes some 35 ms, and as much more as Trio does beside "
+        "others.",
     ),
     "idle": Case(
         "An idle connection to a server, with its heartbeat where it has one",

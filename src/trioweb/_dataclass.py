@@ -3,9 +3,11 @@
 `dataclasses.dataclass` writes six methods for a frozen class and compiles them, half a millisecond
 for each class: for the forty of options, events and statistics that was two fifths of what
 `import trioweb` took, and few programs use half of them.  A class made here is the same in all that
-can be asked of it, as the standard library writes what it has.  Only the time differs.
+can be asked of it, as the standard library writes what it has.  Only the time differs: the
+first object of a class waits for its methods.
 
-It must not know any of the classes.
+It must not know any of the classes.  Those of `trioweb.testing`, and the few with other options,
+are the standard library's.
 """
 
 from __future__ import annotations
