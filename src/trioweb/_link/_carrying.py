@@ -1,7 +1,8 @@
 """Who reads from a transport, when, and until when; and how it is closed.
 
-`Carrier.run` reads, or while the link is open something that reads for many links (`Reads`).  Here
-is all that waits for a transport.  It decides nothing of how a link ends, which is `_link`'s.
+`Carrier.run` reads, or while the link is open something that reads for many links (`Reads`).  Here,
+and in `_ahead` while nothing is decoded, is all that waits for a transport.  It decides nothing of
+how a link ends, which is `_link`'s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A topic, as users hold it: its log, its members, and readers inside the process."""
+"""A topic, as users hold it: its log, its subscribers, readers inside the process, and presence."""
 
 from __future__ import annotations
 
