@@ -79,7 +79,7 @@ async def test_killed_server_that_starts_again_recovers_everybody(
             assert offset == 5
             numbers = await trio.to_thread.run_sync(server.statistics)
             assert numbers["hub"]["store"]["topics"] == 1
-            kill(server)
+            await trio.to_thread.run_sync(kill, server)
             server = servers.enter_context(serving(*options, port=port))
             assert await trio.to_thread.run_sync(publish, server, "6") == 6
             url = f"{server.url}lobby"
@@ -91,7 +91,7 @@ async def test_killed_server_that_starts_again_recovers_everybody(
             with trio.fail_after(PATIENCE):
                 found = [(await anext(following)).offset for _ in range(6)]  # a Gap would come out
             assert found == [1, 2, 3, 4, 5, 6]
-            kill(server)
+            await trio.to_thread.run_sync(kill, server)
 
 
 @pytest.mark.parametrize("more", [(), pytest.param(("--workers", "1"), marks=LINUX)])

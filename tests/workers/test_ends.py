@@ -158,6 +158,19 @@ async def test_worker_whose_parent_has_gone_ends_and_has_no_broker(
         assert (statistics.connected, statistics.waiting, statistics.connects) == (False, 1, 1)
 
 
+async def test_hub_of_a_worker_whose_parent_has_gone_waits_for_no_answer(
+    switchboard: Switchboard, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It held the processes of a parent that was killed for five seconds."""
+    async with open_connected(switchboard, nursery) as worker:
+        async with open_hub(broker=worker.end.broker) as hub:
+            await hub.topic("news").enter("ann")
+            await worker.stream._peer.aclose()
+            hub.topic("news").publish("b")
+            gone_at = trio.current_time()
+        assert trio.current_time() - gone_at < 1
+
+
 async def test_what_is_posted_at_once_is_answered_and_pushed_by_few_words_and_in_order(
     switchboard: Switchboard,
     nursery: trio.Nursery,

@@ -20,6 +20,10 @@ class EngineLost(Exception):
     """The connection to an engine could not be made, or has ended.  Never leaves a node."""
 
 
+class EngineGone(EngineLost):
+    """There will never be a connection to the engine again."""
+
+
 class EngineLink(Protocol):
     """One connection to an engine.
 
@@ -88,6 +92,7 @@ class Broker(Protocol):
 
         Raises:
             EngineLost: it cannot be done now.
+            EngineGone: nor later, so that the end of a hub waits for no answer.
         """
         ...
 

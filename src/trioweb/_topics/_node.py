@@ -38,7 +38,7 @@ from ._commands import (
     new_publish,
 )
 from ._details import Details
-from ._engine_link import Broker, BrokerStatistics, EngineLink, EngineLost, ignore
+from ._engine_link import Broker, BrokerStatistics, EngineGone, EngineLink, EngineLost, ignore
 from ._log import size_of
 from ._node_presence import RENEWAL, NodePresence
 from ._outage import Outage
@@ -91,6 +91,8 @@ class EngineNode:
         self._link: EngineLink | None = None
         # Whether all that was not answered was sent again on this link.
         self._is_synced = False
+        # Within it the end waits for answers; nothing does once the engine has gone.
+        self._flushing = trio.CancelScope()
         self._refused = 0
         self._attempts = self._connects = 0
         self._next_line = -float("inf")
@@ -250,6 +252,8 @@ class EngineNode:
                         reason = await self._serve(link)
                 except EngineLost as exc:
                     reason = str(exc)
+                    if isinstance(exc, EngineGone):
+                        self._flushing.cancel()
                 finally:
                     self._link, self._is_synced = None, False
                     self._presence.lost()
@@ -350,7 +354,8 @@ class EngineNode:
 
     async def flush(self) -> None:
         """Wait until all is answered, but not for long."""
-        with trio.move_on_after(self._policy.flush_timeout):
+        self._flushing.deadline = trio.current_time() + self._policy.flush_timeout
+        with self._flushing:
             while self._posts:
                 await self._room.wait_change()
             await self._presence.flush()

@@ -19,7 +19,7 @@ from .._close_codes import CloseCode
 from .._nursery import open_hidden_nursery, protected_block
 from .._topics import BrokerPolicy
 from .._topics._commands import Answer, Command, Pushed
-from .._topics._engine_link import EngineLost
+from .._topics._engine_link import EngineGone, EngineLost
 from .._waitable import Waitable
 from ._pipe import Pipe
 from ._words import (
@@ -129,7 +129,7 @@ class WorkerBroker:
         self, node: str, fence: str, receive: Callable[[Pushed], None]
     ) -> AsyncGenerator[_WorkerLink]:
         if self._is_orphaned:
-            raise EngineLost("the parent has gone")
+            raise EngineGone("the parent has gone")
         self._number += 1
         link = self._link = _WorkerLink(self._pipe, self._number, receive)
         self._pipe.send((HELLO, link.number, node))
