@@ -14,75 +14,91 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from dataclasses import dataclass as dataclass
 else:
 
-    def dataclass(
-        *, slots: bool, frozen: bool = False, kw_only: bool = False
-    ) -> Callable[[type[Any]], type[Any]]:
+    def dataclass(*, slots: bool, frozen: bool = False, kw_only: bool = False) -> Any:
         """Return a decorator as `dataclasses.dataclass` does, for a class with slots.
 
         Each annotation must be a field, and no base a data class.
         """
 
         def decorate(plain: type[Any]) -> type[Any]:
-            return _late(plain, frozen=frozen, slots=slots, kw_only=kw_only)
+            namespace = {
+                name: value
+                for name, value in vars(plain).items()
+                if name not in ("__dict__", "__weakref__")
+            }
+            namespace["__qualname__"] = plain.__qualname__
+            fields = tuple(plain.__annotations__)
+            own = {name: value for name, value in namespace.items() if name not in fields}
+            late = _LATE if frozen else _LATE_UNLESS_FROZEN
+            cls = type(plain.__name__, plain.__bases__, {**late, **own, "__slots__": fields})
+            options = {"slots": slots, "frozen": frozen, "kw_only": kw_only}
+            _sources[cls] = namespace, options
+            return cls
 
         return decorate
 
 
-# What an object is made with, and the rest: of most classes none is ever compared or shown.
-_TO_MAKE = {"__dataclass_fields__", "__init__", "__match_args__"}
-_TO_MAKE_FROZEN = {"__delattr__", "__getstate__", "__setattr__", "__setstate__"}
-_REST = {"__dataclass_params__", "__eq__", "__repr__"}
-_REST_FROZEN = {"__hash__"}
-if sys.version_info >= (3, 13):
-    _REST.add("__replace__")
+# Of each class what it is written from.
+_sources: dict[type[Any], tuple[dict[str, Any], dict[str, bool]]] = {}
 
 
 class _Late:
-    """What a class lacks until it is first asked for."""
+    """What a class lacks until it is first asked for.
 
-    __slots__ = ("_name", "_write")
+    Args:
+        name: what it is.
+        together: what is written with it.
+        less: options that leave out what is not.
+    """
 
-    def __init__(self, name: str, write: Callable[[], Mapping[str, Any]]) -> None:
+    __slots__ = ("_less", "_name", "_together")
+
+    def __init__(self, name: str, together: Iterable[str], less: dict[str, bool]) -> None:
         self._name = name
-        self._write = write
+        self._together = together
+        self._less = less
 
-    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
-        written = self._write()[self._name]
+    def __get__(self, instance: object, owner: type[Any]) -> Any:
+        # The signature of a class is looked for with the class as the instance (Python 3.13).
+        bases = (*owner.__mro__, *getattr(instance, "__mro__", ()))
+        cls = next(each for each in bases if each in _sources)
+        namespace, options = _sources[cls]
+        # Of a class of its own each time: two threads may ask at once, and an interrupt may come.
+        again = type(cls.__name__, cls.__bases__, dict(namespace))
+        made: type[Any] = dataclasses.dataclass(**options, **self._less)(again)
+        for name in self._together:
+            if isinstance(vars(cls).get(name), _Late):
+                setattr(cls, name, vars(made)[name])
         # Not by the name again, which may be another's in a subclass.
-        return written.__get__(instance, owner) if hasattr(written, "__get__") else written
+        value = vars(cls)[self._name]
+        return value.__get__(instance, owner) if hasattr(value, "__get__") else value
 
 
-def _late(plain: type[Any], *, frozen: bool, **options: bool) -> type[Any]:
-    namespace = {
-        name: value
-        for name, value in vars(plain).items()
-        if name not in ("__dict__", "__weakref__")
-    }
-    namespace["__qualname__"] = plain.__qualname__
-    fields = tuple(plain.__annotations__)
-
-    def written(names: set[str], **fewer: bool) -> dict[str, _Late]:
-        def write() -> dict[str, Any]:
-            # Of a class of its own each time: two threads may ask at once, and an interrupt come.
-            again = type(plain.__name__, plain.__bases__, dict(namespace))
-            made: type[Any] = dataclasses.dataclass(frozen=frozen, **options, **fewer)(again)
-            values = {name: vars(made)[name] for name in late}
-            for name, value in values.items():
-                setattr(cls, name, value)
-            return values
-
-        late = names - namespace.keys()
-        return {name: _Late(name, write) for name in late}
-
-    shown = {name: value for name, value in namespace.items() if name not in fields}
-    shown |= written(_TO_MAKE | _TO_MAKE_FROZEN if frozen else _TO_MAKE, eq=False, repr=False)
-    shown |= written(_REST | _REST_FROZEN if frozen else _REST)
-    cls = type(plain.__name__, plain.__bases__, {**shown, "__slots__": fields})
-    return cls
+# What an object is made with, and the rest: of most classes none is ever compared or shown.
+_TO_MAKE = (
+    "__dataclass_fields__",
+    "__delattr__",
+    "__getstate__",
+    "__init__",
+    "__match_args__",
+    "__setattr__",
+    "__setstate__",
+)
+_REST = (
+    "__dataclass_params__",
+    "__eq__",
+    "__hash__",
+    "__repr__",
+    *(["__replace__"] if sys.version_info >= (3, 13) else []),
+)
+_LATE = {name: _Late(name, _TO_MAKE, {"eq": False, "repr": False}) for name in _TO_MAKE}
+_LATE |= {name: _Late(name, _REST, {}) for name in _REST}
+_ONLY_FROZEN = {"__delattr__", "__getstate__", "__hash__", "__setattr__", "__setstate__"}
+_LATE_UNLESS_FROZEN = {name: late for name, late in _LATE.items() if name not in _ONLY_FROZEN}
