@@ -184,7 +184,10 @@ class World:
         """Have another server lead, too, with all that there is by now, and a node on its side."""
         assert isinstance(self.broker, MemoryBroker)
         other = MemoryBroker(latency=self.latency, policy=self.policy)
-        other._engine.topics = deepcopy(self.broker._engine.topics, {id(NOTHING): NOTHING})
+        here, there = self.broker._engine, other._engine
+        # In one copy, since sizes are those of these topics.
+        had = here.topics, here._sizes, here.size
+        there.topics, there._sizes, there.size = deepcopy(had, {id(NOTHING): NOTHING})
         self.ways["b"].cut()
         self.ways["b"].broker = other
 
