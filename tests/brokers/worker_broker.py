@@ -140,7 +140,9 @@ class _Worker:
     def arrive(self) -> None:
         """Have the parent receive what is under way."""
         for words in self.parent._pipe.splitter.feed(self.take_under_way()):
-            assert self.parent.receive(words) is None  # without a store nothing waits
+            while self.parent.receive(words) is not None:
+                # Without a store only a new session waits, until the one before has left.
+                self.parent._leave_some()
         self.parent.hand_out()
 
 
