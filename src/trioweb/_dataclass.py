@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Late:
 
     __slots__ = ("_less", "_name", "_together")
 
-    def __init__(self, name: str, together: Iterable[str], less: dict[str, bool]) -> None:
+    def __init__(self, name: str, together: Set[str], less: dict[str, bool]) -> None:
         self._name = name
         self._together = together
         self._less = less
@@ -73,16 +73,15 @@ class _Late:
         # Of a class of its own each time: two threads may ask at once, and an interrupt may come.
         again = type(cls.__name__, cls.__bases__, dict(namespace))
         made: type[Any] = dataclasses.dataclass(**options, **self._less)(again)
-        for name in self._together:
-            if isinstance(vars(cls).get(name), _Late):
-                setattr(cls, name, vars(made)[name])
+        for name in self._together & vars(made).keys():
+            setattr(cls, name, vars(made)[name])
         # Not by the name again, which may be another's in a subclass.
         value = vars(cls)[self._name]
         return value.__get__(instance, owner) if hasattr(value, "__get__") else value
 
 
 # What an object is made with, and the rest: of most classes none is ever compared or shown.
-_TO_MAKE = (
+_TO_MAKE = {
     "__dataclass_fields__",
     "__delattr__",
     "__getstate__",
@@ -90,14 +89,14 @@ _TO_MAKE = (
     "__match_args__",
     "__setattr__",
     "__setstate__",
-)
-_REST = (
+}
+_REST = {
     "__dataclass_params__",
     "__eq__",
     "__hash__",
     "__repr__",
     *(["__replace__"] if sys.version_info >= (3, 13) else []),
-)
+}
 _LATE = {name: _Late(name, _TO_MAKE, {"eq": False, "repr": False}) for name in _TO_MAKE}
 _LATE |= {name: _Late(name, _REST, {}) for name in _REST}
 _ONLY_FROZEN = {"__delattr__", "__getstate__", "__hash__", "__setattr__", "__setstate__"}
