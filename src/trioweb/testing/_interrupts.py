@@ -277,15 +277,14 @@ def _judge(error: BaseException) -> str:
 def _frozen() -> Iterator[None]:
     """Let the collector pass over what is there already, which takes most of its time.
 
-    Unless a program has done so: then the larger part is frozen.  Python 3.12 begins with some
-    hundreds of its own objects.
+    A program that has done so itself keeps that, and what is frozen along: then the larger part is
+    frozen before.  Python 3.12 begins with some hundreds of its own objects.
     """
-    if gc.get_freeze_count() > len(gc.get_objects()):
-        yield
-        return
+    keeps = gc.get_freeze_count() > len(gc.get_objects())
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not keeps:
+            gc.unfreeze()
