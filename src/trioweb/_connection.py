@@ -15,7 +15,7 @@ from trio.lowlevel import in_trio_run
 
 from ._close_codes import CloseCode
 from ._effort import A_TURN, EFFORT
-from ._link import OPEN, Link, LinkStatistics, State
+from ._link import OPEN, ConnectionStatistics, Link, State
 from ._logs import log
 from ._policy import Message
 from ._protocol._frames import check_close, encode_message
@@ -171,7 +171,7 @@ class Connection(trio.abc.AsyncResource):
         """What was said with `close_code`."""
         return self.link.close_reason
 
-    def statistics(self) -> LinkStatistics:
+    def statistics(self) -> ConnectionStatistics:
         """Counts of what this connection has carried."""
         return self.link.statistics()
 

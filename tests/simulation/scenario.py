@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar, get_args
 
 from trioweb import Heartbeat, Limits, Retain, Retry
 from trioweb.testing import Conditions, Fault, Plan
-from trioweb.testing._faults import HOST_KINDS, KINDS, Kind
+from trioweb.testing._faults import HOST_KINDS, KINDS, FaultKind
 
 _T = TypeVar("_T")
 
@@ -304,7 +304,7 @@ class _Choice:
         kinds = self._some(KINDS)
         return Plan(tuple(self._fault(one, calm) for one in self._times(kinds, 0, 6)))
 
-    def _fault(self, kind: Kind, calm: Scenario) -> Fault:
+    def _fault(self, kind: FaultKind, calm: Scenario) -> Fault:
         one_of = self._random.choice
         people = tuple(person.name for person in calm.people)
         fault = Fault(kind, (one_of(people),), at=self._moment(calm), duration=self._length(calm))

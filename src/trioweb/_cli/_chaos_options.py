@@ -12,7 +12,7 @@ from ._numbers import Number, count, port, seconds, whole
 from ._parser import add_log_level
 
 if TYPE_CHECKING:
-    from ..testing._faults import Kind
+    from ..testing._faults import FaultKind
 
 
 class Span(NamedTuple):
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 # By the kind of the fault, which is the option's name, too.
-SPANS: Final[Mapping[Kind, Span]] = {
+SPANS: Final[Mapping[FaultKind, Span]] = {
     "partition": Span("let nothing pass; what was sent meanwhile arrives afterwards"),
     "half_open": Span("let connections fall silent for ever, without FIN or RST"),
     "reset": Span("reset all connections, and those that are made within the time", 0),

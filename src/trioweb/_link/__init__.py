@@ -6,13 +6,13 @@ from ._gone import END_OF_TRANSPORT
 from ._link import Link
 from ._owner import Spawn
 from ._queue import SendQueue
-from ._state import OPEN, LinkStatistics, State
+from ._state import OPEN, ConnectionStatistics, State
 
 __all__ = [
     "END_OF_TRANSPORT",
     "OPEN",
+    "ConnectionStatistics",
     "Link",
-    "LinkStatistics",
     "Reads",
     "SendQueue",
     "Spawn",

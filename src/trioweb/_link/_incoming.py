@@ -54,7 +54,7 @@ class Incoming:
         phase: how far the link's end has come, by which it goes whether what comes counts; the
             link moves it.
         is_undecoded: whether `go_on` has something to do.
-        discarded: see `LinkStatistics`.
+        discarded: see `ConnectionStatistics`.
     """
 
     __slots__ = (

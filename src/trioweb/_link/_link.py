@@ -48,7 +48,7 @@ from ._incoming import Incoming
 from ._owner import Spawn
 from ._pulse import Pulse
 from ._queue import SendQueue
-from ._state import OPEN, LinkStatistics, State
+from ._state import OPEN, ConnectionStatistics, State
 
 _STATES: Final = {
     Phase.OPEN: OPEN,
@@ -219,8 +219,8 @@ class Link(Waitable):
         self.incoming.trace(None if tell is None else lambda line: tell(f"< {line}"))
         self.queue.trace(None if tell is None else lambda line: tell(f"> {line}"))
 
-    def statistics(self) -> LinkStatistics:
-        return LinkStatistics(
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics(
             messages_received=self.incoming.messages_received,
             messages_sent=self.queue.messages_sent,
             bytes_received=self.incoming.bytes_received,

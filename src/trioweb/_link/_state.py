@@ -45,7 +45,7 @@ BROKEN: Final = QueueState.BROKEN
 
 
 @dataclass(frozen=True, slots=True)
-class LinkStatistics:
+class ConnectionStatistics:
     """What a connection has carried.
 
     `messages_sent` and `bytes_sent` count what `send` took; what topics delivered stands in each

@@ -2,7 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from ._rules import ConnectRequest, Granted, MemberLimits, SubscribeRequest, TopicRules, Welcome
+from ._rules import (
+    Callback,
+    ConnectRequest,
+    Granted,
+    MemberLimits,
+    Recover,
+    SubscribeRequest,
+    TopicRules,
+    Topics,
+    Welcome,
+)
 from ._tokens import Tokens
 
 if TYPE_CHECKING:
@@ -11,15 +21,18 @@ if TYPE_CHECKING:
     from ._server import TopicServer, TopicServerStatistics
 
 __all__ = [
+    "Callback",
     "ConnectRequest",
     "Granted",
     "Member",
     "MemberLimits",
+    "Recover",
     "SubscribeRequest",
     "Tokens",
     "TopicRules",
     "TopicServer",
     "TopicServerStatistics",
+    "Topics",
     "Welcome",
     "open_topic_server",
 ]

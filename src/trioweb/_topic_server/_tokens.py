@@ -49,7 +49,7 @@ class Tokens:
 
     def __init__(
         self,
-        keys: Key | Iterable[Key] | Mapping[str, Key],
+        keys: str | bytes | Iterable[str | bytes] | Mapping[str, str | bytes],
         *,
         audience: str | None = None,
         issuer: str | None = None,
@@ -72,7 +72,9 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def replace_keys(self, keys: Key | Iterable[Key] | Mapping[str, Key]) -> None:
+    def replace_keys(
+        self, keys: str | bytes | Iterable[str | bytes] | Mapping[str, str | bytes]
+    ) -> None:
         """Check the tokens that come from now on with *keys* instead; as for `Tokens`.
 
         What was granted before goes on until it ends.

@@ -8,8 +8,10 @@ from ._log import Publication
 from ._position import Position, Recovery, Since
 from ._presence import PresenceChange, PresenceCount
 from ._presence_changes import PresenceChanges
+from ._publishing import PublishDetails
 from ._reader import Publications
 from ._shape import Encode
+from ._sink import Subscriber
 from ._store._statistics import StoreStatistics
 from ._subscription import Slow, Subscription
 from ._topic import Topic
@@ -28,12 +30,14 @@ __all__ = [
     "PresenceCount",
     "Publication",
     "Publications",
+    "PublishDetails",
     "Publisher",
     "Receipt",
     "Recovery",
     "Since",
     "Slow",
     "StoreStatistics",
+    "Subscriber",
     "Subscription",
     "Topic",
     "open_hub",

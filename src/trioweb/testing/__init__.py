@@ -1,10 +1,11 @@
 """What tests of WebSocket applications need: streams and networks in memory."""
 
+from .._public import shown_in as _shown_in
 from ._broker import MemoryBroker
 from ._ends import NetworkStream
-from ._faults import ActiveFault, Conditions, Fault, Plan
+from ._faults import ActiveFault, Conditions, Fault, FaultKind, Plan
 from ._helpers import no_leaks, open_pair, wait_until
-from ._hosts import Host, NetworkListener
+from ._hosts import Host, NetworkListener, Who
 from ._interrupts import interrupt_everywhere
 from ._network import Network, NetworkStatistics
 from ._peer import RawFrame, RawPeer
@@ -22,6 +23,7 @@ __all__ = [
     "Delay",
     "Drop",
     "Fault",
+    "FaultKind",
     "Host",
     "MemoryBroker",
     "MemoryStream",
@@ -37,6 +39,7 @@ __all__ = [
     "Trace",
     "TraceEvent",
     "Verdict",
+    "Who",
     "deterministic",
     "fault_plans",
     "interrupt_everywhere",
@@ -45,3 +48,6 @@ __all__ = [
     "stream_pair",
     "wait_until",
 ]
+
+for _name in __all__:
+    _shown_in(__name__, globals()[_name])

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from .._arguments import check_kind, wrong
 from ._rules import Rule
 
-Kind: TypeAlias = Literal[
+FaultKind: TypeAlias = Literal[
     "partition",  # nothing passes; what waits passes afterwards, as TCP sends it again
     "half_open",  # nothing passes, and connections that were there never recover: no FIN, no RST
     "reset",  # connections are reset
@@ -33,7 +33,9 @@ Kind: TypeAlias = Literal[
     "intercept",  # a function of the user's decides about each chunk of bytes
 ]
 # Those that plans can be made of at random.
-KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in get_args(Kind) if kind != "intercept")
+KINDS: Final[tuple[FaultKind, ...]] = tuple(
+    kind for kind in get_args(FaultKind) if kind != "intercept"
+)
 
 # What a host does by itself, seen from everybody.
 HOST_KINDS: Final = frozenset(
@@ -95,7 +97,7 @@ class Fault:
     """One thing that goes wrong, for one time.
 
     Args:
-        kind: see `Kind`.
+        kind: see `FaultKind`.
         hosts: the names of those concerned.
         others: the other side of a line or of a partition, None for everybody else.  Kinds that
             concern hosts alone have no other side.
@@ -106,7 +108,7 @@ class Fault:
         rule: what "intercept" asks, about each chunk of bytes that is sent.
     """
 
-    kind: Kind
+    kind: FaultKind
     hosts: tuple[str, ...]
     others: tuple[str, ...] | None = None
     one_way: bool = False
@@ -116,8 +118,8 @@ class Fault:
     rule: Rule | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            kinds = ", ".join(get_args(Kind))
+        if self.kind not in get_args(FaultKind):
+            kinds = ", ".join(get_args(FaultKind))
             raise ValueError(f"a fault's kind must be one of {kinds}, not {self.kind!r}")
         if self.kind == "intercept" and not callable(self.rule):
             raise TypeError(f"intercept: rule must be a function of a Chunk, not {self.rule!r}")

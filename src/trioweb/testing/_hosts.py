@@ -18,7 +18,7 @@ import trio
 
 from .._arguments import check_kind, wrong
 from ._ends import Addresses, NetworkStream
-from ._faults import ActiveFault, Fault, Kind
+from ._faults import ActiveFault, Fault, FaultKind
 from ._sockets import installed
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Host:
         still runs in the test as this host's program waits for ever at its next use of the
         network: `run` cancels it, otherwise the test does.
         """
-        kind: Kind = "power_cut" if silently else "crash"
+        kind: FaultKind = "power_cut" if silently else "crash"
         return self.network.apply(Fault(kind, (self.name,), duration=duration))
 
     def restart(self) -> None:

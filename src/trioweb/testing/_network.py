@@ -16,7 +16,7 @@ import trio
 
 from .._arguments import check_kind
 from ._ends import NetworkStream
-from ._faults import ActiveFault, Conditions, Fault, Kind, Plan
+from ._faults import ActiveFault, Conditions, Fault, FaultKind, Plan
 from ._flight import Flight
 from ._hosts import Host, Who, names_of
 from ._lines import Line
@@ -305,7 +305,7 @@ class Network:
 
     def _fault(
         self,
-        kind: Kind,
+        kind: FaultKind,
         hosts: Who,
         others: Who | None = None,
         *,

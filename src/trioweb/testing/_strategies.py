@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Final
 
-from ._faults import HOST_KINDS, KINDS, Conditions, Fault, Kind, Plan
+from ._faults import HOST_KINDS, KINDS, Conditions, Fault, FaultKind, Plan
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -32,7 +32,7 @@ _CONDITIONS: Final = (
 def fault_plans(
     hosts: Sequence[str],
     *,
-    kinds: Sequence[Kind] = KINDS,
+    kinds: Sequence[FaultKind] = KINDS,
     max_faults: int = 6,
     within: float = 60,
     longest: float = 30,
@@ -61,7 +61,7 @@ def fault_plans(
     return st.lists(faults, max_size=max_faults).map(lambda chosen: Plan(tuple(chosen)))
 
 
-def _faults(kind: Kind, hosts: Sequence[str]) -> list[Fault]:
+def _faults(kind: FaultKind, hosts: Sequence[str]) -> list[Fault]:
     """All that can happen of one kind, at no time yet, the simplest first."""
     faults = [Fault(kind, (host,)) for host in hosts]
     if kind in HOST_KINDS:
