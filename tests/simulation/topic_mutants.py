@@ -55,7 +55,7 @@ def _go_on_delivering(self: Seat, member: Member) -> None:
     if self.subscription is not None:
         self.subscription = None
         member._server._presence.leave(self.name, member.client)
-        member._server._leave(self.name, member)
+        member._server._leave(self.name)
 
 
 def _ping_ever_later(self: Due, due: float) -> None:

@@ -43,14 +43,14 @@ class Room:
 
     Attributes:
         topic: theirs.
-        members: those who are subscribed to it.
+        size: how many they are.
     """
 
-    __slots__ = ("_change_encoders", "_encoders", "members", "topic")
+    __slots__ = ("_change_encoders", "_encoders", "size", "topic")
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
-        self.members: dict[Member, None] = {}
+        self.size = 0
         # One function for each encoding, since a topic encodes once for all who share one.
         self._encoders: dict[Codec, Encode] = {}
         self._change_encoders: dict[Codec, Encode] = {}

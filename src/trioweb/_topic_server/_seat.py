@@ -104,7 +104,7 @@ class Seat:
         # Where all is recovered, nothing may be passed over either.
         slow: Slow | None = "evict" if self.rules.recover == "all" else None
         self.subscription = room.subscribe(member, start, slow)
-        server._enter(room, member)
+        server._enter(room)
         try:
             if self._may_be_seen(member):
                 info = info_bytes(member.user, member.client, member.info, self.info)
@@ -134,7 +134,7 @@ class Seat:
             server._announcer.rest(self.name)
         server._timetable.cancel(self.expiry)
         server._presence.leave(self.name, member.client)
-        server._leave(self.name, member)
+        server._leave(self.name)
 
     def _may_be_seen(self, member: Member) -> bool:
         """Whether anybody may be told that *member* is there: by what it is granted itself, or by

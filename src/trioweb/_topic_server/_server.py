@@ -171,8 +171,11 @@ class TopicServer:
         Who is in the topic wherever a broker joins this hub with others is `Topic.members`' to say,
         if its rules let clients see who is there; their keys are `Member.client`.
         """
-        room = self._rooms.get(topic)
-        return () if room is None else tuple(room.members)
+        return tuple(
+            member
+            for member in self._members.values()
+            if (seat := member._seats.get(topic)) is not None and seat.subscription is not None
+        )
 
     def statistics(self) -> TopicServerStatistics:
         """What there is now, and what has happened so far."""
@@ -208,18 +211,18 @@ class TopicServer:
     def _room(self, name: str, rules: TopicRules) -> Room:
         return self._rooms.get(name) or Room(self._topic(name, rules))
 
-    def _enter(self, room: Room, member: Member) -> None:
-        """*member* has subscribed to the topic of *room*."""
+    def _enter(self, room: Room) -> None:
+        """A member has subscribed to the topic of *room*."""
         self._rooms[room.topic.name] = room
-        room.members[member] = None
+        room.size += 1
         self._subscriptions += 1
 
-    def _leave(self, name: str, member: Member) -> None:
-        """*member* has left the topic."""
+    def _leave(self, name: str) -> None:
+        """A member has left the topic."""
         room = self._rooms[name]
-        del room.members[member]
+        room.size -= 1
         self._subscriptions -= 1
-        if not room.members:
+        if not room.size:
             del self._rooms[name]
 
     def _close(self) -> None:
