@@ -64,7 +64,7 @@ from ._protocol._http import (
     Response,
     Streamed,  # noqa: F401 - as those above
 )
-from ._public import shown_in as _shown_in
+from ._public import show_in as _show_in
 from ._refusals import Dismiss, Refuse, Reject, TryAgain
 from ._server import (
     Accept,
@@ -274,8 +274,7 @@ _OF_TOPIC_SERVER = frozenset(
 
 
 # Tracebacks and `help` name what is public by where users find it.
-for _name in __all__:
-    _shown_in(__name__, globals()[_name])
+_show_in(__name__, map(globals().get, __all__))
 
 
 def __getattr__(name: str) -> object:
@@ -285,11 +284,13 @@ def __getattr__(name: str) -> object:
         from . import _topic_client as module  # type: ignore[no-redef]
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    thing = _shown_in(__name__, getattr(module, name))
+    late = {name: getattr(module, name)}
     # With others, as what one says of its attributes may be another.
     for each in (_OF_TOPIC_SERVER | _OF_TOPIC_CLIENT) & vars(module).keys():
-        globals()[each] = _shown_in(__name__, vars(module)[each])
-    return thing
+        late[each] = vars(module)[each]
+    _show_in(__name__, late.values())
+    globals().update(late)
+    return late[name]
 
 
 def __dir__() -> list[str]:

@@ -14,11 +14,10 @@ try:
 except ImportError as exc:
     raise ImportError("trioweb.redis needs hiredis 3.2: pip install 'trioweb[redis]'") from exc
 
-from .._public import shown_in as _shown_in
+from .._public import show_in as _show_in
 from ._broker import Options, RedisBroker
 from ._engine import Credentials
 
 __all__ = ["Credentials", "Options", "RedisBroker"]
 
-for _name in __all__:
-    _shown_in(__name__, globals()[_name])
+_show_in(__name__, map(globals().get, __all__))

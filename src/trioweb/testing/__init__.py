@@ -1,6 +1,6 @@
 """What tests of WebSocket applications need: streams and networks in memory."""
 
-from .._public import shown_in as _shown_in
+from .._public import show_in as _show_in
 from ._broker import MemoryBroker
 from ._ends import NetworkStream
 from ._faults import ActiveFault, Conditions, Fault, FaultKind, Plan
@@ -49,5 +49,4 @@ __all__ = [
     "wait_until",
 ]
 
-for _name in __all__:
-    _shown_in(__name__, globals()[_name])
+_show_in(__name__, map(globals().get, __all__))
